@@ -1,0 +1,1 @@
+"""What a run on one machine adds: lanes, status, terminal, practice services."""

@@ -1,0 +1,1 @@
+"""Practice services on loopback for demo and tests: they speak the real protocols, faults included."""

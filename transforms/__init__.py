@@ -1,0 +1,1 @@
+"""Beam transforms that read the Grantex event feed and keep destinations complete."""

@@ -1,0 +1,80 @@
+"""What flows through the graph: Event, Chunk and Batch."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+
+import msgspec
+
+
+class Event(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """One parsed Grantex event.
+
+    `raw` is the exact JSON as received (UTF-8); the other fields are read from it and nothing is ever
+    re-serialised. `type` and `created_at` are "" when the feed left them out. `created_at` is RFC 3339
+    text as received, with or without milliseconds, and not validated: it is data, never a timestamp of
+    the pipeline.
+    """
+
+    id: str
+    type: str
+    created_at: str
+    raw: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """Events that travel through Beam as one element; event `i` has the journal offset `first + i`.
+
+    An empty chunk is a tick: it carries no events and makes the stages behind it look at the clock. The
+    chunk with `flush` asks them to send what they hold without waiting for it to be full or old.
+    """
+
+    events: Sequence[Event] = ()
+    first: int = 0
+    taken_at: float = 0.0  # seconds since the epoch, when the journal took it
+    flush: bool = False
+
+    @property
+    def end(self) -> int:
+        """The offset after the last event."""
+        return self.first + len(self.events)
+
+
+@dataclass(slots=True)
+class Batch:
+    """What one request carries. `id` is its identity over retries and restarts.
+
+    `offsets[i]` is the journal offset of `events[i]`; it is empty for a sink that stands alone.
+    `memo` is what a writer asked to remember about this batch before an attempt (`remember`).
+    """
+
+    events: Sequence[Event]
+    offsets: Sequence[int] = ()
+    partition: str = ""
+    id: str = ""
+    seal: int = 0  # the ledger's number for this batch; 0 until it is sealed
+    memo: bytes | None = None
+    attempts: int = 0
+    on_remember: Callable[[Batch, bytes], None] | None = field(default=None, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        if not self.id:
+            self.id = batch_id(event.id for event in self.events)
+
+    def remember(self, memo: bytes) -> None:
+        """Keep `memo` with the batch: on one machine it is on disk when this returns."""
+        self.memo = memo
+        if self.on_remember is not None:
+            self.on_remember(self, memo)
+
+
+def batch_id(event_ids: Iterable[str]) -> str:
+    """The batch's identity: 32 hexadecimal digits from its sorted event ids, whatever their order."""
+    digest = hashlib.blake2b(digest_size=16)
+    for event_id in sorted(event_ids):
+        digest.update(event_id.encode())
+        digest.update(b"\n")
+    return digest.hexdigest()

@@ -1,0 +1,1 @@
+"""Reading the feed: connection, frames, journal, restriction."""

@@ -1,0 +1,1 @@
+"""Writing to destinations: contract, outbox, delivery, one file a destination."""

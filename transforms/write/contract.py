@@ -1,0 +1,69 @@
+"""The contract between WriteTo and a destination: small enough for a destination in 30 lines."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+from transforms.batch import BatchPolicy
+from transforms.event import Batch, Event
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of a batch's events, by index; those not named here are delivered.
+
+    rejected: index -> reason; these become dead letters and are never sent again.
+    later: indexes to send again.
+    cause: one plain sentence for a person: what happened and what to do about it.
+    retry_after: seconds the service asked to be left alone.
+    unknown: what is later may have arrived all the same (counted as a possible repeat).
+    too_large: the service found the request too big: what is later is sent again in two halves, and a
+        single event becomes a dead letter.
+    blocked: nothing will pass until something outside changes (a credential, a missing table): the
+        circuit opens at once instead of after a few failures.
+    """
+
+    rejected: Mapping[int, str] = field(default_factory=dict)
+    later: Collection[int] = ()
+    cause: str = ""
+    retry_after: float | None = None
+    unknown: bool = False
+    too_large: bool = False
+    blocked: bool = False
+
+
+class Writer:
+    """A live connection to a destination, used by one thread at a time."""
+
+    def write(self, batch: Batch) -> Outcome | None:
+        """Try to deliver `batch` once; None means that all of it is delivered.
+
+        A connection error or time-out may be raised and counts as "all later"; any other exception is a
+        bug and restarts the lane.
+        """
+        raise NotImplementedError
+
+    def close(self) -> None:
+        """Let go of the connection; called once."""
+
+
+class Destination:
+    """Settings of one destination: a frozen dataclass, picklable, that opens connections on the worker."""
+
+    name: ClassVar[str] = ""
+    policy: BatchPolicy = BatchPolicy()
+    concurrency: int = 1  # writers opened; each is used by one thread at a time
+
+    def size(self, event: Event) -> int:
+        """Encoded size of `event` in bytes as it counts against `policy.max_bytes`."""
+        return len(event.raw) + 1
+
+    def partition(self, event: Event) -> str:
+        """Events with different values never share a batch."""
+        return ""
+
+    def open(self) -> Writer:
+        """A new connection; called on the worker, never at construction."""
+        raise NotImplementedError
