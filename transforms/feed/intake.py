@@ -1,0 +1,36 @@
+"""What the feed's connections ask of the journal."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from transforms.dead_letter import DeadLetter
+from transforms.event import Event
+
+
+class JournalFull(Exception):
+    """There is no room now. Nothing of the call was kept: hold on to it, stop reading, try again."""
+
+
+class Intake(Protocol):
+    """Where received events become durable. Safe to call from several connection threads."""
+
+    def append(self, events: Sequence[Event], strays: Sequence[DeadLetter]) -> int:
+        """Take events, and frames that are no events; durable when it returns.
+
+        Ids taken before are dropped (same bytes) or kept aside as dead letters (`id_conflict`). Returns
+        how many events were new. Raises JournalFull.
+        """
+
+    def heard(self) -> None:
+        """The feed was alive just now (an event or a keepalive arrived). Cheap: call it for every read."""
+
+    def open_gap(self, reason: str, since: float | None = None) -> None:
+        """From `since` (epoch seconds; the last moment `heard`, when None) the feed may be losing events.
+
+        Does nothing while a gap is open.
+        """
+
+    def close_gap(self) -> None:
+        """The feed is live again: ends the open gap, if there is one, now."""
