@@ -2,13 +2,189 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from bisect import bisect_right
+from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import accumulate, compress, groupby
+
+from transforms.event import Batch, Event
+
+# A chunk may touch many partitions (hours of `created_at`, or whatever a custom destination says); past
+# these the oldest open batch goes early, so that memory stays bounded.
+MAX_OPEN = 64
+MAX_OPEN_BYTES = 16_000_000
 
 
 @dataclass(frozen=True)
 class BatchPolicy:
-    """A batch is closed by whichever of the three comes first."""
+    """A batch is closed by whichever of the three comes first. Raises ValueError for a policy under which
+    no batch could exist."""
 
     max_events: int = 500
     max_bytes: int = 1_000_000  # encoded bytes, as `Destination.size` counts them
     max_age: float = 1.0  # seconds from its first event
+
+    def __post_init__(self) -> None:
+        if self.max_events < 1 or self.max_bytes < 1 or not self.max_age >= 0:
+            raise ValueError(f"max_events and max_bytes start at 1 and max_age at 0, not {self}")
+
+    def admits(self, ends: Sequence[int], start: int, stop: int, events: int, size: int) -> int:
+        """The index up to which arriving events `start..stop` fit into a batch of `events` and `size` bytes.
+
+        `ends` are the running totals of the arriving events' sizes. The answer is `start` when the next
+        event would overflow the batch; an empty batch admits one event of any size, which then goes alone.
+        """
+        before = ends[start - 1] if start else 0
+        most = min(stop, start + self.max_events - events)
+        cut = bisect_right(ends, before + self.max_bytes - size, start, most)
+        return start + 1 if cut == start and not events else cut
+
+    def full(self, events: int, size: int) -> bool:
+        """Nothing more can join a batch of `events` events and `size` encoded bytes."""
+        return events >= self.max_events or size >= self.max_bytes
+
+    def deadline(self, opened_at: float) -> float:
+        """When a batch whose first event came at `opened_at` is old, on the same clock."""
+        return opened_at + self.max_age
+
+
+@dataclass(slots=True)
+class _Open:
+    opened_at: float
+    closes_at: float
+    taken_at: float
+    events: list[Event] = field(default_factory=list)
+    offsets: list[int] = field(default_factory=list)
+    size: int = 0
+
+
+@dataclass(slots=True)
+class _Arrivals:
+    """One chunk on its way into batches; `ends` are the running totals of the events' sizes."""
+
+    events: Sequence[Event]
+    offsets: Sequence[int]
+    ends: Sequence[int]
+    now: float
+    window_end: float
+    closes_at: float
+    taken_at: float
+
+
+class OpenBatches:
+    """Batches that still take events, one for each window and partition. Knows no clock, does no I/O.
+
+    size: encoded bytes of an event. partition: None when it is the same for all (much the cheapest).
+    Whatever closes is returned by the call that closed it, oldest first.
+    """
+
+    def __init__(
+        self,
+        policy: BatchPolicy,
+        size: Callable[[Event], int],
+        partition: Callable[[Event], str] | None = None,
+    ) -> None:
+        self._policy = policy
+        self._size = size
+        self._partition = partition
+        self._open: dict[tuple[float, str], _Open] = {}
+        self._latest_window = -math.inf
+        self.events = 0
+        self.size = 0
+
+    def add_chunk(
+        self,
+        events: Sequence[Event],
+        first: int,
+        now: float,
+        *,
+        window_end: float = math.inf,
+        closes_at: float = math.inf,
+        taken_at: float = 0.0,
+        skip: Collection[int] = (),
+    ) -> list[Batch]:
+        """Add events with the offsets `first..`, leaving out the offsets in `skip`; returns what closed.
+
+        `now` and `closes_at` (when the window's end will be reached) are monotonic seconds; `window_end`
+        names the window, in seconds since the epoch.
+        """
+        offsets: Sequence[int] = range(first, first + len(events))
+        if skip:
+            keep = [offset not in skip for offset in offsets]
+            events, offsets = list(compress(events, keep)), list(compress(offsets, keep))
+        if not events:
+            return []
+        closed = self._close_windows_before(window_end)
+        ends = list(accumulate(map(self._size, events)))
+        arrivals = _Arrivals(events, offsets, ends, now, window_end, closes_at, taken_at)
+        for partition, start, stop in self._runs(events):
+            self._fill(arrivals, partition, start, stop, closed)
+        while self.size > max(MAX_OPEN_BYTES, self._policy.max_bytes):
+            closed.append(self._close(next(iter(self._open))))
+        return closed
+
+    def close_due(self, now: float) -> list[Batch]:
+        """Close what is old at `now`, or belongs to a window whose end has been reached."""
+        due = [key for key, batch in self._open.items() if self._deadline(batch) <= now]
+        return [self._close(key) for key in due]
+
+    def flush(self) -> list[Batch]:
+        """Close everything."""
+        return [self._close(key) for key in list(self._open)]
+
+    def deadline(self) -> float | None:
+        """When the next batch must close, in monotonic seconds; None while nothing is open."""
+        return min(map(self._deadline, self._open.values()), default=None)
+
+    def oldest_taken_at(self) -> float | None:
+        """When the oldest event held here was received, in seconds since the epoch."""
+        return min((batch.taken_at for batch in list(self._open.values())), default=None)
+
+    def _deadline(self, batch: _Open) -> float:
+        return min(batch.closes_at, self._policy.deadline(batch.opened_at))
+
+    def _runs(self, events: Sequence[Event]) -> Iterator[tuple[str, int, int]]:
+        if self._partition is None:
+            yield "", 0, len(events)
+            return
+        start = 0
+        for partition, run in groupby(map(self._partition, events)):
+            stop = start + sum(1 for _ in run)
+            yield partition, start, stop
+            start = stop
+
+    def _fill(self, arrivals: _Arrivals, partition: str, start: int, stop: int, closed: list[Batch]) -> None:
+        key = (arrivals.window_end, partition)
+        ends = arrivals.ends
+        while start < stop:
+            batch = self._open.get(key)
+            if batch is None:
+                if len(self._open) >= MAX_OPEN:
+                    closed.append(self._close(next(iter(self._open))))
+                batch = self._open[key] = _Open(arrivals.now, arrivals.closes_at, arrivals.taken_at)
+            cut = self._policy.admits(ends, start, stop, len(batch.events), batch.size)
+            if cut > start:
+                added = ends[cut - 1] - (ends[start - 1] if start else 0)
+                batch.events.extend(arrivals.events[start:cut])
+                batch.offsets.extend(arrivals.offsets[start:cut])
+                batch.size += added
+                self.size += added
+                self.events += cut - start
+            if cut == start or self._policy.full(len(batch.events), batch.size):
+                closed.append(self._close(key))
+            start = cut
+
+    def _close_windows_before(self, window_end: float) -> list[Batch]:
+        # Arrival times never go back, so a later window's chunk says that the earlier windows are over.
+        if window_end <= self._latest_window:
+            return []
+        self._latest_window = window_end
+        return [self._close(key) for key in list(self._open) if key[0] < window_end]
+
+    def _close(self, key: tuple[float, str]) -> Batch:
+        batch = self._open.pop(key)
+        self.size -= batch.size
+        self.events -= len(batch.events)
+        window_end, partition = key
+        return Batch(batch.events, batch.offsets, partition, taken_at=batch.taken_at, window_end=window_end)

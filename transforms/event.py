@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
@@ -49,6 +50,8 @@ class Batch:
 
     `offsets[i]` is the journal offset of `events[i]`; it is empty for a sink that stands alone.
     `memo` is what a writer asked to remember about this batch before an attempt (`remember`).
+    `taken_at` is when its oldest event was received (0.0: not known), `window_end` the end of the window
+    that its events share; both in seconds since the epoch.
     """
 
     events: Sequence[Event]
@@ -58,6 +61,8 @@ class Batch:
     seal: int = 0  # the ledger's number for this batch; 0 until it is sealed
     memo: bytes | None = None
     attempts: int = 0
+    taken_at: float = 0.0
+    window_end: float = math.inf
     on_remember: Callable[[Batch, bytes], None] | None = field(default=None, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -73,8 +78,5 @@ class Batch:
 
 def batch_id(event_ids: Iterable[str]) -> str:
     """The batch's identity: 32 hexadecimal digits from its sorted event ids, whatever their order."""
-    digest = hashlib.blake2b(digest_size=16)
-    for event_id in sorted(event_ids):
-        digest.update(event_id.encode())
-        digest.update(b"\n")
-    return digest.hexdigest()
+    lines = "\n".join((*sorted(event_ids), ""))
+    return hashlib.blake2b(lines.encode(), digest_size=16).hexdigest()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar
 
@@ -34,14 +34,24 @@ class Outcome:
     blocked: bool = False
 
 
+@dataclass(frozen=True, slots=True)
+class Receipt:
+    """What a destination took in one attempt; it is given out after the ledger has recorded it."""
+
+    destination: str
+    batch_id: str
+    event_ids: Sequence[str]
+    attempts: int
+
+
 class Writer:
     """A live connection to a destination, used by one thread at a time."""
 
     def write(self, batch: Batch) -> Outcome | None:
         """Try to deliver `batch` once; None means that all of it is delivered.
 
-        A connection error or time-out may be raised and counts as "all later"; any other exception is a
-        bug and restarts the lane.
+        A connection error or time-out may be raised and counts as "all later" (the writer is kept and is
+        expected to connect anew); any other exception is a bug and restarts the lane.
         """
         raise NotImplementedError
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -35,10 +35,20 @@ class Ledger(Protocol):
         """
 
     def resplit(self, batch: Batch, parts: Sequence[Batch]) -> None:
-        """Replace a sealed batch of which nothing arrived by smaller ones, in one transaction."""
+        """Replace what is left of a sealed batch by smaller ones (giving each its `seal`), in one
+        transaction.
+
+        `batch` holds exactly the offsets not yet settled, and `parts` the same offsets between them.
+        """
 
     def remember(self, batch: Batch, memo: bytes) -> None:
         """Commit `memo` to the batch's seal."""
+
+    def is_sealed(self, first: int, end: int) -> Collection[int]:
+        """The offsets in `[first, end)` that a seal holds or that are settled: not to be batched again.
+
+        Usually empty; only after a restart are there sealed offsets past the cursor.
+        """
 
     def recover(self) -> Sequence[Batch]:
         """Sealed batches not yet settled, oldest first: unchanged ids, memos and offsets, without the
@@ -61,6 +71,9 @@ class MemoryLedger:
 
     def remember(self, batch: Batch, memo: bytes) -> None:
         pass
+
+    def is_sealed(self, first: int, end: int) -> Collection[int]:
+        return ()
 
     def recover(self) -> Sequence[Batch]:
         return ()
