@@ -1,0 +1,183 @@
+"""Event ids taken before, packed: what finds the duplicates of overlapping connections."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+from xxhash import xxh3_64_intdigest
+
+from transforms.event import Event
+
+log = logging.getLogger("grantex.journal")
+
+Array = npt.NDArray[np.uint64]
+
+RECENT = 32_768  # ids kept in a dict before they are packed (about 5 MB)
+RUN = 262_144  # ids in a full packed run (4 MB)
+MOST = 4_194_304  # ids kept at most (64 MiB): 46 minutes at 1,500 events a second
+
+
+@dataclass
+class _Run:
+    """Sorted keys with their values, and the highest offset and youngest age among them."""
+
+    keys: Array
+    values: Array
+    last_offset: int
+    taken: float  # monotonic
+
+
+@dataclass
+class Sorted:
+    """What `SeenIds.sort_out` made of some events."""
+
+    fresh: Sequence[Event]
+    conflicts: list[Event] = field(default_factory=list)
+    duplicates: int = 0
+    packed: bytes = b""
+    keys: list[int] = field(default_factory=list)
+    values: list[int] = field(default_factory=list)
+
+
+class SeenIds:
+    """Fingerprints (64 bits of the id, 64 bits of the bytes) of what was taken within the horizon.
+
+    Two different ids with one fingerprint (1 in 10^6 for a full set) look like a conflict, which keeps
+    the bytes as a dead letter: a collision never loses an event silently.
+    """
+
+    def __init__(self, horizon: float, most: int = MOST) -> None:
+        self.horizon = horizon
+        self.dropped_early = 0  # ids forgotten before the horizon because the set was full
+        self._most = most
+        self._recent: dict[int, int] = {}
+        self._recent_last = (-1, 0.0)  # offset, monotonic
+        self._runs: list[_Run] = []
+
+    def __len__(self) -> int:
+        return len(self._recent) + sum(len(run.keys) for run in self._runs)
+
+    def sort_out(self, events: Sequence[Event]) -> Sorted:
+        """Tell new events from duplicates (same bytes) and conflicts (other bytes); changes nothing."""
+        keys = [xxh3_64_intdigest(event.id.encode()) for event in events]
+        values = [xxh3_64_intdigest(event.raw) for event in events]
+        found = self._find(keys)
+        if not found and len(set(keys)) == len(keys):
+            return Sorted(events, packed=_pack(keys, values), keys=keys, values=values)
+        return self._sort_slowly(events, keys, values, found)
+
+    def _sort_slowly(
+        self, events: Sequence[Event], keys: list[int], values: list[int], found: dict[int, int]
+    ) -> Sorted:
+        fresh: list[Event] = []
+        result = Sorted(fresh)
+        known = dict(found)
+        for event, key, value in zip(events, keys, values, strict=True):
+            seen = known.setdefault(key, value) if key in known else None
+            if seen is None:
+                known[key] = value
+                fresh.append(event)
+                result.keys.append(key)
+                result.values.append(value)
+            elif seen == value:
+                result.duplicates += 1
+            else:
+                result.conflicts.append(event)
+        result.packed = _pack(result.keys, result.values)
+        return result
+
+    def _find(self, keys: list[int]) -> dict[int, int]:
+        """key -> value of those already known."""
+        found = {key: self._recent[key] for key in self._recent.keys() & set(keys)}
+        if self._runs:
+            wanted = np.array(keys, dtype=np.uint64)
+            for run in self._runs:
+                at = np.minimum(np.searchsorted(run.keys, wanted), len(run.keys) - 1)
+                for hit in np.nonzero(run.keys[at] == wanted)[0]:
+                    found[int(wanted[hit])] = int(run.values[at[hit]])
+        return found
+
+    def add(self, taken: Sorted, last_offset: int, now: float) -> None:
+        """Remember the fresh ids of `taken`; `now` is monotonic."""
+        self._recent.update(zip(taken.keys, taken.values, strict=True))
+        self._recent_last = (last_offset, now)
+        if len(self._recent) >= RECENT:
+            self._pack_recent()
+
+    def load(self, rows: Sequence[bytes], last_offset: int, now: float) -> None:
+        """Remember ids that earlier processes packed (one `Sorted.packed` a row), up to `last_offset`.
+
+        Their age starts anew: an id is forgotten too late, never early because a clock was wrong.
+        """
+        pairs = [np.frombuffer(row, dtype="<u8").reshape(2, -1) for row in rows]
+        both = np.concatenate(pairs, axis=1)[:, -self._most :] if pairs else np.empty((2, 0), dtype="<u8")
+        for start in range(0, both.shape[1], RUN):
+            keys, values = both[:, start : start + RUN]
+            self._runs.append(_sorted_run(keys, values, last_offset, now))
+
+    def expire(self, now: float, trimmed: int) -> int:
+        """Forget runs older than the horizon whose events (below `trimmed`) are gone from the journal.
+
+        Returns the offset up to which all ids are forgotten.
+        """
+        kept: list[_Run] = []
+        size = len(self)
+        gone = -1
+        for run in self._runs:
+            old = now - run.taken >= self.horizon and run.last_offset < trimmed
+            if old or size > self._most:
+                size -= len(run.keys)
+                gone = max(gone, run.last_offset)
+                if not old:
+                    self._tell_early(len(run.keys))
+            else:
+                kept.append(run)
+        self._runs = kept
+        offset, taken = self._recent_last
+        if self._recent and not kept and now - taken >= self.horizon and offset < trimmed:
+            self._recent.clear()
+            gone = max(gone, offset)
+        return gone + 1
+
+    def _tell_early(self, number: int) -> None:
+        if not self.dropped_early:
+            log.warning(
+                "ids are forgotten before --dedupe_horizon: more than %d events within it; a copy of an "
+                "event that comes later than that is not recognised as one",
+                self._most,
+            )
+        self.dropped_early += number
+
+    def _pack_recent(self) -> None:
+        count = len(self._recent)
+        keys: Array = np.fromiter(self._recent.keys(), dtype=np.uint64, count=count)
+        values: Array = np.fromiter(self._recent.values(), dtype=np.uint64, count=count)
+        self._runs.append(_sorted_run(keys, values, *self._recent_last))
+        self._recent = {}
+        self._merge()
+
+    def _merge(self) -> None:
+        """Make one run of the small ones at the end once they fill one: few runs keep look-ups fast."""
+        small: list[_Run] = []
+        while self._runs and len(self._runs[-1].keys) < RUN // 2:
+            small.append(self._runs.pop())
+        small.reverse()
+        if len(small) > 1 and (sum(len(run.keys) for run in small) >= RUN or len(small) > RUN // RECENT):
+            keys = np.concatenate([run.keys for run in small])
+            values = np.concatenate([run.values for run in small])
+            last = max(run.last_offset for run in small)
+            small = [_sorted_run(keys, values, last, max(run.taken for run in small))]
+        self._runs.extend(small)
+
+
+def _sorted_run(keys: Array, values: Array, last_offset: int, taken: float) -> _Run:
+    order = np.argsort(keys)
+    return _Run(keys[order], values[order], last_offset, taken)
+
+
+def _pack(keys: list[int], values: list[int]) -> bytes:
+    return np.array(keys + values, dtype="<u8").tobytes()
