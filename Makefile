@@ -1,0 +1,105 @@
+# Two commands are enough on a machine with Python and make: `make run` and `make test`.
+# What is called here is plain pip and plain python; README.md shows the same without make.
+
+VENV ?= .venv
+BIN := $(VENV)/bin
+ARGS ?=
+KILLS ?= 20
+# The first interpreter that fits, unless you name one: make run PYTHON=/opt/python3.12/bin/python3
+FITS := import sys, venv, ensurepip; sys.exit(not (3, 10) <= sys.version_info < (3, 14))
+PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11 python3.10 python; do \
+	$$p -c '$(FITS)' 2>/dev/null && echo $$p && break; done)
+
+RUN_READY := $(VENV)/.ready-to-run
+TEST_READY := $(VENV)/.ready-to-test
+PIP_INSTALL := $(BIN)/python -m pip install --disable-pip-version-check
+# Nothing asked for, by flag or environment: the demo.
+CONFIGURED := $(strip $(ARGS) $(filter GRANTEX_%,$(.VARIABLES)))
+
+.DELETE_ON_ERROR:
+.PHONY: help run test bench bench-memory kill-test lock clean
+.DEFAULT_GOAL := help
+
+help:  ## list what there is
+	@echo "make <target> [ARGS='...']"
+	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/\1|\2/p' Makefile | while IFS='|' read -r name text; do \
+		printf '  %-13s %s\n' "$$name" "$$text"; done
+
+# Ctrl-C must stop the job, which drains and exits 0, and not make, which would call that a failure: on a
+# terminal the job becomes its own foreground process group, as a shell would arrange it. A job that has
+# the terminal to itself cannot be suspended by Ctrl-Z: nobody would be left to wake it.
+define IN_FOREGROUND
+import os, signal, sys
+if os.isatty(0) and os.tcgetpgrp(0) == os.getpgrp():
+    signal.signal(signal.SIGTTOU, signal.SIG_IGN)
+    os.setpgid(0, 0)
+    os.tcsetpgrp(0, os.getpid())
+    signal.signal(signal.SIGTTOU, signal.SIG_DFL)
+    signal.signal(signal.SIGTSTP, signal.SIG_IGN)
+os.execv(sys.argv[1], sys.argv[1:])
+endef
+export IN_FOREGROUND
+
+run: $(RUN_READY)  ## start the job: the demo, or what ARGS="--feed_url=... " and GRANTEX_... ask for
+	@exec $(BIN)/python -c "$$IN_FOREGROUND" $(BIN)/python -m pipelines.stream \
+		$(if $(CONFIGURED),$(ARGS),--demo=true)
+
+test: $(TEST_READY)  ## ruff, mypy and every test; ARGS go to pytest
+	@failed=; \
+	for step in "ruff check ." "ruff format --check ." "mypy" "pytest --timeout=300 $(ARGS)"; do \
+		echo "== $$step"; \
+		$(BIN)/python -m $$step || failed="$$failed [$$step]"; \
+	done; \
+	if [ -n "$$failed" ]; then echo "FAILED:$$failed" >&2; exit 1; fi
+
+bench: $(TEST_READY)  ## this job against by_hand.py, side by side; ARGS=--quick for a smoke run
+	@exec $(BIN)/python -m tests.benchmarks.bench $(ARGS)
+
+bench-memory: $(TEST_READY)  ## resident memory over 100,000 tiny bundles
+	@exec $(BIN)/python -m tests.benchmarks.memory $(ARGS)
+
+kill-test: $(TEST_READY)  ## kill -9 at KILLS=20 random moments under load, then count every event
+	@exec $(BIN)/python -m tests.integration.kill_test --kills $(KILLS) $(ARGS)
+
+lock:  ## pin every dependency again, with hashes; ARGS=--upgrade for the newest of each
+	@$(PYTHON) -m venv $(VENV)-lock && $(VENV)-lock/bin/python -m pip install --quiet uv
+	@set -e; compile() { $(VENV)-lock/bin/uv pip compile --quiet --universal --python-version 3.10 \
+		--generate-hashes --no-emit-index-url --no-emit-find-links --no-annotate \
+		--custom-compile-command "make lock" "$$@" $(ARGS); }; \
+	echo 'setuptools>=77' | compile - setup.py -o requirements.txt; \
+	echo 'setuptools>=77' | compile - -c requirements.txt -o requirements-build.txt; \
+	echo 'setuptools>=77' | compile - setup.py --extra dev -c requirements.txt -o requirements-dev.txt; \
+	grep -c == requirements*.txt
+
+clean:  ## remove the virtual environment and caches; never your ./state
+	rm -rf $(VENV) $(VENV)-lock build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# $(call install,LOCK FILE): pip with hashes, one line that counts on a terminal, every 25th otherwise.
+define install
+	@echo "Installing $(1), at most $$(grep -c == $(1)) packages, a minute or two the first time"; \
+	rm -f $@; n=0; \
+	{ $(PIP_INSTALL) --no-build-isolation --require-hashes -r $(1) 2>&1 && touch $@; } \
+	| tee -a $(VENV)/install.log | while IFS= read -r line; do case $$line in \
+		Collecting*) n=$$((n + 1)); name=$${line#Collecting }; \
+			if [ -t 1 ]; then printf '\r  %d %s\033[K' $$n "$${name%% *}"; \
+			elif [ $$((n % 25)) = 0 ]; then echo "  $$n fetched"; fi;; \
+		"Installing collected"*) [ ! -t 1 ] || printf '\r\033[K'; echo "  unpacking $$n packages";; \
+		ERROR*|error*|*"HASHES"*|WARNING*) echo "$$line" >&2;; \
+	esac; done; \
+	[ -e $@ ] || { echo "pip could not install $(1); all it said is in $(VENV)/install.log" >&2; exit 1; }
+endef
+
+$(RUN_READY): requirements.txt requirements-build.txt setup.py pyproject.toml
+	@if ! $(or $(PYTHON),false) -c '$(FITS)' 2>/dev/null; then \
+		echo "grantex-beam needs Python 3.10 to 3.13 with venv (Debian: apt install python3-venv);" \
+			"found $$($(or $(PYTHON),python3) --version 2>&1 | head -n 1)." \
+			"Name another: make $(MAKECMDGOALS) PYTHON=/path/to/python3" >&2; exit 1; fi
+	@[ -x $(BIN)/pip ] || { echo "Creating $(VENV) with $$($(PYTHON) --version)"; \
+		$(PYTHON) -m venv --clear $(VENV); }
+	@$(PIP_INSTALL) --quiet --require-hashes -r requirements-build.txt
+	$(call install,requirements.txt)
+	@rm -f $@; $(PIP_INSTALL) --quiet --no-deps --no-build-isolation --editable . && touch $@
+
+$(TEST_READY): $(RUN_READY) requirements-dev.txt
+	$(call install,requirements-dev.txt)

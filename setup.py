@@ -1,0 +1,54 @@
+"""Metadata of grantex-beam: what Beam's `--setup_file` builds and what `pip install` reads."""
+
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+# Lower bounds are the oldest versions with everything that is used; requirements.txt pins all of them.
+INSTALL_REQUIRES = [
+    # One minor version only: transforms reach into one of its internals, behind a version guard.
+    "apache-beam[gcp]>=2.77,<2.78",
+    "boto3>=1.35",
+    "google-cloud-secret-manager>=2.20",
+    "httpx>=0.28,<0.29",
+    "httpx-sse>=0.4.3,<0.5",
+    "isal>=1.7",
+    "msgspec>=0.19",
+    "numpy>=2.1",
+    "prometheus-client>=0.21",
+    "rich>=13.9",
+    "xxhash>=3.5",
+]
+
+DEV_REQUIRES = [
+    "mypy>=1.18",
+    "pytest>=8.4",
+    "pytest-timeout>=2.4",
+    "ruff>=0.14",
+]
+
+setup(
+    name="grantex-beam",
+    version="0.1.0",
+    description="Keeps BigQuery, S3, Datadog, Splunk and Kafka complete from the Grantex event feed.",
+    long_description=Path(__file__).with_name("README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    python_requires=">=3.10,<3.14",
+    packages=find_packages(include=["pipelines", "pipelines.*", "transforms", "transforms.*"]),
+    package_data={"pipelines": ["py.typed"], "transforms": ["py.typed"]},
+    install_requires=INSTALL_REQUIRES,
+    extras_require={"dev": DEV_REQUIRES},
+    entry_points={"console_scripts": ["grantex-beam = pipelines.stream:main"]},
+    classifiers=[
+        "Development Status :: 3 - Alpha",
+        "Environment :: Console",
+        "Operating System :: POSIX",
+        "Programming Language :: Python :: 3 :: Only",
+        "Programming Language :: Python :: 3.10",
+        "Programming Language :: Python :: 3.11",
+        "Programming Language :: Python :: 3.12",
+        "Programming Language :: Python :: 3.13",
+        "Topic :: System :: Logging",
+        "Typing :: Typed",
+    ],
+)
