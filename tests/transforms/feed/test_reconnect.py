@@ -1,0 +1,152 @@
+"""Every way in which a connection ends has its wait and its plain words."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from transforms.feed.ending import parse_retry_after
+from transforms.feed.reconnect import Decision, Ending, How, Row, decide
+
+
+def low(a: float, b: float) -> float:
+    return a
+
+
+def high(a: float, b: float) -> float:
+    return b
+
+
+def after(
+    ending: Ending, row: Row | None = None, others: int = 0, retry: float | None = None
+) -> tuple[Decision, Decision]:
+    """The decisions at both ends of the dice."""
+    row = (row or Row()).after(ending)
+    return decide(ending, row, others, retry, low), decide(ending, row, others, retry, high)
+
+
+def status(number: int, **fields: object) -> Ending:
+    return Ending(How.STATUS, status=number, **fields)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("how", [how for how in How if how is not How.STATUS])
+def test_each_ending_is_retried_with_full_jitter_up_to_30_s_and_never_given_up(how: How) -> None:
+    row = Row()
+    bounds = []
+    for _ in range(2000):
+        soonest, latest = after(Ending(how), row)
+        row = row.after(Ending(how))
+        assert soonest.wait == 0.0
+        assert not latest.stop
+        assert re.search(r"[a-z]{3} [a-z]", latest.reason)
+        bounds.append(latest.wait)
+    assert bounds[:7] == [0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 30.0]
+    assert bounds[-1] == 30.0
+
+
+def test_the_first_reconnect_after_a_healthy_connection_is_nearly_immediate() -> None:
+    row = Row()
+    for _ in range(20):
+        row = row.after(Ending(How.REFUSED))
+    _, latest = after(Ending(How.CUT, lived=60.0), row)
+    assert latest.wait == 0.5
+    _, latest = after(Ending(How.CUT, lived=0.2), row)
+    assert latest.wait == 30.0
+
+
+def test_the_servers_retry_is_the_least_wait() -> None:
+    soonest, latest = after(Ending(How.END, lived=60.0), retry=3.0)
+    assert (soonest.wait, latest.wait) == (3.0, 3.5)
+    soonest, _ = after(Ending(How.END), retry=1e9)
+    assert soonest.wait == 300.0
+
+
+def test_the_detail_is_told() -> None:
+    assert "(no route)" in after(Ending(How.UNREACHABLE, "no route"))[0].reason
+
+
+def test_204_stops() -> None:
+    assert after(status(204))[0].stop
+
+
+def test_401_rereads_the_secret_soon_and_then_twice_a_minute() -> None:
+    soonest, latest = after(status(401))
+    assert latest.wait <= 0.5
+    assert soonest.reread_secret
+    assert "rejected the API key" in soonest.reason
+    row = Row().after(status(401))
+    for _ in range(50):
+        soonest, latest = after(status(401), row)
+        row = row.after(status(401))
+        assert (soonest.wait, latest.wait, latest.reread_secret) == (30.0, 60.0, True)
+
+
+def test_a_401_after_other_failures_is_still_the_first_401() -> None:
+    row = Row().after(Ending(How.REFUSED)).after(Ending(How.REFUSED))
+    assert after(status(401), row)[1].wait <= 0.5
+
+
+def test_too_many_connections_with_none_open_waits_out_the_leaked_slots() -> None:
+    soonest, latest = after(status(429, code="TOO_MANY_CONNECTIONS", retry_after=1.0))
+    assert soonest.wait > 300.0
+    assert latest.wait < 360.0
+    assert "five minutes" in soonest.reason
+
+
+def test_too_many_connections_with_another_open_carries_on_with_fewer() -> None:
+    soonest, _ = after(status(429, code="TOO_MANY_CONNECTIONS"), others=2)
+    assert soonest.wait > 300.0
+    assert "carrying on with 2 open" in soonest.reason
+
+
+def test_rate_limit_exceeded_obeys_retry_after() -> None:
+    soonest, latest = after(status(429, code="RATE_LIMIT_EXCEEDED", retry_after=17.0))
+    assert (soonest.wait, latest.wait) == (17.0, 18.0)
+    soonest, _ = after(status(429, code="RATE_LIMIT_EXCEEDED"))
+    assert soonest.wait == 60.0
+
+
+def test_503_obeys_retry_after() -> None:
+    assert after(status(503, retry_after=9.0))[0].wait == 9.0
+    assert after(status(503))[1].wait == 0.5
+    assert after(status(503, retry_after=1e12))[0].wait == 3600.0
+
+
+@pytest.mark.parametrize(
+    ("code", "words"),
+    [
+        (403, "may not read"),
+        (404, "--feed_url"),
+        (302, "redirects"),
+        (500, "500"),
+        (400, "400"),
+        (202, "202"),
+    ],
+)
+def test_other_statuses_are_retried_with_plain_words(code: int, words: str) -> None:
+    row = Row()
+    for _ in range(100):
+        row = row.after(status(code))
+    for decision in after(status(code, detail="said so"), row):
+        assert words in decision.reason
+        assert decision.wait <= 60.0
+        assert not decision.stop
+
+
+@pytest.mark.parametrize(
+    ("value", "seconds"),
+    [
+        ("120", 120.0),
+        (" 0 ", 0.0),
+        ("Fri, 31 Dec 1999 23:59:59 GMT", 59.0),
+        ("Fri, 31 Dec 1999 23:00:00 GMT", 0.0),
+        ("", None),
+        ("soon", None),
+        ("-5", None),
+        ("1.5", None),
+        ("\u0663", None),
+    ],
+)
+def test_retry_after_is_seconds_or_a_date(value: str, seconds: float | None) -> None:
+    assert parse_retry_after(value, now=946684740.0) == seconds

@@ -1,0 +1,178 @@
+"""When a connection to the feed has ended: how long to wait, why, and what to do first. No I/O."""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from transforms.backoff import Backoff
+
+# A connection that lived this long had done its work: its end is the first failure of a new row.
+HEALTHY_AFTER = 10.0
+# The service counts slots with a time to live of 300 s that every refused attempt re-arms: a try before
+# that has passed renews the lock-out.
+SLOT_WAIT = 305.0
+# A rejected key stays rejected until a person or a rotation changes it: ask about twice a minute.
+REJECTED_WAIT = (30.0, 60.0)
+# The plans' limits count requests a minute.
+RATE_LIMIT_WAIT = (60.0, 75.0)
+# A proxy's mistake in `Retry-After` or `retry:` must not park the feed for a day.
+MAX_RETRY_AFTER = 3600.0
+MAX_SERVER_RETRY = 300.0
+
+
+class How(enum.Enum):
+    """How an attempt to read the feed ended."""
+
+    END = "end"  # the service closed the stream properly
+    CUT = "cut"  # end of the bytes without the terminating chunk: a crash or a proxy
+    RESET = "reset"
+    REFUSED = "refused"
+    UNRESOLVED = "unresolved"  # no address for the host name
+    UNREACHABLE = "unreachable"
+    TLS = "tls"
+    CONNECT_TIMEOUT = "connect timeout"
+    SILENCE = "silence"  # neither event nor keepalive
+    STATUS = "status"  # an HTTP status other than 200
+    CONTENT = "content"  # 200, but no event stream
+    NO_KEY = "no key"  # the API key could not be read
+    PROTOCOL = "protocol"  # not HTTP, or broken HTTP
+
+
+@dataclass(frozen=True)
+class Ending:
+    """How a connection ended, as far as the wait depends on it.
+
+    detail: plain words from whoever reported it, without secrets.
+    status, code: the HTTP status and the `code` of the service's error body, for How.STATUS.
+    retry_after: seconds the service asked for in `Retry-After`.
+    lived: seconds from the response's headers to the end; 0 when there were none.
+    """
+
+    how: How
+    detail: str = ""
+    status: int = 0
+    code: str = ""
+    retry_after: float | None = None
+    lived: float = 0.0
+
+
+@dataclass(frozen=True)
+class Row:
+    """Failures in a row: how many, and how many of them were the present kind."""
+
+    failures: int = 0
+    same: int = 0
+    kind: tuple[How, int, str] | None = None
+
+    def after(self, ending: Ending) -> Row:
+        """The row with one more ending; a connection that had been healthy begins a new one."""
+        kind = (ending.how, ending.status, ending.code)
+        if ending.lived >= HEALTHY_AFTER:
+            return Row(1, 1, kind)
+        return Row(self.failures + 1, self.same + 1 if kind == self.kind else 1, kind)
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What to do now: wait `wait` seconds; `reason` says in plain words what happened."""
+
+    wait: float
+    reason: str
+    reread_secret: bool = False
+    stop: bool = False  # the service says that there will be no more events
+
+
+def decide(
+    ending: Ending,
+    row: Row,
+    others_open: int,
+    server_retry: float | None,
+    uniform: Callable[[float, float], float],
+) -> Decision:
+    """The decision after `ending`; it never gives up, however often it fails.
+
+    row: failures in a row, `ending` included (`Row.after`).
+    others_open: this process's other streams that are open now.
+    server_retry: seconds from the stream's `retry:`, which WHATWG makes the least wait.
+    uniform: the dice, `uniform(low, high)`.
+    """
+    if ending.how is How.STATUS:
+        return _after_status(ending, row, others_open, uniform)
+    wait = Backoff().wait(row.failures, uniform) + min(server_retry or 0.0, MAX_SERVER_RETRY)
+    reason = _REASONS[ending.how]
+    return Decision(wait, f"{reason} ({ending.detail})" if ending.detail else reason)
+
+
+_REASONS = {
+    How.END: "the service closed the stream",
+    How.CUT: "the stream was cut off",
+    How.RESET: "the connection was reset",
+    How.REFUSED: "the service refused the connection: nothing listens at --feed_url",
+    How.UNRESOLVED: "the host of --feed_url has no address: check the name and DNS",
+    How.UNREACHABLE: "the service cannot be reached",
+    How.TLS: "the TLS handshake failed: check --feed_url, and --ca_file for a private authority",
+    How.CONNECT_TIMEOUT: "the service did not accept the connection in time",
+    How.SILENCE: "the feed fell silent: neither an event nor a keepalive came",
+    How.CONTENT: "what answered is not the event stream: check --feed_url",
+    How.NO_KEY: "the API key cannot be read: check --feed_api_key",
+    How.PROTOCOL: "the answer was not valid HTTP",
+}
+
+
+def _after_status(
+    ending: Ending, row: Row, others_open: int, uniform: Callable[[float, float], float]
+) -> Decision:
+    status = ending.status
+    if status == 204:
+        # WHATWG: "clients can be told to stop reconnecting using the HTTP 204 No Content response code".
+        return Decision(0.0, "the service says that the stream has ended (204)", stop=True)
+    if status == 429:
+        return _after_429(ending, row, others_open, uniform)
+    if status == 401:
+        # The first time soon: after a rotation the new key is usually already in place.
+        wait = uniform(0.0, 0.5) if row.same == 1 else uniform(*REJECTED_WAIT)
+        why = _told("the service rejected the API key (401): check --feed_api_key", ending)
+        return Decision(wait, why, reread_secret=True)
+    if status == 403:
+        why = _told("the API key may not read the event stream (403): check its permissions", ending)
+        return Decision(uniform(*REJECTED_WAIT), why, reread_secret=True)
+    if status == 404:
+        why = _told("there is no event stream at this address (404): check --feed_url", ending)
+        return Decision(uniform(*REJECTED_WAIT), why)
+    if 300 <= status < 400:
+        why = f"the service redirects elsewhere ({status}), where the key is not sent: correct --feed_url"
+        return Decision(uniform(*REJECTED_WAIT), why)
+    wait = Backoff().wait(row.failures, uniform)
+    if status == 503 and ending.retry_after is not None:
+        wait = _asked(ending.retry_after, uniform)
+    return Decision(wait, _told(f"the service answered {status}", ending))
+
+
+def _after_429(
+    ending: Ending, row: Row, others_open: int, uniform: Callable[[float, float], float]
+) -> Decision:
+    if ending.code == "TOO_MANY_CONNECTIONS":
+        wait = uniform(SLOT_WAIT, SLOT_WAIT + 30.0)
+        if others_open:
+            why = f"all five stream slots of this account are taken: carrying on with {others_open} open"
+        else:
+            why = (
+                "all five stream slots of this account are taken, perhaps by connections that are dead: "
+                "they are freed only after five minutes without a new attempt"
+            )
+        return Decision(wait, f"{why} (429)")
+    why = _told("too many requests a minute for this account's plan (429)", ending)
+    if ending.retry_after is not None:
+        return Decision(_asked(ending.retry_after, uniform), why)
+    return Decision(uniform(*RATE_LIMIT_WAIT), why)
+
+
+def _asked(seconds: float, uniform: Callable[[float, float], float]) -> float:
+    """`Retry-After` wins; up to a second more keeps clients from coming back all at once."""
+    return min(max(seconds, 0.0), MAX_RETRY_AFTER) + uniform(0.0, 1.0)
+
+
+def _told(reason: str, ending: Ending) -> str:
+    return f"{reason} ({ending.detail})" if ending.detail else reason
