@@ -1,0 +1,45 @@
+"""The in-process runner, the same for everyone: no download, no choice by chance, flat memory."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterable
+from typing import Any
+
+import apache_beam
+from apache_beam.runners.portability.fn_api_runner import FnApiRunner, fn_runner
+
+# Versions in which the leak below was seen and this remedy tried.
+LEAKING = ("2.77.",)
+
+
+def in_process_runner() -> FnApiRunner:
+    """What `--runner=DirectRunner` means here.
+
+    Beam's own DirectRunner is a switch that tries Prism (and downloads its binary) before others.
+    """
+    hold_memory_flat()
+    return FnApiRunner()
+
+
+def hold_memory_flat() -> bool:
+    """Keep the runner from chaining the metrics of all bundles; False where that is not needed or known.
+
+    `fn_runner` keeps `consolidate(infos of the last bundle + what it kept before)`, and `consolidate` is a
+    generator: nothing consumes it before the pipeline ends, so each bundle adds some 25 KB for ever.
+    Consumed at once it is a short list.
+    """
+    if not apache_beam.__version__.startswith(LEAKING):
+        return False
+    lazy = fn_runner.consolidate_monitoring_infos
+    if not hasattr(lazy, "__wrapped__"):
+        fn_runner.consolidate_monitoring_infos = _eager(lazy)
+    return True
+
+
+def _eager(lazy: Any) -> Any:
+    @functools.wraps(lazy)
+    def consolidate(metrics: Iterable[Any], *args: Any, **kwargs: Any) -> list[Any]:
+        return list(lazy(metrics, *args, **kwargs))
+
+    return consolidate
