@@ -1,0 +1,42 @@
+"""What the command line adds to secrets: each can be read at the start, and literals stay at home."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from pipelines.parameters import Parameter
+from transforms.secret import EnvSecret, FileSecret, LiteralSecret, Secret, SecretError
+
+
+def check(
+    parameter: Parameter, source: str, secret: Secret, runner: str, environ: Mapping[str, str]
+) -> tuple[str, str]:
+    """A fault and a warning, each "" when there is none. Nothing is fetched from a secret manager here.
+
+    source: where the reference came from, "--splunk_hec_token" or "GRANTEX_SPLUNK_HEC_TOKEN".
+    environ: the environment that `env:` references are looked up in.
+    """
+    if isinstance(secret, LiteralSecret):
+        return _literal(parameter, source, runner)
+    try:
+        if isinstance(secret, EnvSecret):
+            secret.value_in(environ)
+        elif isinstance(secret, FileSecret):
+            secret.read()
+    except SecretError as error:
+        return f"{source}: {error}", ""
+    return "", ""
+
+
+def _literal(parameter: Parameter, source: str, runner: str) -> tuple[str, str]:
+    if runner != "DirectRunner":
+        return (
+            f"{source}: a literal secret works on one machine only, and {runner} uses others; give "
+            "secret:projects/P/secrets/S, aws-secret:NAME, or env:NAME or file:PATH that each worker has"
+        ), ""
+    if source == parameter.flag:
+        return "", (
+            f"{source}: a literal secret on a command line can be seen by everyone on this machine; use "
+            "env:NAME or file:PATH"
+        )
+    return "", ""
