@@ -1,0 +1,79 @@
+"""Requests to the practice feed and its answers that are no streams."""
+
+from __future__ import annotations
+
+import json
+import socket
+from dataclasses import dataclass, field
+from http import HTTPStatus
+from urllib.parse import parse_qs
+
+
+@dataclass
+class Request:
+    """One request as it came in; `status` is what it was answered."""
+
+    method: str
+    target: str
+    headers: dict[str, str]  # names in lower case
+    status: int = 0
+
+    @property
+    def path(self) -> str:
+        return self.target.partition("?")[0]
+
+    @property
+    def query(self) -> str:
+        return self.target.partition("?")[2]
+
+
+@dataclass
+class Answer:
+    """An error, or any other short answer. `times`: how many requests get it."""
+
+    status: int
+    code: str = ""
+    message: str = ""
+    headers: dict[str, str] = field(default_factory=dict)
+    body: bytes | None = None
+    times: int = 1
+
+    @staticmethod
+    def json(status: int, value: object) -> Answer:
+        return Answer(status, body=json.dumps(value).encode())
+
+    def rendered(self) -> bytes:
+        """The bytes of the response."""
+        body = self.body
+        if body is None:
+            error = {"message": self.message, "code": self.code, "requestId": "req-1"}
+            body = b"" if self.status == 204 else json.dumps(error).encode()
+        headers = {"content-type": "application/json; charset=utf-8", **self.headers}
+        if self.status != 204:
+            headers["content-length"] = str(len(body))
+        headers["connection"] = "close"
+        lines = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
+        return f"HTTP/1.1 {self.status} {HTTPStatus(self.status).phrase}\r\n{lines}\r\n".encode() + body
+
+
+def read_request(sock: socket.socket) -> Request | None:
+    """The request's head; None when the client left or it is no HTTP."""
+    data = b""
+    while b"\r\n\r\n" not in data:
+        block = sock.recv(65536)
+        if not block or len(data) > 65536:
+            return None
+        data += block
+    first, *lines = data.partition(b"\r\n\r\n")[0].decode("latin-1").split("\r\n")
+    method, _, rest = first.partition(" ")
+    pairs = (line.partition(":") for line in lines)
+    return Request(method, rest.rpartition(" ")[0], {name.lower(): value.strip() for name, _, value in pairs})
+
+
+def types_of(query: str) -> frozenset[str] | None:
+    """The service's reading of `types`: split at commas, compared exactly and untrimmed; empty is no
+    filter. Raises ValueError for a repeated parameter, to which the service answers 500."""
+    values = parse_qs(query, keep_blank_values=True).get("types", [""])
+    if len(values) > 1:
+        raise ValueError("repeated types")
+    return frozenset(values[0].split(",")) if values[0] else None
