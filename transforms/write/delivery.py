@@ -160,9 +160,13 @@ class Delivery:
 
     def deadline(self) -> float | None:
         """When the next tick is needed at the latest, in monotonic seconds; None when woken is enough."""
-        if self._closed or self._unrecorded or self._unsplit or self._settled or self._failure:
+        if self.ready():
             return self._clock.monotonic()
         return self._open.deadline()
+
+    def ready(self) -> bool:
+        """A tick has something to record or to start."""
+        return bool(self._closed or self._unrecorded or self._unsplit or self._settled or self._failure)
 
     def idle(self) -> bool:
         """Nothing is open, waiting, in flight or unrecorded."""
