@@ -127,16 +127,16 @@ class Settings:
     splunk_source: str = text(SPLUNK, "grantex", "Splunk's source of each event.")
     splunk_sourcetype: str = text(SPLUNK, "_json", "Splunk's sourcetype of each event.")
     splunk_max_events: int = whole(SPLUNK, 500, "Events in one request.", at_least=1)
-    # Splunk Cloud asks for requests of at most 1 MB; the rest is room for one more event.
-    splunk_max_bytes: int = byte_count(SPLUNK, 900_000, "Bytes in one request, before compression.")
+    # The most that Splunk Cloud asks for.
+    splunk_max_bytes: int = byte_count(SPLUNK, 1_000_000, "Bytes in one request, before compression.")
     splunk_max_age: float = seconds(SPLUNK, 2, "How long an event waits for others.")
 
     files_dir: Path | None = optional_path(
         FILES, "Where NDJSON files are written.", "DIRECTORY", example="./out"
     )
     files_max_events: int = whole(FILES, 10_000, "Events in one file.", at_least=1)
-    # A file that a person can open and a query engine reads in one piece.
-    files_max_bytes: int = byte_count(FILES, 16 * 1024**2, "Bytes in one file, before compression.")
+    # A batch is held in memory until its file is written.
+    files_max_bytes: int = byte_count(FILES, 64_000_000, "Bytes in one file, before compression.")
     files_max_age: float = seconds(FILES, 300, "How long an event waits for others.")
 
     given: frozenset[str] = frozenset()  # names that a flag or the environment set

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import argparse
+import importlib
 import os
 import subprocess
 import sys
@@ -51,10 +52,16 @@ def test_a_run_with_one_destination_has_typed_values_and_defaults() -> None:
     assert settings.state_dir == Path("state")
     assert settings.dead_letters_dir == Path("state/dead_letters")
     assert settings.journal_max_bytes == 10 * 1024**3
-    assert settings.batch_policy("splunk") == BatchPolicy(500, 900_000, 0.2)
+    assert settings.batch_policy("splunk") == BatchPolicy(500, 1_000_000, 0.2)
     assert settings.given == {"feed_api_key", "splunk_hec_url", "splunk_hec_token", "splunk_max_age"}
     assert settings.beam_args == []
     assert settings.warnings == ()
+
+
+@pytest.mark.parametrize("name", ["splunk", "files"])
+def test_a_destination_has_the_same_defaults_here_as_in_anyones_pipeline(name: str) -> None:
+    destination = importlib.import_module(f"transforms.write.{name}")
+    assert Settings().batch_policy(name) == destination.POLICY
 
 
 def test_flags_win_over_the_environment_even_over_a_wrong_one() -> None:
