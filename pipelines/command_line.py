@@ -134,7 +134,7 @@ def did_you_mean(name: str, candidates: Iterable[str]) -> str:
     wanted, known = _normal(name), list(candidates)
     if wanted in known:
         return wanted
-    longer = [each for each in known if each.startswith(wanted)]
+    longer = [each for each in known if each.startswith(wanted) or each.endswith(f"_{wanted}")]
     if len(longer) == 1:
         return longer[0]
     return next(iter(difflib.get_close_matches(wanted, known, n=1, cutoff=0.75)), "")

@@ -95,8 +95,8 @@ def _directories(settings: Settings, arrived: Arrived, bad: frozenset[str]) -> I
         "dead_letters": settings.dead_letters,
         "files_dir": settings.files_dir,
     }
-    if settings.demo and "state_dir" not in settings.given:
-        ours["state_dir"] = None  # the demo takes a temporary one
+    if settings.demo:
+        ours["state_dir"] = None  # it has a temporary one
     used = {name: path for name, path in ours.items() if path is not None and name not in bad}
     for name, path in used.items():
         if fault := _unwritable(path):

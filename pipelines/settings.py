@@ -81,8 +81,9 @@ class Settings:
     state_dir: Path = directory(
         KEEPING,
         Path("state"),
-        "Journal and dead letters; the demo takes a temporary one.",
+        "Journal and dead letters; the demo has a temporary one.",
         default_text="./state",
+        in_demo=False,
     )
     journal_max_bytes: int = byte_count(
         KEEPING, 10 * 1024**3, "Past it the feed is not read until destinations catch up.", at_least=1_000_000

@@ -120,6 +120,7 @@ def test_a_destination_without_its_token_is_refused() -> None:
     [
         ("--feed-url=http://127.0.0.1:1", "--feed-url: unknown flag; did you mean --feed_url?"),
         ("--Feed_Url=http://127.0.0.1:1", "--Feed_Url: unknown flag; did you mean --feed_url?"),
+        ("--hec_token=3", "--hec_token: unknown flag; did you mean --splunk_hec_token?"),
         ("--window=3", "--window: unknown flag; did you mean --window_size?"),
         ("--num_worker=3", "--num_worker: unknown flag; did you mean --num_workers?"),
         ("--zzzz=3", "--zzzz: unknown flag; --help lists all flags"),
@@ -165,7 +166,7 @@ def test_a_variable_that_a_secret_refers_to_is_no_unknown_setting() -> None:
     environ = {"GRANTEX_TOKEN": KEY, "GRANTEX_FEED_API_KEY": "env:GRANTEX_TOKEN", "GRANTEX_FILES_DIR": "out"}
     assert parse([], environ).feed_api_key == EnvSecret("GRANTEX_TOKEN")
     assert faults("--feed_api_key=env:FEED_KEY", **environ) == [
-        "GRANTEX_TOKEN: unknown setting; --help lists all settings"
+        "GRANTEX_TOKEN: unknown setting; did you mean GRANTEX_SPLUNK_HEC_TOKEN?"
     ]
 
 
@@ -199,12 +200,13 @@ def test_the_demo_needs_nothing_and_takes_other_settings() -> None:
 
 
 def test_the_demo_brings_its_own_addresses_and_secrets() -> None:
-    argv = ["--demo=true", *FEED, *SPLUNK, "--feed_url=https://x", "--window_size=-1"]
+    argv = ["--demo=true", *FEED, *SPLUNK, "--feed_url=https://x", "--state_dir=./x", "--window_size=-1"]
     lines = faults(*argv)
     assert lines[0].startswith("--window_size=-1: must be more than 0")
     assert [line.partition(":")[0] for line in lines[1:]] == [
         "--feed_url",
         "--feed_api_key",
+        "--state_dir",
         "--splunk_hec_url",
         "--splunk_hec_token",
     ]
