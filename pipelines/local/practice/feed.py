@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import ssl
 import threading
-import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
-from itertools import islice
 
+from pipelines.local.practice.events import generate
 from pipelines.local.practice.feed_frames import Prepared, chunk, prepare, render
 from pipelines.local.practice.feed_listener import Listener
+from pipelines.local.practice.feed_pace import at_rate
 from pipelines.local.practice.feed_requests import Answer, Request, read_request, types_of
 from pipelines.local.practice.feed_stream import HEADERS, Finish, Piece, Stream
 from pipelines.local.practice.slots import Slots
@@ -30,6 +31,7 @@ class PracticeFeed:
     withhold_headers: send headers only with the first event or keepalive, as the service does.
     hanging: answer nothing to new requests while it is True (the service with its Redis down).
     events_per_chunk: how many events share an HTTP chunk; the service has 1.
+    keep_ids: remember in each stream's `sent_ids` what it sent; off for a feed that runs for days.
     clock: the clock of the slot counter's time to live.
     """
 
@@ -38,6 +40,7 @@ class PracticeFeed:
     withhold_headers: bool = True
     hanging: bool = False
     events_per_chunk: int = 1
+    keep_ids: bool = True
     port: int = 0
     tls: ssl.SSLContext | None = None
     clock: Clock = field(default_factory=SystemClock)
@@ -64,6 +67,11 @@ class PracticeFeed:
         return f"{'https' if self.tls else 'http'}://127.0.0.1:{self.port}"
 
     @property
+    def api_key(self) -> str:
+        """A key that is accepted now."""
+        return next(iter(self.api_keys))
+
+    @property
     def open_streams(self) -> list[Stream]:
         return [stream for stream in self.streams if stream.is_open]
 
@@ -80,12 +88,12 @@ class PracticeFeed:
         streams = self.open_streams
         for stream in streams:
             if stream.types is None:
-                stream.put(Piece(prepared.data, [event_id for event_id, _ in prepared.heads]))
+                stream.put(Piece(prepared.data, self._ids(prepared.heads)))
                 continue
             wanted = [i for i, (_, kind) in enumerate(prepared.heads) if stream.wants(kind)]
             if wanted:
                 data = render([prepared.events[i] for i in wanted], self.events_per_chunk)
-                stream.put(Piece(data, [prepared.heads[i][0] for i in wanted]))
+                stream.put(Piece(data, self._ids([prepared.heads[i] for i in wanted])))
         return len(streams)
 
     def publish_raw(self, data: bytes, drip: float = 0.0, chunk_bytes: int = 65536) -> None:
@@ -95,30 +103,18 @@ class PracticeFeed:
         for stream in self.open_streams:
             stream.put(Piece(body, drip=drip))
 
-    def publish_at_rate(
-        self,
-        rate: float,
-        events: Iterator[bytes],
-        count: int | None = None,
-        on_published: Callable[[list[tuple[str, str]]], None] = lambda heads: None,
-    ) -> threading.Thread:
-        """Publish `rate` events a second from a thread of its own until `count` or the feed is closed."""
-
-        def run() -> None:
-            started, done = time.monotonic(), 0
-            while not self._stop.wait(0.01) and (count is None or done < count):
-                due = int((time.monotonic() - started) * rate) - done
-                if count is not None:
-                    due = min(due, count - done)
-                prepared = prepare(islice(events, due), self.events_per_chunk)
-                if prepared.heads:
-                    self.publish_prepared(prepared)
-                    on_published(prepared.heads)
-                done += due
-
-        thread = threading.Thread(target=run, name="practice-publisher", daemon=True)
+    @contextlib.contextmanager
+    def publishing(self, rate: float) -> Iterator[None]:
+        """Publish `rate` made-up events a second from a thread of its own inside the context."""
+        stop = threading.Event()
+        arguments = (self.publish_prepared, rate, generate(), stop, None, self.events_per_chunk)
+        thread = threading.Thread(target=at_rate, args=arguments, name="practice-publisher", daemon=True)
         thread.start()
-        return thread
+        try:
+            yield
+        finally:
+            stop.set()
+            thread.join()
 
     # Faults on command
 
@@ -177,15 +173,16 @@ class PracticeFeed:
     # Serving
 
     def _serve(self, sock: socket.socket) -> None:
-        request = read_request(sock)
-        if request is None:
-            return
-        while self.hanging and not self._stop.wait(0.02):
-            pass
-        answer = self._route(request, sock)
-        if answer is not None:
+        while (request := read_request(sock)) is not None:
+            while self.hanging and not self._stop.wait(0.02):
+                pass
+            answer = self._route(request, sock)
+            if answer is None:
+                return
             self._note(request, answer.status)
-            sock.sendall(answer.rendered())
+            sock.sendall(answer.rendered(request.closes))
+            if request.closes:
+                return
 
     def _route(self, request: Request, sock: socket.socket) -> Answer | None:
         """The answer, or None when the request became a stream, which is over by then."""
@@ -240,6 +237,9 @@ class PracticeFeed:
                 self.slots.release(developer)
             self._notify()
         return None
+
+    def _ids(self, heads: list[tuple[str, str]]) -> list[str]:
+        return [event_id for event_id, _ in heads] if self.keep_ids else []
 
     def _note(self, request: Request, status: int) -> None:
         request.status = status

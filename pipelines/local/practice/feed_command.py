@@ -11,6 +11,8 @@ from collections.abc import Sequence
 
 from pipelines.local.practice.events import generate
 from pipelines.local.practice.feed import PRACTICE_DEVELOPER, PRACTICE_KEY, PracticeFeed
+from pipelines.local.practice.feed_frames import Prepared
+from pipelines.local.practice.feed_pace import at_rate
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -41,12 +43,14 @@ def _publish(feed: PracticeFeed, options: argparse.Namespace, stop: threading.Ev
         return
     sent = open(options.sent, "a", encoding="ascii") if options.sent else None  # noqa: SIM115
 
-    def record(heads: list[tuple[str, str]]) -> None:
+    def publish(prepared: Prepared) -> None:
+        feed.publish_prepared(prepared)
         if sent is not None:
-            sent.write("".join(f"{event_id}\n" for event_id, _ in heads))
+            sent.write("".join(f"{event_id}\n" for event_id, _ in prepared.heads))
             sent.flush()
 
-    feed.publish_at_rate(options.rate, generate(options.seed), options.count, record).join()
+    events = generate(options.seed)
+    at_rate(publish, options.rate, events, stop, options.count, options.events_per_chunk)
     if options.end_input:
         feed.end_input()
 

@@ -23,6 +23,11 @@ class Request:
         return self.target.partition("?")[0]
 
     @property
+    def closes(self) -> bool:
+        """Whether the client wants no further request on this connection."""
+        return self.headers.get("connection", "").lower() == "close"
+
+    @property
     def query(self) -> str:
         return self.target.partition("?")[2]
 
@@ -42,7 +47,7 @@ class Answer:
     def json(status: int, value: object) -> Answer:
         return Answer(status, body=json.dumps(value).encode())
 
-    def rendered(self) -> bytes:
+    def rendered(self, close: bool) -> bytes:
         """The bytes of the response."""
         body = self.body
         if body is None:
@@ -51,7 +56,7 @@ class Answer:
         headers = {"content-type": "application/json; charset=utf-8", **self.headers}
         if self.status != 204:
             headers["content-length"] = str(len(body))
-        headers["connection"] = "close"
+        headers["connection"] = "close" if close else "keep-alive"
         lines = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
         return f"HTTP/1.1 {self.status} {HTTPStatus(self.status).phrase}\r\n{lines}\r\n".encode() + body
 

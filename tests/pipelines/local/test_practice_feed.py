@@ -52,8 +52,8 @@ class Client:
         self.sock = socket.create_connection(("127.0.0.1", feed.port), timeout=5.0)
         self.data = b""
         method, key = options.get("method", "GET"), options.get("key", PRACTICE_KEY)
-        head = f"{method} {target} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {key}\r\n\r\n"
-        self.sock.sendall(head.encode())
+        head = f"{method} {target} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n"
+        self.sock.sendall(f"{head}Authorization: Bearer {key}\r\n\r\n".encode())
 
     def read_until(self, mark: bytes) -> bytes:
         while mark not in self.data:
@@ -115,6 +115,17 @@ def test_what_is_published_with_no_stream_open_is_gone(feed: PracticeFeed) -> No
         assert b"evt_2" not in client.read_all()
         feed.wait_for(lambda: not feed.open_streams)
         assert feed.streams[0].sent_ids == ["evt_1"]
+
+
+def test_ids_are_not_remembered_when_it_runs_for_days(feed: PracticeFeed) -> None:
+    feed.keep_ids = False
+    with Client(feed) as client:
+        feed.wait_for_streams()
+        feed.publish(EVENT)
+        feed.finish_streams(Finish.END)
+        assert b"evt_1" in client.read_all()
+        feed.wait_for(lambda: not feed.open_streams)
+        assert feed.streams[0].sent_ids == []
 
 
 def test_errors_have_the_services_body(feed: PracticeFeed) -> None:
@@ -292,6 +303,18 @@ def _seconds(feed: PracticeFeed, client: Client, prepared: Prepared) -> float:
     while got < len(prepared.data):
         got += client.sock.recv_into(buffer)
     return time.perf_counter() - started
+
+
+def test_publishing_at_a_rate_goes_on_until_it_is_told_to_end(feed: PracticeFeed) -> None:
+    with Client(feed, key=feed.api_key) as client:
+        feed.wait_for_streams()
+        with feed.publishing(1000.0):
+            client.read_until(b'"token.issued"')
+        feed.finish_streams(Finish.END)
+        client.read_all()
+        feed.wait_for(lambda: not feed.open_streams)
+        ids = re.findall(r'"id":"(evt_\w+)"', client.data.decode())
+        assert feed.streams[0].sent_ids == ids
 
 
 def test_generated_events_are_realistic_and_repeatable() -> None:
