@@ -14,18 +14,15 @@ from transforms.dead_letter import DeadLetter
 from transforms.event import Batch, Chunk
 from transforms.write.circuit import DeadLetterLimit
 from transforms.write.contract import Destination, Outcome, Receipt
-from transforms.write.ledger import Ledger, Settlement
+from transforms.write.ledger import Ledger
 from transforms.write.outbox import Outbox
+from transforms.write.results import dead_letters, receipt, settlement
+from transforms.write.room import max_unsettled, room
 from transforms.write.settling import Settled
 from transforms.write.status import DeliveryStatus, Histogram, snapshot
 from transforms.write.writer_threads import WriterThreads
 
 log = logging.getLogger("grantex.write")
-
-# What is sealed and unsettled is what an outage keeps in memory (and what a crash may repeat at a
-# destination that cannot tell repeats apart): enough to keep the writers busy between two ticks.
-MAX_UNSETTLED_BATCHES = 32
-MAX_UNSETTLED_BYTES = 16_000_000
 
 
 def _nothing() -> None:
@@ -67,7 +64,7 @@ class Delivery:
         # Asking every event for a partition that is the same for all would double the cost of batching.
         one = type(destination).partition is Destination.partition
         self._open = OpenBatches(self.policy, destination.size, None if one else destination.partition)
-        self._max_batches = max(MAX_UNSETTLED_BATCHES, 4 * destination.concurrency)
+        self._max_batches = max_unsettled(destination.concurrency)
         self._closed: list[Batch] = []  # not sealed yet
         self._settled: list[Settled] = []  # by the threads, since the last tick
         self._unrecorded: list[Settled] = []  # seen by a tick, not yet committed
@@ -129,14 +126,14 @@ class Delivery:
             self._settled = []
         results = list(self._unrecorded)
         for settled in results:
-            for letter in self._dead_letters(settled):
+            for letter in dead_letters(self.name, settled, self._clock.now()):
                 yield settled.batch, letter
         self._closed += self._open.close_due(self._clock.monotonic())
         self._record(results)
         while self._recorded:
             settled = self._recorded.pop(0)
             if settled.delivered:
-                yield settled.batch, self._receipt(settled)
+                yield settled.batch, receipt(self.name, settled)
         if self._failure is not None:
             raise self._failure
 
@@ -148,15 +145,8 @@ class Delivery:
         batches += len(closed)
         events += sum(len(batch.events) for batch in closed)
         size += sum(len(event.raw) for batch in closed for event in batch.events)
-        mean = (size + self._open.size) / (events + self._open.events) if events + self._open.events else 300
-        room = min(
-            (self._max_batches - batches) * policy.max_events,
-            int((MAX_UNSETTLED_BYTES - size) / max(1.0, mean)),
-        )
-        if not batches:
-            return max(room, policy.max_events)
-        # Rather wait for the writers than creep up to the limit with a bundle for every few events.
-        return room if room >= policy.max_events // 4 + 1 else 0
+        mean = (size + self._open.size) / (events + self._open.events) if events + self._open.events else 0.0
+        return room(policy, self._max_batches - batches, size, mean, waiting=batches > 0)
 
     def deadline(self) -> float | None:
         """When the next tick is needed at the latest, in monotonic seconds; None when woken is enough."""
@@ -183,9 +173,19 @@ class Delivery:
     def close(self, timeout: float) -> bool:
         """Stop the writers and close them, within about `timeout` seconds; True when all have ended.
 
-        What ended meanwhile is recorded by one more `tick`; what is left stays sealed in the ledger.
+        What the writers came to since the last tick is recorded, so that it does not repeat. Only outcomes
+        with dead letters are not, as nobody is there to write them; these and all that is left stay sealed.
         """
-        return self._threads.close(timeout)
+        ended = self._threads.close(timeout)
+        try:
+            self._record_last()
+        except Exception:
+            log.warning(
+                "%s: what was delivered last could not be recorded and may be delivered again",
+                self.name,
+                exc_info=True,
+            )
+        return ended
 
     def status(self) -> DeliveryStatus:
         """A snapshot for metrics and for people."""
@@ -200,7 +200,7 @@ class Delivery:
         """Commit outcomes and seals in one transaction, then let the writers go on from there."""
         seals = self._closed
         if results or seals:
-            settlements = [_settlement(settled) for settled in results]
+            settlements = [settlement(settled) for settled in results]
             with self._ledger_lock:
                 self._ledger.commit(settlements, seals)
             self._closed = []
@@ -216,6 +216,19 @@ class Delivery:
                 self._ledger.resplit(settled.left, settled.halves)
             self._put((), [self._unsplit.pop(0)])
 
+    def _record_last(self) -> None:
+        with self._lock:
+            results = self._unrecorded + self._settled
+            last = [settled for settled in results if not settled.rejected and not settled.halves]
+            self._unrecorded = [settled for settled in results if settled.rejected or settled.halves]
+            self._settled = []
+        if last:
+            with self._ledger_lock:
+                self._ledger.commit([settlement(settled) for settled in last], ())
+            with self._lock:
+                for settled in last:
+                    self._outbox.recorded(settled)
+
     def _put(self, batches: Collection[Batch], recorded: Collection[Settled] = ()) -> None:
         with self._lock:
             for settled in recorded:
@@ -226,17 +239,6 @@ class Delivery:
             busy = len(self._outbox) > 0
         if busy:
             self._threads.ring()
-
-    def _dead_letters(self, settled: Settled) -> Iterator[DeadLetter]:
-        batch, now = settled.batch, self._clock.now()
-        for index, reason in settled.rejected:
-            event = batch.events[index]
-            yield DeadLetter("write", self.name, reason, event.raw, event.id, batch.attempts, now)
-
-    def _receipt(self, settled: Settled) -> Receipt:
-        batch = settled.batch
-        ids = [batch.events[index].id for index in settled.delivered]
-        return Receipt(self.name, batch.id, ids, batch.attempts)
 
     def _remember(self, batch: Batch, memo: bytes) -> None:
         with self._ledger_lock:
@@ -272,8 +274,3 @@ class Delivery:
                 self._failure = error
         self._threads.stop()
         self._wake()
-
-
-def _settlement(settled: Settled) -> Settlement:
-    rejected = [index for index, _ in settled.rejected]
-    return Settlement(settled.batch, settled.offsets(settled.delivered), settled.offsets(rejected))

@@ -16,8 +16,9 @@ from transforms.dead_letter import DeadLetter
 from transforms.event import Batch, Chunk, Event
 from transforms.secret import SecretError
 from transforms.write.contract import Destination, Outcome, Receipt, Writer
-from transforms.write.delivery import MAX_UNSETTLED_BYTES, Delivery
+from transforms.write.delivery import Delivery
 from transforms.write.ledger import MemoryLedger, Settlement
+from transforms.write.room import MAX_UNSETTLED_BYTES
 from transforms.write.transient import as_outcome
 
 Script = Callable[[Batch], "Outcome | None"]
@@ -390,9 +391,38 @@ def test_close_takes_a_hung_writers_connection_away_and_never_waits_longer() -> 
     assert hung.wait(PATIENCE)
     assert stage.delivery.close(1.0)
     assert stage.service.closed == 1
-    assert stage.tick() == []  # the outcome that arrived meanwhile is recorded: all later
+    assert stage.ledger.log == ["0 outcomes 1 seals", "1 outcomes 0 seals"]  # the second: all later
     assert stage.ledger.settled == []
     assert stage.delivery.pending() == 4
+
+
+def test_close_records_what_was_delivered_last_but_no_unwritten_dead_letter() -> None:
+    stage = Stage()
+    last = threading.Event()
+
+    def script(batch: Batch) -> Outcome:
+        if batch.offsets[0] == 8:
+            last.set()
+        return Outcome(rejected={1: "bad: x"} if batch.offsets[0] == 0 else {})
+
+    stage.service.script = script
+    stage.add(0, 12)
+    stage.tick()
+    assert last.wait(PATIENCE)
+    assert stage.delivery.close(PATIENCE)
+    assert sorted(stage.ledger.settled) == list(range(4, 12))
+    assert isinstance(stage.tick()[0], DeadLetter)
+    assert sorted(stage.ledger.settled) == list(range(12))
+
+
+def test_a_full_disk_at_the_end_is_no_reason_not_to_close(caplog: pytest.LogCaptureFixture) -> None:
+    stage = Stage()
+    stage.add(0, 4)
+    stage.tick()
+    assert stage.bell.wait(PATIENCE)
+    stage.ledger.full = 1
+    assert stage.delivery.close(PATIENCE)
+    assert "fake: what was delivered last could not be recorded" in caplog.text
 
 
 def test_close_gives_up_on_a_writer_that_cannot_be_closed() -> None:
