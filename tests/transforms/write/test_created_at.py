@@ -1,0 +1,80 @@
+"""RFC 3339 text as exact decimal seconds, and as date and hour in UTC."""
+
+from __future__ import annotations
+
+import random
+from datetime import datetime, timezone
+
+import pytest
+
+from transforms.write import created_at
+from transforms.write.created_at import date_and_hour, epoch_text
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [
+        ("2026-03-01T12:00:00Z", b"1772366400"),
+        ("2026-03-01T12:00:00.000Z", b"1772366400.000"),
+        ("2026-03-01T12:00:00.123Z", b"1772366400.123"),
+        ("2026-03-01T12:00:00.123456Z", b"1772366400.123456"),
+        ("2026-03-01T12:00:00.1234567891Z", b"1772366400.123456789"),
+        ("2026-03-01t12:00:00.5z", b"1772366400.5"),
+        ("2026-03-01T14:00:00.5+02:00", b"1772366400.5"),
+        ("2026-03-01T06:30:00-05:30", b"1772366400"),
+        ("2016-12-31T23:59:60Z", b"1483228800"),
+        ("1970-01-01T00:00:00Z", b"0"),
+    ],
+)
+def test_rfc3339_becomes_exact_decimal_seconds(text: str, seconds: bytes) -> None:
+    assert epoch_text(text) == seconds
+
+
+INVALID = [
+    "",
+    "yesterday",
+    "2026-03-01",
+    "2026-03-01T12:00:00",
+    "2026-03-01T12:00:00.Z",
+    "2026-03-01T12:00:00,5Z",
+    "2026-02-30T12:00:00Z",
+    "2026-03-01T24:00:00Z",
+    "2026-03-01T12:00:61Z",
+    "2026-03-01T12:00:00+24:00",
+    "2026-03-01T12:00:00.٣Z",
+    "٢٠٢٦-03-01T12:00:00Z",
+    "2026-03-01T12:00:00." + "0" * 30 + "Z",
+    "0001-01-01T00:00:00+01:00",
+]
+
+
+@pytest.mark.parametrize("text", INVALID)
+def test_what_is_not_rfc3339_has_neither_time_nor_hour(text: str) -> None:
+    assert epoch_text(text) == b""
+    assert date_and_hour(text) is None
+
+
+def test_before_1970_has_an_hour_but_no_time() -> None:
+    assert epoch_text("1969-12-31T23:59:59Z") == b""
+    assert date_and_hour("1969-12-31T23:59:59Z") == ("1969-12-31", "23")
+
+
+def test_agrees_with_datetime_on_random_moments() -> None:
+    dice = random.Random(1)
+    for _ in range(500):
+        moment = datetime.fromtimestamp(dice.randrange(0, 2**32), timezone.utc)
+        text = moment.strftime("%Y-%m-%dT%H:%M:%S") + ".007Z"
+        assert epoch_text(text) == b"%d.007" % int(moment.timestamp())
+        assert date_and_hour(text) == (moment.strftime("%Y-%m-%d"), moment.strftime("%H"))
+
+
+def test_the_hour_is_that_of_utc() -> None:
+    assert date_and_hour("2026-03-01T00:30:00.5+01:00") == ("2026-02-28", "23")
+    assert date_and_hour("2026-12-31T23:30:00-00:45") == ("2027-01-01", "00")
+
+
+def test_huge_text_is_not_kept_in_a_cache() -> None:
+    before = created_at.ending.cache_info().currsize
+    assert epoch_text("2026-03-01T12:00:00." + "1" * 100_000 + "Z") == b""
+    assert date_and_hour("2026-03-01T12:00:00." + "2" * 100_000 + "Z") is None
+    assert created_at.ending.cache_info().currsize == before

@@ -1,0 +1,50 @@
+"""Where archived events go: Hive partitions by hour, and object keys that repeat with their content.
+
+Shared by every destination that archives NDJSON (files, S3), so that a table over one reads the other.
+"""
+
+from __future__ import annotations
+
+import re
+
+from transforms.event import Batch, Event
+from transforms.write.created_at import date_and_hour
+
+# Hive's own name for "no value": Athena, Spark and Glue read it as NULL. Any other word would turn the
+# type of `dt` from a date, and of `hour` from a number, into text for everybody.
+NO_HOUR = "dt=__HIVE_DEFAULT_PARTITION__/hour=__HIVE_DEFAULT_PARTITION__"
+
+PLAIN_NAME = re.compile(r"[A-Za-z0-9_-]{1,64}", re.ASCII)
+NOT_PLAIN = re.compile(r"[^A-Za-z0-9_-]", re.ASCII)
+KEY = re.compile(
+    r"dt=(\d{4}-\d\d-\d\d|__HIVE_DEFAULT_PARTITION__)/hour=(\d\d|__HIVE_DEFAULT_PARTITION__)/"
+    r"[A-Za-z0-9_-]{1,100}\.ndjson(\.[a-z]{2,4})?",
+    re.ASCII,
+)
+
+
+def hour_partition(event: Event) -> str:
+    """The hour of `created_at` in UTC, "dt=2026-03-01/hour=12"; NO_HOUR when it has none."""
+    found = date_and_hour(event.created_at)
+    return NO_HOUR if found is None else f"dt={found[0]}/hour={found[1]}"
+
+
+def plain_name(event_id: str) -> str:
+    """`event_id` as a part of a path: itself when it is plain, else with "_" for all that is not (an id
+    is anyone's text, and must not name another directory)."""
+    if PLAIN_NAME.fullmatch(event_id):
+        return event_id
+    return NOT_PLAIN.sub("_", event_id)[:64] or "_"
+
+
+def object_key(batch: Batch, suffix: str) -> str:
+    """The relative key of a batch, "dt=…/hour=…/<first event>-<batch id><suffix>".
+
+    The first event's ULID makes keys sort by time; the batch's id makes a retried batch the same object.
+    """
+    return f"{batch.partition or NO_HOUR}/{plain_name(batch.events[0].id)}-{batch.id}{suffix}"
+
+
+def is_key(text: str) -> bool:
+    """Whether `text` is a key of this layout, so that a damaged memo cannot name another file."""
+    return KEY.fullmatch(text) is not None
