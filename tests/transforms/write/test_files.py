@@ -118,7 +118,7 @@ def test_a_disk_that_says_no_blocks_and_leaves_nothing(
 
     writer = Files(str(tmp_path)).open()
     with monkeypatch.context() as patch:
-        patch.setattr(files.os, where, refuse)
+        patch.setattr(os, where, refuse)
         outcome = writer.write(batch(3, HOUR))
     assert outcome is not None
     assert outcome.blocked
@@ -175,7 +175,7 @@ def test_an_unknown_error_is_raised(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     def refuse(*_: object) -> None:
         raise OSError(errno.EBADF, "a bug")
 
-    monkeypatch.setattr(files.os, "fsync", refuse)
+    monkeypatch.setattr(os, "fsync", refuse)
     with pytest.raises(OSError, match="a bug"):
         Files(str(tmp_path)).open().write(batch(1, HOUR))
     assert published(tmp_path) == []
@@ -188,7 +188,7 @@ def test_without_hard_links_a_rename_publishes(
     def refuse(*_: object) -> None:
         raise OSError(number, "no links here")
 
-    monkeypatch.setattr(files.os, "link", refuse)
+    monkeypatch.setattr(os, "link", refuse)
     assert Files(str(tmp_path)).open().write(batch(3, HOUR)) is None
     (path,) = published(tmp_path)
     assert len(lines_of(path)) == 3
@@ -203,7 +203,7 @@ def test_a_target_that_appears_meanwhile_is_left_alone(
         target.write_bytes(b"first")
         real(source, target)
 
-    monkeypatch.setattr(files.os, "link", late)
+    monkeypatch.setattr(os, "link", late)
     assert Files(str(tmp_path)).open().write(batch(3, HOUR)) is None
     (path,) = published(tmp_path)
     assert path.read_bytes() == b"first"

@@ -1,0 +1,94 @@
+"""What a practice Splunk does wrong on command."""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from dataclasses import dataclass
+from typing import Literal
+
+from pipelines.local.practice.hec import Answer
+
+Reset = Literal["", "before", "during", "after"]
+
+
+@dataclass(frozen=True)
+class Fault:
+    """What happens to one request.
+
+    reset: the connection is reset "before" the request is read, "during" its body, or "after" it was
+        indexed and before the answer.
+    status, body, headers: answered instead of judging the request; nothing is indexed.
+    garbage: indexed as usual and answered 200 with this instead of HEC's JSON.
+    cut_answer: indexed, and the connection ends behind the status line and half of the body.
+    """
+
+    reset: Reset = ""
+    status: int = 0
+    body: bytes = b""
+    headers: tuple[tuple[str, str], ...] = ()
+    garbage: bytes = b""
+    cut_answer: bool = False
+
+
+class FaultCommands:
+    """The commands that make a practice Splunk faulty; faults of one request queue up."""
+
+    def __init__(self) -> None:
+        self.busy_code = 0
+        self.seconds_late = 0.0
+        self._faults: deque[Fault] = deque()
+        self._released = threading.Event()
+        self._released.set()
+        self._hang_seconds: float | None = None
+
+    def next_fault(self) -> Fault:
+        """The fault of the request that has just begun."""
+        try:
+            return self._faults.popleft()
+        except IndexError:
+            return Fault()
+
+    def hold(self) -> None:
+        """Block a request while the server hangs."""
+        self._released.wait(self._hang_seconds)
+
+    def hang(self, seconds: float | None = None) -> None:
+        """Requests are read and then wait, each `seconds` or until `release`."""
+        self._hang_seconds = seconds
+        self._released.clear()
+
+    def release(self) -> None:
+        self._released.set()
+
+    def slow(self, seconds: float) -> None:
+        """Each answer comes `seconds` late."""
+        self.seconds_late = seconds
+
+    def reset(self, when: Reset, times: int = 1) -> None:
+        """Reset the next connections "before" reading the request, "during" or "after" indexing it."""
+        self._faults.extend([Fault(reset=when)] * times)
+
+    def answer(
+        self, status: int, body: bytes = b"", headers: dict[str, str] | None = None, times: int = 1
+    ) -> None:
+        """Answer the next requests with this and index nothing."""
+        fault = Fault(status=status, body=body, headers=tuple((headers or {}).items()))
+        self._faults.extend([fault] * times)
+
+    def answer_code(self, code: int, number: int | None = None, times: int = 1) -> None:
+        """Answer the next requests with one of HEC's codes and index nothing."""
+        answer = Answer(code, number)
+        self.answer(answer.status, answer.body, times=times)
+
+    def garbage(self, body: bytes = b"<html>", times: int = 1) -> None:
+        """Index the next requests, but answer 200 with this body."""
+        self._faults.extend([Fault(garbage=body)] * times)
+
+    def cut_answer(self, times: int = 1) -> None:
+        """Index the next requests and end the connection in the middle of the answer's body."""
+        self._faults.extend([Fault(cut_answer=True)] * times)
+
+    def busy(self, code: int = 9) -> None:
+        """Answer everything with 9, 18, 19 or 20 until `busy(0)`."""
+        self.busy_code = code
