@@ -6,14 +6,16 @@ import sqlite3
 from collections.abc import Sequence
 
 import msgspec
+from xxhash import xxh3_64_intdigest
 
 from transforms.event import Chunk, Event
-from transforms.feed.journal.database import Database
+from transforms.feed.journal.database import Database, JournalDamaged
 from transforms.feed.journal.ranges import Range, subtract
 
 CHUNK_EVENTS = 500  # measured: chunks of this size pass Beam at 300k events a second
 CACHE_BYTES = 8 * 1024 * 1024  # raw bytes of recent chunks kept for lanes that keep up
 READ_ROWS = 64  # rows read back at once by a lane that lags
+TRIM_ROWS = 200  # rows deleted in one transaction: 14 MB of ordinary events, so the log stays small
 
 _encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder(list[Event]).decode
@@ -22,13 +24,16 @@ _decode = msgspec.msgpack.Decoder(list[Event]).decode
 class ChunkStore:
     """Appends, reads and trims chunk rows. The journal's lock guards all calls."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, now: float) -> None:
+        """now: epoch seconds, stands for the arrival of what a damaged journal lost at its end."""
         self._database = database
-        self._cache: dict[int, Chunk] = {}
+        self._now = now
+        self._cache: dict[int, tuple[Chunk, int]] = {}  # first -> chunk, raw bytes
         self._cached_bytes = 0
         first, size = database.rows("SELECT min(first), total(size) FROM chunks")[0]
         last = database.rows(
             "SELECT max(coalesce((SELECT first + count FROM chunks ORDER BY first DESC LIMIT 1), 0), "
+            "coalesce((SELECT first + count FROM ids ORDER BY first DESC LIMIT 1), 0), "
             "coalesce((SELECT value FROM meta WHERE key = 'trimmed'), 0))"
         )
         self.end = int(str(last[0][0]))  # the next offset
@@ -48,96 +53,122 @@ class ChunkStore:
             for start in range(0, len(events), CHUNK_EVENTS)
         ]
 
-    def insert(self, connection: sqlite3.Connection, chunks: Sequence[Chunk]) -> None:
-        """Write the rows, inside the caller's transaction."""
-        connection.executemany(
-            "INSERT INTO chunks VALUES (?, ?, ?, ?, ?)",
-            [(c.first, len(c.events), c.taken_at, size_of(c), _encode(c.events)) for c in chunks],
-        )
+    def insert(self, connection: sqlite3.Connection, chunks: Sequence[Chunk]) -> list[int]:
+        """Write the rows, inside the caller's transaction; the raw bytes of each chunk."""
+        sizes = [sum([len(event.raw) for event in chunk.events]) for chunk in chunks]
+        for chunk, size in zip(chunks, sizes, strict=True):
+            body = _encode(chunk.events)
+            connection.execute(
+                "INSERT INTO chunks VALUES (?, ?, ?, ?, ?, ?)",
+                (chunk.first, len(chunk.events), chunk.taken_at, size, _checksum(body), body),
+            )
+        return sizes
 
-    def committed(self, chunks: Sequence[Chunk]) -> None:
-        """Remember chunks whose rows are committed."""
-        for chunk in chunks:
-            size = size_of(chunk)
-            self._cache[chunk.first] = chunk
+    def committed(self, chunks: Sequence[Chunk], sizes: Sequence[int]) -> None:
+        """Remember chunks whose rows are committed, with what `insert` returned."""
+        for chunk, size in zip(chunks, sizes, strict=True):
+            self._cache[chunk.first] = chunk, size
             self._cached_bytes += size
             self.bytes += size
             self.end = chunk.end
         while self._cached_bytes > CACHE_BYTES:
-            oldest = next(iter(self._cache))
-            self._cached_bytes -= size_of(self._cache.pop(oldest))
+            self._cached_bytes -= self._cache.pop(next(iter(self._cache)))[1]
 
     def read(self, position: int, most_events: int) -> list[Chunk]:
-        """Chunks from `position` on, about `most_events` and at least one when there is one."""
+        """Chunks from `position` on, about `most_events` and at least one when there is one.
+
+        What a damaged journal lost at its end reads as an empty chunk, so that nobody waits for it.
+        """
         found: list[Chunk] = []
         events = 0
         while events < most_events and position < self.end:
-            chunk = self._cache.get(position)
-            if chunk is None:
-                read = self._read_rows(position)
-                if not read:
-                    break
-            else:
-                read = [chunk]
-            for chunk in read:
-                if events < most_events:
-                    found.append(chunk)
-                    events += len(chunk.events)
-                    position = chunk.end
+            cached = self._cache.get(position)
+            read = [cached[0]] if cached else self._read_rows(position, most_events - events)
+            if not read:
+                found.append(Chunk((), self.end, self._now))
+                break
+            found += read
+            events += sum([len(chunk.events) for chunk in read])
+            position = read[-1].end
         return found
 
-    def _read_rows(self, position: int) -> list[Chunk]:
+    def _read_rows(self, position: int, most_events: int) -> list[Chunk]:
         rows = self._database.rows(
-            "SELECT first, taken_at, body FROM chunks WHERE first >= coalesce("
+            "SELECT first, taken_at, checksum, body FROM chunks WHERE first >= coalesce("
             "(SELECT max(first) FROM chunks WHERE first <= ?), ?) ORDER BY first LIMIT ?",
             position,
             position,
-            READ_ROWS if position + CHUNK_EVENTS < self.end else 1,
+            max(2, min(READ_ROWS, most_events // CHUNK_EVENTS + 1)),  # 2: the first may end before `position`
         )
-        chunks = [decode_row(row) for row in rows]
-        if chunks and chunks[0].first < position:
-            head = chunks[0]
-            rest = head.events[position - head.first :]
-            chunks[0:1] = [Chunk(rest, position, head.taken_at)] if rest else []
+        chunks: list[Chunk] = []
+        for row in rows:
+            if most_events <= 0:
+                break
+            try:
+                chunk = decode_row(row)
+            except JournalDamaged:
+                self._database.suspect()
+                raise
+            if chunk.first < position:
+                chunk = Chunk(chunk.events[position - chunk.first :], position, chunk.taken_at)
+            if chunk.events:
+                chunks.append(chunk)
+                most_events -= len(chunk.events)
         return chunks
+
+    def taken_at(self, position: int) -> float | None:
+        """When the event at `position`, or the next one kept, was received; None when there is none."""
+        cached = self._cache.get(position)
+        if cached:
+            return cached[0].taken_at
+        rows = self._database.rows(
+            "SELECT first + count, taken_at FROM chunks WHERE first >= coalesce("
+            "(SELECT max(first) FROM chunks WHERE first <= ?), ?) ORDER BY first LIMIT 2",
+            position,
+            position,
+        )
+        return next((float(str(at)) for end, at in rows if int(str(end)) > position), None)
 
     def bytes_from(self, position: int) -> int:
         """About how many raw bytes wait from `position` on."""
         kept = self.end - self.trimmed
         return 0 if kept <= 0 else self.bytes * max(0, self.end - max(position, self.trimmed)) // kept
 
-    def trim(self, below: int) -> int:
-        """Delete the chunks whose events all lie below the offset; how many raw bytes that freed."""
+    def trim(self, below: int, most_rows: int = TRIM_ROWS) -> int:
+        """Delete chunks whose events all lie below the offset, `most_rows` at most.
+
+        Returns how many raw bytes that freed: 0 when nothing is left to delete.
+        """
         if below <= self.trimmed:
             return 0
-        if below >= self.end:
-            keep_from = self.end
-        else:
-            found = self._database.rows("SELECT max(first) FROM chunks WHERE first <= ?", below)[0][0]
-            keep_from = int(str(found)) if found is not None else below
-        if keep_from <= self.trimmed:
-            return 0
-        freed = int(
-            float(str(self._database.rows("SELECT total(size) FROM chunks WHERE first < ?", keep_from)[0][0]))
+        rows = self._database.rows(
+            "SELECT first + count, size FROM chunks WHERE first < ? AND first + count <= ? "
+            "ORDER BY first LIMIT ?",
+            below,
+            below,
+            most_rows,
         )
+        if not rows:
+            return 0
+        keep_from = int(str(rows[-1][0]))
         self._database.write(lambda db: _delete_below(db, keep_from))
-        self._cache_drop(keep_from)
+        for first in [first for first in self._cache if first < keep_from]:
+            self._cached_bytes -= self._cache.pop(first)[1]
         self.trimmed = keep_from
+        freed = sum([int(str(size)) for _, size in rows])
         self.bytes -= freed
         return freed
 
-    def _cache_drop(self, below: int) -> None:
-        for first in [first for first in self._cache if first < below]:
-            self._cached_bytes -= size_of(self._cache.pop(first))
-
     def events(self, ranges: list[Range]) -> list[Event]:
-        """The events of some offsets, all of which are kept."""
+        """The events of some offsets. Raises JournalDamaged when one of them is not kept."""
         found: list[Event] = []
         for start, end in ranges:
             position = start
             while position < end:
                 for chunk in self.read(position, end - position):
-                    found.extend(chunk.events[max(0, position - chunk.first) : end - chunk.first])
+                    if chunk.first != position:
+                        raise JournalDamaged(f"the journal does not hold the events from {position} on")
+                    found.extend(chunk.events[: end - position])
                     position = chunk.end
         return found
 
@@ -154,14 +185,18 @@ def _delete_below(connection: sqlite3.Connection, first: int) -> None:
 
 
 def decode_row(row: tuple[object, ...]) -> Chunk:
-    """A chunk from (first, taken_at, body). Raises msgspec.DecodeError when the body is damaged."""
-    first, taken_at, body = row
+    """A chunk from (first, taken_at, checksum, body). Raises JournalDamaged when the body was altered."""
+    first, taken_at, checksum, body = row
     assert isinstance(first, int)
     assert isinstance(taken_at, float)
     assert isinstance(body, bytes)
+    if _checksum(body) != checksum:
+        raise JournalDamaged(
+            f"the chunk at {first} of the journal is damaged: start again, and the others are kept"
+        )
     return Chunk(_decode(body), first, taken_at)
 
 
-def size_of(chunk: Chunk) -> int:
-    """Raw bytes of a chunk's events."""
-    return sum([len(event.raw) for event in chunk.events])
+def _checksum(body: bytes) -> int:
+    """SQLite checks its pages' structure and not their content. 63 bits: its integers have a sign."""
+    return xxh3_64_intdigest(body) >> 1

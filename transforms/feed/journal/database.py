@@ -14,7 +14,7 @@ SCHEMA = """
 CREATE TABLE IF NOT EXISTS meta (key TEXT PRIMARY KEY, value) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS chunks (
     first INTEGER PRIMARY KEY, count INTEGER NOT NULL, taken_at REAL NOT NULL, size INTEGER NOT NULL,
-    body BLOB NOT NULL);
+    checksum INTEGER NOT NULL, body BLOB NOT NULL);
 CREATE TABLE IF NOT EXISTS ids (first INTEGER PRIMARY KEY, count INTEGER NOT NULL, packed BLOB NOT NULL);
 CREATE TABLE IF NOT EXISTS cursors (
     name TEXT PRIMARY KEY, born INTEGER NOT NULL, position INTEGER NOT NULL,
@@ -35,7 +35,7 @@ class JournalError(Exception):
 
 
 class JournalDamaged(Exception):
-    """The file is not a readable database any more."""
+    """The journal's file cannot be read any more, or not all of it; the next start repairs what it can."""
 
 
 class Database:
@@ -51,13 +51,15 @@ class Database:
         self.path = path
         self.lock = threading.RLock()
         self._on_full = on_full
+        self._connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
         try:
-            self._connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
             self._prepare()
-        except sqlite3.DatabaseError as error:
-            if is_full(error):
-                raise
-            raise JournalDamaged(str(error)) from error
+        except BaseException as error:
+            # Closed later, by the garbage collector, it would delete the log of whatever is at `path` then.
+            self._connection.close()
+            if isinstance(error, sqlite3.DatabaseError) and not is_full(error):
+                raise JournalDamaged(str(error)) from error
+            raise
 
     def _prepare(self) -> None:
         run = self._connection.execute
@@ -68,7 +70,6 @@ class Database:
         run("PRAGMA journal_size_limit = 16777216")
         version = run("PRAGMA user_version").fetchone()[0]
         if version not in (0, VERSION):
-            self._connection.close()
             raise JournalError(
                 f"{self.path} was written by another version of this program (schema {version}, this one "
                 f"reads {VERSION}): start that version, or choose another --state_dir"
@@ -84,12 +85,14 @@ class Database:
             try:
                 yield self._connection
                 self._connection.execute("COMMIT")
-            except BaseException:
+            except BaseException as error:
                 if self._connection.in_transaction:
                     self._connection.execute("ROLLBACK")
+                if isinstance(error, sqlite3.DatabaseError):
+                    self._note_damage(error)
                 raise
 
-    def write(self, statements: Callable[[sqlite3.Connection], None]) -> None:
+    def write(self, statements: Callable[[sqlite3.Connection], object]) -> None:
         """Run `statements` in one transaction; on a full disk once more if `on_full` made room.
 
         Raises sqlite3.OperationalError; then nothing of it was kept.
@@ -104,26 +107,49 @@ class Database:
                 statements(connection)
 
     def rows(self, query: str, *parameters: object) -> list[tuple[object, ...]]:
-        """All rows of a query."""
+        """All rows of a query. Raises JournalDamaged when they cannot be read."""
         with self.lock:
-            return self._connection.execute(query, parameters).fetchall()
+            try:
+                return self._connection.execute(query, parameters).fetchall()
+            except sqlite3.DatabaseError as error:
+                self._note_damage(error)
+                raise
+
+    def _note_damage(self, error: sqlite3.DatabaseError) -> None:
+        if "malformed" in str(error) or "not a database" in str(error):
+            self.suspect()
+            raise JournalDamaged(
+                f"{self.path} is damaged ({error}): start again, and what can be read of it is kept"
+            ) from error
+
+    def suspect(self) -> None:
+        """Have the next start repair the file whatever SQLite says of it."""
+        suspect_mark(self.path).touch()
 
     def sound(self) -> bool:
         """Whether SQLite's own quick check finds nothing wrong."""
         try:
             return self.rows("PRAGMA quick_check(1)") == [("ok",)]
-        except sqlite3.DatabaseError:
+        except (sqlite3.DatabaseError, JournalDamaged):
             return False
 
-    def give_back(self, pages: int = 2_000) -> None:
-        """Give free pages back to the disk, a few at a time."""
-        with self.lock:
-            self._connection.execute(f"PRAGMA incremental_vacuum({pages:d})").fetchall()
+    def free_pages(self) -> int:
+        """Pages of the file that hold nothing."""
+        return int(str(self.rows("PRAGMA freelist_count")[0][0]))
+
+    def give_back(self, pages: int) -> None:
+        """Give free pages back to the disk (the file shrinks at the next checkpoint)."""
+        self.rows(f"PRAGMA incremental_vacuum({pages:d})")
 
     def close(self) -> None:
         """Close; SQLite folds the write-ahead log into the file."""
         with self.lock:
             self._connection.close()
+
+
+def suspect_mark(path: Path) -> Path:
+    """The empty file that says that a run found the journal at `path` damaged."""
+    return path.with_name("journal.suspect")
 
 
 def is_full(error: sqlite3.Error) -> bool:

@@ -12,6 +12,7 @@ import msgspec
 from transforms.clock import Clock
 from transforms.dead_letter import DeadLetter
 from transforms.feed.journal.database import Database
+from transforms.feed.journal.strays import Strays, insert_strays
 
 log = logging.getLogger("grantex.feed")
 
@@ -31,16 +32,19 @@ class Gap:
 class GapLog:
     """Keeps the journal's gap records. The journal's lock guards all calls."""
 
-    def __init__(self, database: Database, clock: Clock) -> None:
+    def __init__(self, database: Database, clock: Clock, strays: Strays) -> None:
         self._database = database
         self._clock = clock
+        self._strays = strays
         row = database.rows("SELECT value FROM meta WHERE key = 'heard'")
         self._heard = float(str(row[0][0])) if row else 0.0  # 0: this journal never heard a feed
         self._noted = clock.monotonic() - HEARD_EVERY
-        open_gaps = database.rows("SELECT number, since, reason FROM gaps WHERE until IS NULL")
+        open_gaps = database.rows("SELECT since, reason FROM gaps WHERE until IS NULL ORDER BY number")
         self.open: Gap | None = None
         if open_gaps:
-            self.open = Gap(float(str(open_gaps[0][1])), None, str(open_gaps[0][2]))
+            self.open = Gap(float(str(open_gaps[0][0])), None, str(open_gaps[0][1]))
+        self._saved = True  # the open gap has a row
+        self._until: float | None = None  # when the open gap ended, while that cannot be written
         self.total = int(str(database.rows("SELECT coalesce(max(number), 0) FROM gaps")[0][0]))
 
     def heard(self) -> None:
@@ -50,33 +54,35 @@ class GapLog:
             self.note_heard()
 
     def note_heard(self) -> None:
-        """Put the last moment the feed was heard on disk. A full disk is not worth failing for: the gap
-        then begins earlier than it had to."""
+        """Put the last moment the feed was heard on disk. A full disk is not worth failing for, nor the
+        reserve: the next gap then begins earlier than it had to."""
         self._noted = self._clock.monotonic()
+        if self._until is not None:
+            self._save_end()
         if self._heard:
             try:
-                self._database.write(self._save_heard)
+                with self._database.transaction() as connection:
+                    connection.execute("INSERT OR REPLACE INTO meta VALUES ('heard', ?)", (self._heard,))
             except sqlite3.OperationalError as error:
                 log.debug("the time of the last sign of life was not noted: %s", error)
 
-    def _save_heard(self, connection: sqlite3.Connection) -> None:
-        connection.execute("INSERT OR REPLACE INTO meta VALUES ('heard', ?)", (self._heard,))
+    def heard_by(self, at: float) -> None:
+        """A feed was heard at `at` at the latest, when nothing else is known (a damaged journal)."""
+        self._heard = self._heard or at
 
     def begin(self, reason: str, since: float | None) -> None:
         """Open a gap unless one is open, or no feed was ever heard (nothing is missing then)."""
+        self._until = None  # if its end could not be written yet, the gap goes on
         if self.open is not None or not self._heard:
             return
-        gap = Gap(self._heard if since is None else since, None, reason)
-
-        def write(connection: sqlite3.Connection) -> None:
-            connection.execute("INSERT INTO gaps (since, reason) VALUES (?, ?)", (gap.since, gap.reason))
-            connection.execute(
-                "DELETE FROM gaps WHERE number <= (SELECT max(number) FROM gaps) - ?", (KEEP_GAPS,)
-            )
-
-        self._database.write(write)
-        self.open = gap
+        gap = self.open = Gap(self._heard if since is None else since, None, reason)
         self.total += 1
+        try:
+            self._database.write(lambda connection: _insert(connection, gap))
+            self._saved = True
+        except sqlite3.OperationalError as error:
+            self._saved = False
+            log.error("a feed gap is kept in memory only, until the journal can be written: %s", error)
         log.warning(
             "feed gap since %s: %s; events published until it closes are not received",
             _iso(gap.since),
@@ -85,17 +91,30 @@ class GapLog:
 
     def end(self) -> None:
         """Close the open gap and put it among the dead letters, for whoever audits them."""
-        if self.open is None:
+        if self.open is not None:
+            self._until = max(self.open.since, self._clock.now())  # the wall clock may have been set back
+            self._save_end()
+
+    def _save_end(self) -> None:
+        if self.open is None or self._until is None:
             return
-        gap = Gap(self.open.since, self._clock.now(), self.open.reason)
+        gap = Gap(self.open.since, self._until, self.open.reason)
 
         def write(connection: sqlite3.Connection) -> None:
-            connection.execute("UPDATE gaps SET until = ? WHERE until IS NULL", (gap.until,))
+            if self._saved:
+                connection.execute("UPDATE gaps SET until = ? WHERE until IS NULL", (gap.until,))
+            else:
+                _insert(connection, gap)
             insert_strays(connection, [_as_dead_letter(gap)])
 
-        self._database.write(write)
-        self.open = None
-        self._heard = max(self._heard, gap.until or 0.0)
+        try:
+            self._database.write(write)
+        except sqlite3.OperationalError as error:
+            log.error("the end of a feed gap will be written when the journal can be: %s", error)
+            return
+        self._strays.added(1)
+        self._heard = max(self._heard, self._until)
+        self.open = self._until = None
         log.warning(
             "feed gap closed: %s to %s (%.1f s), %s; there is no replay: compare with the delivery ledger",
             _iso(gap.since),
@@ -110,11 +129,11 @@ class GapLog:
         return [Gap(float(str(s)), None if u is None else float(str(u)), str(r)) for s, u, r in rows]
 
 
-def insert_strays(connection: sqlite3.Connection, strays: list[DeadLetter]) -> None:
-    """Keep dead letters of the feed until a lane has written them, inside the caller's transaction."""
-    connection.executemany(
-        "INSERT INTO strays (body) VALUES (?)", [(msgspec.msgpack.encode(s),) for s in strays]
+def _insert(connection: sqlite3.Connection, gap: Gap) -> None:
+    connection.execute(
+        "INSERT INTO gaps (since, until, reason) VALUES (?, ?, ?)", (gap.since, gap.until, gap.reason)
     )
+    connection.execute("DELETE FROM gaps WHERE number <= (SELECT max(number) FROM gaps) - ?", (KEEP_GAPS,))
 
 
 def _as_dead_letter(gap: Gap) -> DeadLetter:

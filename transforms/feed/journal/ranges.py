@@ -58,13 +58,24 @@ def merge(ranges: Iterable[Range]) -> list[Range]:
 
 
 def subtract(ranges: Iterable[Range], gone: Iterable[Range]) -> list[Range]:
-    """The offsets of `ranges` that are not in `gone`; both hold disjoint ranges, in any order."""
-    left = sorted(ranges)
-    for start, end in gone:
-        left = [
-            piece
-            for low, high in left
-            for piece in ((low, min(high, start)), (max(low, end), high))
-            if piece[0] < piece[1]
-        ]
+    """The offsets of `ranges` that are not in `gone`, ascending; both hold disjoint ranges, in any order."""
+    left: list[Range] = []
+    holes = sorted(gone)
+    at = 0
+    for low, high in sorted(ranges):
+        while at < len(holes) and holes[at][1] <= low:
+            at += 1
+        hole = at
+        while hole < len(holes) and holes[hole][0] < high:
+            if low < holes[hole][0]:
+                left.append((low, holes[hole][0]))
+            low = holes[hole][1]
+            hole += 1
+        if low < high:
+            left.append((low, high))
     return left
+
+
+def size(ranges: Iterable[Range]) -> int:
+    """How many offsets the ranges hold."""
+    return sum([end - start for start, end in ranges])

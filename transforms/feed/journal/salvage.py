@@ -2,111 +2,117 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
-import sqlite3
-from collections.abc import Iterator
+import os
+from collections.abc import Callable
 from datetime import datetime, timezone
 from pathlib import Path
 
-from transforms.feed.journal.chunks import decode_row
-from transforms.feed.journal.database import Database, JournalDamaged
+from transforms.feed.journal.database import Database, JournalDamaged, suspect_mark
+from transforms.feed.journal.rescue import copy_readable, make_openable
+from transforms.feed.journal.wal import apply_wal, read_wal
 
 log = logging.getLogger("grantex.journal")
 
 CHECK_BYTES = 1024**3  # a bigger file is checked only when something went wrong: the check reads it all
-TABLES = {
-    "meta": ("key",),
-    "cursors": ("name",),
-    "seals": ("destination", "number"),
-    "gaps": ("number",),
-    "strays": ("number",),
-    "ids": ("first",),
-    "chunks": ("first",),
-}
+FILE_MAGIC = b"SQLite format 3\0"
 
 
 def open_or_salvage(
-    path: Path, database: type[Database], on_full: object, now: float
-) -> tuple[Database, bool]:
-    """The database at `path`, and whether a damaged one had to be replaced.
+    path: Path, database: type[Database], on_full: Callable[[], bool], now: float
+) -> Database:
+    """The database at `path`; a damaged one is kept beside it (`journal.damaged-<time>`) and replaced.
 
-    The damaged file is kept beside it (`journal.damaged-<time>`).
+    The replacement has a row `salvaged` in `meta`, the epoch seconds at which the damaged file was last
+    written, until the journal has drawn the consequences.
     """
+    marker = path.with_name("journal.salvaging")
+    if marker.exists():  # the process died while it repaired the journal
+        _salvage(path, database, on_full, marker)
+    reason = _visible_damage(path)
+    if reason is None:
+        try:
+            opened = database(path, on_full)
+            if path.stat().st_size > CHECK_BYTES or opened.sound():
+                return opened
+            opened.close()
+            reason = "its content fails SQLite's check"
+        except JournalDamaged as error:
+            reason = str(error)
+    log.error("the journal %s is damaged: %s", path, reason)
+    stamp = f"{datetime.fromtimestamp(now, timezone.utc):%Y%m%dT%H%M%SZ}"
+    aside = path.with_name(f"journal.damaged-{stamp}")
+    number = 1
+    while aside.exists():
+        number += 1
+        aside = path.with_name(f"journal.damaged-{stamp}-{number}")
+    marker.write_text(aside.name)
+    _salvage(path, database, on_full, marker)
+    return database(path, on_full)
+
+
+def _visible_damage(path: Path) -> str | None:
+    """What is wrong that can be seen without SQLite, which would take it for a new or an older journal."""
+    log_path = _beside(path, "-wal")
+    has_log = log_path.exists() and log_path.stat().st_size > 0
+    if not path.exists() or not path.stat().st_size:
+        if has_log or (path.exists() and path.with_name("reserve").exists()):
+            return "the file is empty or gone"
+        return None
+    if suspect_mark(path).exists():
+        return "an earlier run could not read all of it"
+    with open(path, "rb") as file:
+        if file.read(len(FILE_MAGIC)) != FILE_MAGIC:
+            return "it does not begin as an SQLite file"
+    return "its write-ahead log is damaged" if read_wal(log_path).damaged else None
+
+
+def _salvage(path: Path, database: type[Database], on_full: Callable[[], bool], marker: Path) -> None:
+    """Build the replacement beside the damaged file; every step can be repeated after a crash.
+
+    The damaged database moves last and the new one comes last, so that both there means done.
+    """
+    aside = path.with_name(marker.read_text())
+    if not (aside.exists() and path.exists()):
+        _move(path, aside)
+        fresh = path.with_name("journal.salvaged")
+        for suffix in ("", "-wal", "-shm"):
+            _beside(fresh, suffix).unlink(missing_ok=True)
+        apply_wal(_beside(aside, "-wal"), aside)
+        database(fresh, on_full).close()
+        make_openable(aside, fresh.read_bytes())
+        written = aside.stat().st_mtime
+        target = database(fresh, on_full)
+        kept = copy_readable(aside, target)
+        target.write(lambda db: db.execute("INSERT OR REPLACE INTO meta VALUES ('salvaged', ?)", (written,)))
+        target.close()
+        _sync(fresh)
+        os.replace(fresh, path)
+        log.error(
+            "the damaged journal is kept as %s; %d chunks of it could be read and go on from here; what it "
+            "held besides is counted as lost, and a feed gap is recorded",
+            aside.name,
+            kept,
+        )
+    suspect_mark(path).unlink(missing_ok=True)
+    marker.unlink()
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
     try:
-        opened = database(path, on_full)  # type: ignore[arg-type]
-        if path.stat().st_size > CHECK_BYTES or opened.sound():
-            return opened, False
-        opened.close()
-        reason = "its content fails SQLite's check"
-    except JournalDamaged as error:
-        reason = str(error)
-    aside = path.with_name(f"journal.damaged-{datetime.fromtimestamp(now, timezone.utc):%Y%m%dT%H%M%SZ}")
-    _move(path, aside)
-    fresh = database(path, on_full)  # type: ignore[arg-type]
-    kept = salvage(aside, fresh)
-    log.error(
-        "the journal %s is damaged (%s): it is kept as %s, and %d chunks that could be read go on from here; "
-        "what it held besides is recorded as a feed gap",
-        path.name,
-        reason,
-        aside.name,
-        kept,
-    )
-    return fresh, True
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def _move(path: Path, aside: Path) -> None:
-    for suffix in ("", "-wal", "-shm"):
-        with contextlib.suppress(FileNotFoundError):
-            path.with_name(path.name + suffix).rename(aside.with_name(aside.name + suffix))
+    _beside(path, "-shm").unlink(missing_ok=True)  # only an index of the log
+    for suffix in ("-wal", ""):
+        if _beside(path, suffix).exists():
+            os.replace(_beside(path, suffix), _beside(aside, suffix))
+    aside.touch(mode=0o600)
 
 
-def salvage(damaged: Path, fresh: Database) -> int:
-    """Copy every readable row into `fresh`; how many chunks that were."""
-    try:
-        source = sqlite3.connect(f"file:{damaged}?mode=rw", uri=True, isolation_level=None)
-    except sqlite3.DatabaseError:
-        return 0
-    kept = 0
-    with contextlib.closing(source):
-        for table, key in TABLES.items():
-            for row in _readable_rows(source, table, key):
-                if table != "chunks" or _whole(row):
-                    kept += _keep(fresh, table, row)
-    return kept
-
-
-def _keep(fresh: Database, table: str, row: tuple[object, ...]) -> int:
-    marks = ", ".join("?" * len(row))
-    try:
-        fresh.write(lambda db: _insert(db, f"INSERT OR IGNORE INTO {table} VALUES ({marks})", row))  # noqa: S608
-    except sqlite3.DatabaseError as error:  # a row whose columns are damaged
-        log.warning("a row of %s in the damaged journal was not kept: %s", table, error)
-        return 0
-    return int(table == "chunks")
-
-
-def _insert(connection: sqlite3.Connection, statement: str, row: tuple[object, ...]) -> None:
-    connection.execute(statement, row)
-
-
-def _whole(row: tuple[object, ...]) -> bool:
-    first, count, taken_at, _, body = row
-    try:
-        return len(decode_row((first, taken_at, body)).events) == count
-    except Exception:  # noqa: BLE001 - damaged bytes may fail in any way; each means the same
-        return False
-
-
-def _readable_rows(
-    source: sqlite3.Connection, table: str, key: tuple[str, ...]
-) -> Iterator[tuple[object, ...]]:
-    """Rows from the front up to the first damage, then from the back up to the last one."""
-    for direction in ("", " DESC"):
-        order = ", ".join(column + direction for column in key)
-        try:
-            yield from source.execute(f"SELECT * FROM {table} ORDER BY {order}")  # noqa: S608
-        except sqlite3.DatabaseError:
-            continue
-        return
+def _beside(path: Path, suffix: str) -> Path:
+    return path.with_name(path.name + suffix)

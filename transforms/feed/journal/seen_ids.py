@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -56,7 +56,8 @@ class SeenIds:
         self._most = most
         self._recent: dict[int, int] = {}
         self._recent_last = (-1, 0.0)  # offset, monotonic
-        self._runs: list[_Run] = []
+        self._runs: list[_Run] = []  # oldest first
+        self._forgotten = 0  # all ids of offsets below this one are forgotten
 
     def __len__(self) -> int:
         return len(self._recent) + sum(len(run.keys) for run in self._runs)
@@ -77,7 +78,7 @@ class SeenIds:
         result = Sorted(fresh)
         known = dict(found)
         for event, key, value in zip(events, keys, values, strict=True):
-            seen = known.setdefault(key, value) if key in known else None
+            seen = known.get(key)
             if seen is None:
                 known[key] = value
                 fresh.append(event)
@@ -108,40 +109,51 @@ class SeenIds:
         if len(self._recent) >= RECENT:
             self._pack_recent()
 
-    def load(self, rows: Sequence[bytes], last_offset: int, now: float) -> None:
-        """Remember ids that earlier processes packed (one `Sorted.packed` a row), up to `last_offset`.
+    def load(self, rows: Iterable[tuple[int, bytes]], now: float) -> None:
+        """Remember ids that earlier processes packed: (last offset, `Sorted.packed`), oldest first.
 
         Their age starts anew: an id is forgotten too late, never early because a clock was wrong.
         """
-        pairs = [np.frombuffer(row, dtype="<u8").reshape(2, -1) for row in rows]
-        both = np.concatenate(pairs, axis=1)[:, -self._most :] if pairs else np.empty((2, 0), dtype="<u8")
-        for start in range(0, both.shape[1], RUN):
-            keys, values = both[:, start : start + RUN]
-            self._runs.append(_sorted_run(keys, values, last_offset, now))
+        waiting: list[npt.NDArray[np.uint64]] = []
+        offset = size = 0
+        for offset, packed in rows:
+            waiting.append(np.frombuffer(packed, dtype="<u8").reshape(2, -1))
+            size += waiting[-1].shape[1]
+            if size >= RUN:
+                self._load_run(waiting, offset, now)
+                waiting, size = [], 0
+        if waiting:
+            self._load_run(waiting, offset, now)
+
+    def _load_run(self, pairs: list[npt.NDArray[np.uint64]], last_offset: int, now: float) -> None:
+        keys, values = np.concatenate(pairs, axis=1)
+        self._runs.append(_sorted_run(keys, values, last_offset, now))
+        self._bound()
 
     def expire(self, now: float, trimmed: int) -> int:
         """Forget runs older than the horizon whose events (below `trimmed`) are gone from the journal.
 
-        Returns the offset up to which all ids are forgotten.
+        Returns the offset below which all ids are forgotten.
         """
-        kept: list[_Run] = []
-        size = len(self)
-        gone = -1
-        for run in self._runs:
-            old = now - run.taken >= self.horizon and run.last_offset < trimmed
-            if old or size > self._most:
-                size -= len(run.keys)
-                gone = max(gone, run.last_offset)
-                if not old:
-                    self._tell_early(len(run.keys))
-            else:
-                kept.append(run)
-        self._runs = kept
+        while self._runs and self._old(self._runs[0].last_offset, self._runs[0].taken, now, trimmed):
+            self._forget_oldest()
         offset, taken = self._recent_last
-        if self._recent and not kept and now - taken >= self.horizon and offset < trimmed:
+        if self._recent and not self._runs and self._old(offset, taken, now, trimmed):
             self._recent.clear()
-            gone = max(gone, offset)
-        return gone + 1
+            self._forgotten = offset + 1
+        return self._forgotten
+
+    def _old(self, last_offset: int, taken: float, now: float, trimmed: int) -> bool:
+        return now - taken >= self.horizon and last_offset < trimmed
+
+    def _bound(self) -> None:
+        while len(self) > self._most and self._runs:
+            self._tell_early(self._forget_oldest())
+
+    def _forget_oldest(self) -> int:
+        run = self._runs.pop(0)
+        self._forgotten = run.last_offset + 1
+        return len(run.keys)
 
     def _tell_early(self, number: int) -> None:
         if not self.dropped_early:
@@ -159,6 +171,7 @@ class SeenIds:
         self._runs.append(_sorted_run(keys, values, *self._recent_last))
         self._recent = {}
         self._merge()
+        self._bound()
 
     def _merge(self) -> None:
         """Make one run of the small ones at the end once they fill one: few runs keep look-ups fast."""
