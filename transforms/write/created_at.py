@@ -18,7 +18,9 @@ MAX_FRACTION = 9
 
 
 # Events come in bursts of the same second, and there are only a thousand endings with milliseconds: two
-# look-ups (0.15 us) replace parsing (2 us). The sizes hold some minutes of seconds and every millisecond.
+# look-ups replace parsing (0.3 us instead of 2 us). The whole text is looked up first (0.1 us), because
+# each is asked for twice, for the size and for the body. The sizes hold every millisecond, some minutes of
+# seconds, and the texts of several batches.
 @lru_cache(maxsize=1024)
 def moment(second: str) -> datetime | None:
     """The naive moment that "2026-03-01T12:00:00" names, or None; a leap second is the next one."""
@@ -75,8 +77,12 @@ def whole_seconds(second: str, offset: int) -> bytes | None:
 def epoch_text(created_at: str) -> bytes:
     """`created_at` as seconds since the epoch in decimal text: b"1772366400.123", with as many digits of
     a fraction as were given (at most 9); b"" when it is missing or not RFC 3339."""
-    if len(created_at) > MAX_LENGTH:
-        return b""
+    return short_epoch_text(created_at) if len(created_at) <= MAX_LENGTH else b""
+
+
+@lru_cache(maxsize=8192)
+def short_epoch_text(created_at: str) -> bytes:
+    """`epoch_text` for text that may live on as a key."""
     rest = ending(created_at[19:])
     if rest is None:
         return b""

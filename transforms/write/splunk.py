@@ -102,12 +102,14 @@ class Envelope:
 
     def encode(self, events: Sequence[Event]) -> bytes:
         parts: list[bytes] = []
+        add = parts.extend
         middle = self._middle
         for event in events:
             time = epoch_text(event.created_at)
-            # Without a time Splunk stamps the event on arrival, which is the best that is left.
-            timed = TIME + time if time else b""
-            parts += (HEAD, event.raw, timed, middle, encode_text(event.id), TAIL)
+            if time:
+                add((HEAD, event.raw, TIME, time, middle, encode_text(event.id), TAIL))
+            else:  # Splunk stamps the event on arrival, which is the best that is left
+                add((HEAD, event.raw, middle, encode_text(event.id), TAIL))
         return b"".join(parts)
 
 

@@ -74,7 +74,8 @@ def test_the_hour_is_that_of_utc() -> None:
 
 
 def test_huge_text_is_not_kept_in_a_cache() -> None:
-    before = created_at.ending.cache_info().currsize
+    caches = (created_at.ending, created_at.short_epoch_text, created_at.utc_hour)
+    before = [cache.cache_info().currsize for cache in caches]
     assert epoch_text("2026-03-01T12:00:00." + "1" * 100_000 + "Z") == b""
     assert date_and_hour("2026-03-01T12:00:00." + "2" * 100_000 + "Z") is None
-    assert created_at.ending.cache_info().currsize == before
+    assert [cache.cache_info().currsize for cache in caches] == before
