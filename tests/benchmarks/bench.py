@@ -11,7 +11,7 @@ import os
 import platform
 import statistics
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from tests.benchmarks.capacity import counting_capacity, feed_capacity
 from tests.benchmarks.measure import BenchmarkError, Burst, burst, idle, latency
@@ -19,6 +19,7 @@ from tests.benchmarks.sides import Command, by_hand, ours
 
 EVENTS = 200_000
 CHUNK_BYTES = 65_536
+LABELS: Mapping[Command, str] = {ours: "ours", by_hand: "by hand"}
 ROWS: Sequence[tuple[str, str, Callable[[Burst], float]]] = (
     ("wall, stream asked to last event", "s", lambda run: run.wall),
     ("CPU in that time", "s", lambda run: run.cpu),
@@ -38,7 +39,8 @@ def pairs(subject: Command, arguments: argparse.Namespace, max_events: int, chun
         runs.append((done[0], done[1]) if number % 2 == 0 else (done[1], done[0]))
     chunks = f"{chunk_bytes // 1024} KiB" if chunk_bytes else "one event"
     print(f"\n1 destination, {max_events} a batch, {arguments.events} events, HTTP chunks of {chunks}")
-    print(f"  {'median of ' + str(arguments.runs):34} {'ours':>10} {'by hand':>10} {'ratio':>7}   each pair")
+    title = f"median of {arguments.runs}"
+    print(f"  {title:34} {LABELS[subject]:>10} {'by hand':>10} {'ratio':>7}   each pair")
     for name, unit, figure in ROWS:
         mine, theirs = (statistics.median(figure(run[side]) for run in runs) for side in (0, 1))
         each = " ".join(f"{figure(first) / figure(second):.2f}" for first, second in runs)
@@ -65,10 +67,10 @@ def percentile(ordered: Sequence[float], share: float) -> float:
 def quiet(subject: Command, arguments: argparse.Namespace) -> None:
     """Idle CPU and the delay of single events, both sides."""
     print(f"\nIdle for {arguments.idle:.0f} s, connected, share of one core")
-    for name, side in (("ours", subject), ("by hand", by_hand)):
+    for name, side in ((LABELS[subject], subject), (LABELS[by_hand], by_hand)):
         print(f"  {name:8} {idle(side, arguments.idle):7.2%}", flush=True)
     print(f"\nOne event to its request, max_age 0.2 s, {arguments.singles} events 50 ms apart on average")
-    for name, side in (("ours", subject), ("by hand", by_hand)):
+    for name, side in ((LABELS[subject], subject), (LABELS[by_hand], by_hand)):
         delays = latency(side, arguments.singles)
         middle, high = percentile(delays, 0.5), percentile(delays, 0.99)
         print(f"  {name:8} p50 {middle:.3f} s   p99 {high:.3f} s   max {delays[-1]:.3f} s", flush=True)

@@ -13,7 +13,7 @@ import re
 import socket
 import threading
 import time
-from io import BufferedReader
+from typing import BinaryIO, cast
 
 from isal import igzip
 
@@ -60,9 +60,9 @@ class Destination:
     def serve(self, connection: socket.socket) -> None:
         """Answer the requests of one connection."""
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        with connection, BufferedReader(socket.SocketIO(connection, "r"), 262_144) as stream:
+        with connection, connection.makefile("rb", buffering=262_144) as stream:
             try:
-                while request := read_request(stream):
+                while request := read_request(cast(BinaryIO, stream)):
                     method, body, gzipped = request
                     if method == b"POST":
                         self.count(body, gzipped)
@@ -71,7 +71,7 @@ class Destination:
                 return
 
 
-def read_request(stream: BufferedReader) -> tuple[bytes, bytes, bool] | None:
+def read_request(stream: BinaryIO) -> tuple[bytes, bytes, bool] | None:
     """Method, body and whether it is gzip; None at the end of the connection."""
     method = stream.readline().partition(b" ")[0]
     if not method:
