@@ -14,7 +14,7 @@ from transforms.dead_letter import DeadLetter
 from transforms.event import Batch, Chunk
 from transforms.write.circuit import DeadLetterLimit
 from transforms.write.contract import Destination, Outcome, Receipt
-from transforms.write.ledger import Ledger
+from transforms.write.ledger import Ledger, Settlement
 from transforms.write.outbox import Outbox
 from transforms.write.results import dead_letters, receipt, settlement
 from transforms.write.room import max_unsettled, room
@@ -173,8 +173,8 @@ class Delivery:
     def close(self, timeout: float) -> bool:
         """Stop the writers and close them, within about `timeout` seconds; True when all have ended.
 
-        What the writers came to since the last tick is recorded, so that it does not repeat. Only outcomes
-        with dead letters are not, as nobody is there to write them; these and all that is left stay sealed.
+        What was delivered since the last tick is recorded, so that it does not repeat. Dead letters are not,
+        as nobody is there to write them: their events stay sealed, like all that is left.
         """
         ended = self._threads.close(timeout)
         try:
@@ -217,17 +217,19 @@ class Delivery:
             self._put((), [self._unsplit.pop(0)])
 
     def _record_last(self) -> None:
+        """Record what was delivered and leave dead letters and halves, if any, for a tick that may come."""
         with self._lock:
-            results = self._unrecorded + self._settled
-            last = [settled for settled in results if not settled.rejected and not settled.halves]
-            self._unrecorded = [settled for settled in results if settled.rejected or settled.halves]
+            self._unrecorded += self._settled
             self._settled = []
-        if last:
+            results = [settled for settled in self._unrecorded if settled.delivered]
+        if results:
+            settlements = [
+                Settlement(settled.batch, settled.offsets(settled.delivered)) for settled in results
+            ]
             with self._ledger_lock:
-                self._ledger.commit([settlement(settled) for settled in last], ())
-            with self._lock:
-                for settled in last:
-                    self._outbox.recorded(settled)
+                self._ledger.commit(settlements, ())
+            for settled in results:
+                settled.delivered = []
 
     def _put(self, batches: Collection[Batch], recorded: Collection[Settled] = ()) -> None:
         with self._lock:

@@ -186,7 +186,7 @@ class Outbox:
         self._leave(entry, settled, sorted(later), outcome)
         if not later:
             return
-        why = self._limit_reached(outcome) if limited else outcome.cause
+        why = self._limit_reached(outcome) if limited else outcome.cause or "no cause given"
         if limited:
             self.last_error = why
         at_once = outcome.blocked or limited
