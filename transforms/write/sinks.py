@@ -1,0 +1,29 @@
+"""WriteTo<Destination>: one line a destination, each with the settings of its destination as arguments."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import ParamSpec
+
+from transforms.write.contract import Destination
+from transforms.write.files import Files
+from transforms.write.splunk import Splunk
+from transforms.write.write_to import WriteTo
+
+P = ParamSpec("P")
+
+
+def _sink(destination: Callable[P, Destination]) -> Callable[P, WriteTo]:
+    """A transform with the arguments of `destination`, so that the two cannot drift apart."""
+    name = f"WriteTo{destination.__name__}"
+
+    def make(*args: P.args, **kwargs: P.kwargs) -> WriteTo:
+        return WriteTo(destination(*args, **kwargs))
+
+    make.__name__ = make.__qualname__ = name
+    make.__doc__ = f"{WriteTo.__doc__}\n{destination.__doc__}"
+    return make
+
+
+WriteToFiles = _sink(Files)
+WriteToSplunk = _sink(Splunk)
