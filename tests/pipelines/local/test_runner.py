@@ -6,6 +6,7 @@ import tracemalloc
 from collections.abc import Iterator
 from typing import Any
 
+import apache_beam
 import apache_beam as beam
 import pytest
 from apache_beam.io.restriction_trackers import OffsetRange
@@ -75,7 +76,7 @@ def test_memory_does_not_grow_with_bundles() -> None:
 
 def test_the_remedy_is_kept_to_the_versions_it_was_tried_with(monkeypatch: pytest.MonkeyPatch) -> None:
     before = fn_runner.consolidate_monitoring_infos
-    monkeypatch.setattr(runner.apache_beam, "__version__", "2.99.0")
+    monkeypatch.setattr(apache_beam, "__version__", "2.99.0")
     assert not runner.hold_memory_flat()
     assert fn_runner.consolidate_monitoring_infos is before
 

@@ -1,0 +1,84 @@
+"""The books and counters of a run on one machine, in Prometheus' text format."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import accumulate
+
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from pipelines.local.snapshot import Snapshot
+from transforms.write.status import Histogram
+
+Families = Iterator[Metric]
+
+
+def exposition(snapshot: Snapshot) -> bytes:
+    """The page that `/metrics` answers; the names are fixed, dashboards rely on them."""
+    registry = CollectorRegistry()
+    registry.register(_Families(snapshot))
+    return generate_latest(registry)
+
+
+class _Families(Collector):
+    def __init__(self, snapshot: Snapshot) -> None:
+        self._snapshot = snapshot
+
+    def collect(self) -> Families:
+        yield from _feed(self._snapshot)
+        yield from _destinations(self._snapshot)
+
+
+def _feed(snapshot: Snapshot) -> Families:
+    yield CounterMetricFamily(
+        "grantex_events_received", "Events taken into the journal.", value=snapshot.received
+    )
+    yield GaugeMetricFamily(
+        "grantex_feed_connections", "Streams of the feed that are open.", value=snapshot.live
+    )
+    yield CounterMetricFamily(
+        "grantex_feed_gaps", "Intervals in which events may have been missed.", value=snapshot.gaps
+    )
+
+
+def _destinations(snapshot: Snapshot) -> Families:
+    delivered = CounterMetricFamily("grantex_events_delivered", "Events delivered.", labels=["destination"])
+    dead = CounterMetricFamily(
+        "grantex_events_dead_lettered", "Events and frames put aside.", labels=["destination", "stage"]
+    )
+    pending = GaugeMetricFamily("grantex_events_pending", "Events not settled yet.", labels=["destination"])
+    lag = GaugeMetricFamily(
+        "grantex_delivery_lag_seconds", "Age of the oldest event not settled.", labels=["destination"]
+    )
+    seconds = HistogramMetricFamily(
+        "grantex_request_seconds", "Duration of delivery attempts.", labels=["destination"]
+    )
+    retries = CounterMetricFamily(
+        "grantex_retries", "Attempts that were not the first.", labels=["destination"]
+    )
+    circuit = GaugeMetricFamily(
+        "grantex_circuit_open",
+        "1 while the destination is left alone but for probes.",
+        labels=["destination"],
+    )
+    dead.add_metric(["", "feed"], snapshot.feed_dead_letters)
+    for item in snapshot.destinations:
+        label = [item.name]
+        delivered.add_metric(label, item.books.delivered)
+        pending.add_metric(label, item.books.pending)
+        dead.add_metric([item.name, "write"], item.books.dead_lettered)
+        lag.add_metric(label, item.lag)
+        if item.delivery is not None:
+            status = item.delivery
+            seconds.add_metric(label, _buckets(status.request_seconds), status.request_seconds.sum)
+            retries.add_metric(label, status.retries)
+            circuit.add_metric(label, status.circuit.open)
+    yield from (delivered, dead, pending, lag, seconds, retries, circuit)
+
+
+def _buckets(histogram: Histogram) -> list[tuple[str, float]]:
+    """Prometheus wants each bucket to hold those below it as well."""
+    bounds = [*(str(bound) for bound in histogram.buckets), "+Inf"]
+    return list(zip(bounds, accumulate(histogram.counts), strict=True))

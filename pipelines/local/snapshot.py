@@ -1,0 +1,85 @@
+"""What a run on one machine looks like at one moment: the one source of metrics, page and terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from pipelines.local.lane import Lane
+from transforms.clock import Clock
+from transforms.feed.journal import Books, Journal
+from transforms.feed.reader import FeedReader
+from transforms.feed.status import ConnectionStatus, Phase
+from transforms.write.status import DeliveryStatus
+
+
+@dataclass(frozen=True)
+class DestinationSnapshot:
+    """One destination. `delivery` is None for a removed one that still holds events.
+
+    lag: seconds since the oldest unsettled event was received; 0 when nothing is pending.
+    failure: the unexpected error after which its lane restarts, "" while it runs.
+    """
+
+    name: str
+    books: Books
+    lag: float
+    delivery: DeliveryStatus | None = None
+    restarts: int = 0
+    failure: str = ""
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """The whole run. Times are seconds since the epoch; counts are in events."""
+
+    at: float
+    received: int
+    duplicates: int
+    feed_dead_letters: int
+    gaps: int
+    gap_open: bool
+    connections: Sequence[ConnectionStatus]
+    journal_bytes: int
+    destinations: Sequence[DestinationSnapshot]
+
+    @property
+    def live(self) -> int:
+        """Streams that are open."""
+        return sum(status.phase is Phase.LIVE for status in self.connections)
+
+
+Look = Callable[[], Snapshot]
+
+
+def take(journal: Journal, reader: FeedReader, lanes: Sequence[Lane], clock: Clock) -> Snapshot:
+    """Look at everything now."""
+    running = {lane.name: lane for lane in lanes}
+    return Snapshot(
+        at=clock.now(),
+        received=journal.end,
+        duplicates=journal.duplicates,
+        feed_dead_letters=journal.feed_dead_letters,
+        gaps=journal.gap_total,
+        gap_open=journal.gap_open,
+        connections=reader.statuses,
+        journal_bytes=journal.bytes,
+        destinations=[
+            _destination(name, books, journal, running.get(name), clock)
+            for name, books in sorted(journal.books().items())
+        ],
+    )
+
+
+def _destination(
+    name: str, books: Books, journal: Journal, lane: Lane | None, clock: Clock
+) -> DestinationSnapshot:
+    oldest = journal.taken_at(journal.cursors[name].position) if books.pending else None
+    return DestinationSnapshot(
+        name=name,
+        books=books,
+        lag=0.0 if oldest is None else max(0.0, clock.now() - oldest),
+        delivery=lane.status if lane else None,
+        restarts=lane.restarts if lane else 0,
+        failure=lane.failure if lane else "",
+    )

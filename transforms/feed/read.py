@@ -1,0 +1,152 @@
+"""ReadFromGrantex: the feed as an unbounded PCollection of chunks."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import apache_beam as beam
+from apache_beam.io.watermark_estimators import ManualWatermarkEstimator
+from apache_beam.pvalue import DoOutputsTuple, PBegin, TaggedOutput
+from apache_beam.transforms.window import TimestampedValue
+from apache_beam.utils.timestamp import Timestamp
+
+from transforms.dead_letter import DeadLetter
+from transforms.event import Chunk, Event
+from transforms.feed.request import FeedSettings
+from transforms.feed.restriction import OPEN_END, FeedRestrictionProvider
+from transforms.feed.source import Source, Turn, registered
+from transforms.feed.standalone import StandaloneSource
+
+CHUNKS = "chunks"
+DEAD_LETTERS = "dead_letters"
+
+
+class ReadFromGrantex(beam.PTransform[PBegin, DoOutputsTuple]):  # type: ignore[type-var]
+    """Reads the Grantex event feed.
+
+    Results: `.chunks` (Chunk, timestamped by arrival) and `.dead_letters` (DeadLetter: frames that are no
+    events, ids that came twice with other bytes, feed gaps).
+
+    In a pipeline of your own give it `feed` and a `state_dir`: it keeps a durable journal there, and what
+    it read is read again after a crash unless the runner had gone on to the next bundle. Use `Events` to
+    turn chunks into single events.
+    """
+
+    def __init__(
+        self,
+        feed: FeedSettings | None = None,
+        *,
+        state_dir: str = "state",
+        name: str = "reader",
+        connections: int = 1,
+        max_events: int | None = None,
+        max_seconds: float | None = None,
+        source: str | None = None,
+    ) -> None:
+        """
+        feed: the service and the reference of its API key.
+        state_dir: directory of the journal; one process at a time.
+        name: of this reader's cursor in the journal.
+        connections: overlapping streams, a ceiling.
+        max_events, max_seconds: end the reading after at least so many events, or so long; by default it
+            goes on until the service ends the input.
+        source: instead of all that, the name of a source registered in this process.
+
+        Raises ValueError when neither feed nor source is given. At run time JournalError: the directory is
+        in use or belongs to another feed.
+        """
+        super().__init__()
+        if (feed is None) == (source is None):
+            raise ValueError("ReadFromGrantex needs either `feed` or the name of a registered `source`")
+        self._name = source or f"{state_dir}/{name}"
+        self._standalone = None
+        if feed is not None:
+            self._standalone = StandaloneSource(
+                feed, state_dir, name, connections=connections, max_events=max_events, max_seconds=max_seconds
+            )
+
+    def expand(self, pbegin: PBegin) -> DoOutputsTuple:
+        read = beam.ParDo(_ReadJournal(self._standalone)).with_output_types(Chunk)
+        return (
+            pbegin
+            | "Source" >> beam.Create([self._name], reshuffle=False)
+            | "Journal" >> read.with_outputs(DEAD_LETTERS, main=CHUNKS)
+        )
+
+    def display_data(self) -> dict[str, Any]:
+        return {"source": self._name}
+
+
+class Events(beam.PTransform):  # type: ignore[type-arg]
+    """Chunks to their single events."""
+
+    def expand(self, chunks: Any) -> Any:
+        return chunks | "Unpack" >> beam.FlatMap(lambda chunk: chunk.events).with_output_types(Event)
+
+
+_FEED = beam.DoFn.RestrictionParam(FeedRestrictionProvider())
+_WATERMARK = beam.DoFn.WatermarkEstimatorParam(ManualWatermarkEstimator.default_provider())
+
+
+class _ReadJournal(beam.DoFn):
+    """The splittable DoFn: a bundle is a few turns of the source, then the remainder is deferred.
+
+    The in-process runner ignores the delay of a deferred remainder, so waiting happens in here.
+    """
+
+    def __init__(self, standalone: StandaloneSource | None) -> None:
+        self._standalone = standalone
+
+    @beam.DoFn.unbounded_per_element()  # type: ignore[untyped-decorator]
+    def process(self, element: str, tracker: Any = _FEED, watermark: Any = _WATERMARK) -> Iterator[Any]:
+        yield from _bundle(self._source(element), tracker, watermark)
+
+    def _source(self, name: str) -> Source:
+        if self._standalone is not None:
+            self._standalone.open(name)
+        source = registered(name)
+        if source is None:
+            raise RuntimeError(f"no source {name!r} is registered in this process")
+        return source
+
+
+def _bundle(source: Source, tracker: Any, watermark: Any) -> Iterator[Any]:
+    """Chunks while there is something to do, each turn ended by a tick."""
+    position = source.position(tracker.current_restriction().start)
+    turn: Turn | None = source.wait(position)
+    began = time.monotonic()
+    while turn is not None:
+        yield from _strays(source)
+        for chunk in source.read(position, turn.events) if turn.events else ():
+            if not tracker.try_claim(chunk.end - 1):
+                return  # checkpointed: the chunk stays in the journal for whoever resumes
+            position = chunk.end
+            yield TimestampedValue(chunk, chunk.taken_at)
+        now = time.time()
+        yield TimestampedValue(Chunk((), position, now, turn.flush), now)
+        _advance(watermark, now if source.caught_up(position) else None)
+        if turn.done:
+            tracker.try_claim(OPEN_END - 1)
+            source.finished(position)
+            return
+        turn = source.next(position, time.monotonic() - began)
+    tracker.defer_remainder()
+
+
+def _strays(source: Source) -> Iterator[TaggedOutput]:
+    """The feed's dead letters. In a fused bundle they are written when the generator is resumed."""
+    letter: DeadLetter
+    strays = source.strays()
+    for _, letter in strays:
+        yield TaggedOutput(DEAD_LETTERS, letter)
+    if strays:
+        source.drop_strays(strays[-1][0])
+
+
+def _advance(watermark: Any, now: float | None) -> None:
+    """Move the watermark to the present once nothing older waits; it never goes back."""
+    if now is not None:
+        current = watermark.current_watermark()
+        watermark.set_watermark(max(Timestamp.of(now), current) if current else Timestamp.of(now))
