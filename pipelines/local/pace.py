@@ -92,10 +92,7 @@ class LaneSource:
         room = delivery.room() if waiting else 0
         if self._drain_until is not None:
             return self._drain_turn(waiting, room, now)
-        deadline = delivery.deadline()
-        if room or (deadline is not None and deadline <= now) or self.strays():
-            return Turn(room)
-        return None
+        return Turn(room) if room or _tick_due(delivery, now) or self.strays() else None
 
     def _drain_turn(self, waiting: int, room: int, now: float) -> Turn | None:
         assert self._drain_until is not None
@@ -107,8 +104,7 @@ class LaneSource:
         if not self._flushed and not waiting:
             self._flushed = True
             return Turn(flush=True)
-        deadline = delivery.deadline()
-        return Turn() if deadline is not None and deadline <= now else None
+        return Turn() if _tick_due(delivery, now) else None
 
     def _sleep(self, now: float, heartbeat: float) -> float:
         times = [heartbeat]
@@ -141,3 +137,9 @@ class LaneSource:
 
     def pending_bytes(self, position: int) -> int:
         return self._journal.pending_bytes(position)
+
+
+def _tick_due(delivery: Delivery, now: float) -> bool:
+    """Whether there is an outcome to record, or a batch old enough to close."""
+    deadline = delivery.deadline()
+    return delivery.ready() or (deadline is not None and deadline <= now)

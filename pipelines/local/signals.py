@@ -5,32 +5,41 @@ from __future__ import annotations
 import logging
 import os
 import signal
+import socket
 import threading
 
 from pipelines import exit_codes
 
 log = logging.getLogger("grantex.run")
 
-STOPPING = frozenset({signal.SIGTERM, signal.SIGINT})
-
 
 def stop_on_signals() -> threading.Event:
-    """An event that the first signal sets. Call it in the main thread before any other thread starts.
+    """An event that the first signal sets. Call it in the main thread.
 
-    The signals are blocked in every thread and waited for in one: a handler would run in the main thread at
-    any moment, and setting an event there can meet the lock that the same thread is waiting with.
+    A handler that set the event would run in the main thread at any moment, and could meet the very lock
+    that this thread waits with. So the handlers do nothing, and a thread reads what arrived. (Blocking the
+    signals and waiting for them in a thread fails: libraries start threads of their own at import, in
+    which they are not blocked.)
     """
     stop = threading.Event()
-    signal.pthread_sigmask(signal.SIG_BLOCK, STOPPING)
-    threading.Thread(target=_wait, args=(stop,), name="signals", daemon=True).start()
+    theirs, ours = socket.socketpair()
+    ours.setblocking(False)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda number, frame: None)
+    signal.set_wakeup_fd(ours.fileno(), warn_on_full_buffer=False)
+    threading.Thread(target=_listen, args=(theirs, ours, stop), name="signals", daemon=True).start()
     return stop
 
 
-def _wait(stop: threading.Event) -> None:
-    first = signal.sigwait(STOPPING)
-    log.info("%s: draining; a second signal stops at once", signal.Signals(first).name)
-    stop.set()
-    second = signal.sigwait(STOPPING)
-    log.warning("%s: stopping at once; the journal keeps what is not delivered", signal.Signals(second).name)
+def _listen(arrived: socket.socket, kept_open: socket.socket, stop: threading.Event) -> None:
+    """Each byte is a signal's number. `kept_open` is the end that the handlers write to."""
+    while not stop.is_set():
+        for number in arrived.recv(1):
+            log.info("%s: draining; a second signal stops at once", signal.Signals(number).name)
+            stop.set()
+    for number in arrived.recv(1):
+        log.warning(
+            "%s: stopping at once; the journal keeps what is not delivered", signal.Signals(number).name
+        )
     logging.shutdown()
     os._exit(exit_codes.FAILED)

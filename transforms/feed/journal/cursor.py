@@ -185,6 +185,9 @@ class Cursor:
         are delivered again, so they are no longer counted as delivered.
         """
         mine = self._standing
+        for seal in mine.seals.values():  # of a cursor that was lost itself and is born anew
+            seal.offsets = subtract(seal.offsets, [(0, mine.born)])
+            seal.settled = subtract(seal.settled, [(0, mine.born)])
         gone = subtract(missing, [pair for seal in mine.seals.values() for pair in seal.settled])
         if gone:
             for seal in mine.seals.values():
@@ -202,8 +205,8 @@ class Cursor:
         mine = self._standing
         accounted = mine.delivered + mine.dead_lettered + mine.lost + self.pending
         excess = accounted - (self._end() - mine.born)
-        if excess < 0:
-            mine.lost -= excess
+        if excess < 0:  # its totals were lost, and seals say that these are settled
+            mine.delivered -= excess
         repeated = max(0, min(excess, mine.delivered))
         mine.delivered -= repeated
         mine.dead_lettered -= max(0, excess - repeated)

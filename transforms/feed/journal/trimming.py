@@ -15,7 +15,7 @@ log = logging.getLogger("grantex.journal")
 
 EXPIRE_EVERY = 30.0  # seconds
 SPARE_PAGES = 2_048  # 8 MiB of the file kept for the next events rather than given back to the disk
-VACUUM_PAGES = 2_048  # given back at once: some 20 ms under the lock
+VACUUM_PAGES = 512  # given back in one transaction: moving pages makes the log grow by as much
 
 
 class Trimmer:
