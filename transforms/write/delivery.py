@@ -146,7 +146,7 @@ class Delivery:
         events += sum(len(batch.events) for batch in closed)
         size += sum(len(event.raw) for batch in closed for event in batch.events)
         mean = (size + self._open.size) / (events + self._open.events) if events + self._open.events else 0.0
-        return room(policy, self._max_batches - batches, size, mean, waiting=batches > 0)
+        return room(policy, self._max_batches, batches, size, mean, waiting=batches > 0)
 
     def deadline(self) -> float | None:
         """When the next tick is needed at the latest, in monotonic seconds; None when woken is enough."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from transforms.batch import BatchPolicy
 
 # Enough to keep the writers busy between two ticks, whatever the size of a batch.
-MAX_UNSETTLED_BATCHES = 32
+MAX_UNSETTLED_BATCHES = 64
 MAX_UNSETTLED_BYTES = 16_000_000
 # An event of the feed is about so long; used until events have been seen.
 USUAL_BYTES = 300.0
@@ -16,16 +16,19 @@ def max_unsettled(concurrency: int) -> int:
     return max(MAX_UNSETTLED_BATCHES, 4 * concurrency)
 
 
-def room(policy: BatchPolicy, batches: int, size: int, mean: float, *, waiting: bool) -> int:
+def room(
+    policy: BatchPolicy, max_batches: int, batches: int, size: int, mean: float, *, waiting: bool
+) -> int:
     """How many more events may be taken in; 0 means wait for the writers.
 
-    batches: how many more may be unsettled. size: bytes unsettled now. mean: bytes an event, 0 when none
-    has been seen. waiting: whether anything is unsettled: if not, there is room for one batch at least.
+    batches, size: how many and how many bytes are unsettled now. mean: bytes an event, 0 when none has
+    been seen. waiting: whether anything is unsettled: if not, there is room for one batch at least.
     """
     mean = mean or USUAL_BYTES
-    most = min(batches * policy.max_events, int((MAX_UNSETTLED_BYTES - size) / mean))
-    full_batch = max(1, min(policy.max_events, int(policy.max_bytes / mean)))
+    capacity = min(max_batches * policy.max_events, int(MAX_UNSETTLED_BYTES / mean))
+    free = min((max_batches - batches) * policy.max_events, int((MAX_UNSETTLED_BYTES - size) / mean))
     if not waiting:
-        return max(most, full_batch)
-    # Rather wait for the writers than creep up to the limit with a bundle for every few events.
-    return most if most > min(full_batch, MAX_UNSETTLED_BYTES / mean) // 4 else 0
+        return max(free, max(1, min(policy.max_events, int(policy.max_bytes / mean))))
+    # Rather wait until half is free than creep along the limit with a bundle for every batch: a bundle
+    # costs as much as delivering several.
+    return free if free >= capacity / 2 else 0

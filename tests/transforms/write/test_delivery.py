@@ -306,7 +306,7 @@ def test_an_outage_opens_the_circuit_bounds_memory_and_ends() -> None:
         stage.add(first, min(room, 10))
         first += min(room, 10)
         stage.tick()
-    assert first <= 33 * 4
+    assert first <= 65 * 4
     while not stage.delivery.status().circuit.open:
         stage.woken()
         stage.clock.advance(60.0)
@@ -330,7 +330,7 @@ def test_an_outage_opens_the_circuit_bounds_memory_and_ends() -> None:
 
 def test_room_is_bounded_in_bytes_but_never_below_a_batch_when_nothing_waits(stage: Stage) -> None:
     stage.service.refuse = SecretError("env:TOKEN is not set")
-    assert stage.delivery.room() == 32 * 4
+    assert stage.delivery.room() == 64 * 4
     stage.add(0, 1, size=MAX_UNSETTLED_BYTES + 1)
     stage.tick()
     assert stage.delivery.room() == 0
