@@ -134,8 +134,8 @@ class ChunkStore:
         kept = self.end - self.trimmed
         return 0 if kept <= 0 else self.bytes * max(0, self.end - max(position, self.trimmed)) // kept
 
-    def trim(self, below: int, most_rows: int = TRIM_ROWS) -> int:
-        """Delete chunks whose events all lie below the offset, `most_rows` at most.
+    def trim(self, below: int) -> int:
+        """Delete chunks whose events all lie below the offset, 200 rows at most.
 
         Returns how many raw bytes that freed: 0 when nothing is left to delete.
         """
@@ -146,7 +146,7 @@ class ChunkStore:
             "ORDER BY first LIMIT ?",
             below,
             below,
-            most_rows,
+            TRIM_ROWS,
         )
         if not rows:
             return 0

@@ -67,7 +67,7 @@ class Database:
         run("PRAGMA journal_mode = WAL")
         # NORMAL: kill -9 loses nothing; a power cut may lose the transactions of the last seconds.
         run("PRAGMA synchronous = NORMAL")
-        # On in some builds: deleting would write every freed page once more, and needs a disk that is not full.
+        # On in some builds: deleting would write every freed page once more, on a full disk too.
         run("PRAGMA secure_delete = OFF")
         run("PRAGMA journal_size_limit = 16777216")
         version = run("PRAGMA user_version").fetchone()[0]
