@@ -1,0 +1,46 @@
+"""The feed's own dead letters stay in the journal until they are written: they may repeat, never vanish."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from tests.transforms.feed.journal.support import copy_files, events, open_journal
+from transforms.dead_letter import DeadLetter
+
+
+def stray(number: int) -> DeadLetter:
+    return DeadLetter("feed", "", f"not_json: frame {number}", b"{%d" % number, at=1.5)
+
+
+def test_a_stray_comes_back_until_it_is_dropped(tmp_path: Path) -> None:
+    journal = open_journal(tmp_path / "a")
+    letters = [stray(number) for number in range(3)]
+    journal.append(events(0, 1), letters)
+    assert [letter for _, letter in journal.strays()] == letters
+
+    crashed = open_journal(copy_files(tmp_path / "a", tmp_path / "b"))
+    numbered = crashed.strays()
+    assert [letter for _, letter in numbered] == letters
+    crashed.drop_strays(numbered[1][0])
+    crashed.close()
+    crashed = open_journal(tmp_path / "b")
+    assert [letter for _, letter in crashed.strays()] == letters[2:]
+    crashed.drop_strays(crashed.strays()[-1][0])
+    assert crashed.strays() == []
+    for opened in (journal, crashed):
+        opened.close()
+
+
+def test_strays_come_a_hundred_at_a_time_in_order(tmp_path: Path) -> None:
+    journal = open_journal(tmp_path)
+    journal.append([], [stray(number) for number in range(250)])
+    found: list[DeadLetter] = []
+    sizes = []
+    while numbered := journal.strays():
+        sizes.append(len(numbered))
+        found += [letter for _, letter in numbered]
+        journal.drop_strays(numbered[-1][0])
+    assert found == [stray(number) for number in range(250)]
+    assert sizes == [100, 100, 50]
+    assert journal.feed_dead_letters == 250
+    journal.close()

@@ -1,0 +1,149 @@
+"""A chunk and its ids commit together; ids outlive the chunk and find duplicates until the horizon."""
+
+from __future__ import annotations
+
+import sqlite3
+from pathlib import Path
+
+import pytest
+
+from tests.transforms.feed.journal.support import (
+    copy_files,
+    event,
+    events,
+    open_journal,
+    read_all,
+    recording_database,
+)
+from tests.transforms.write.manual_clock import ManualClock
+from transforms.feed.journal import Journal
+from transforms.feed.journal.trimming import EXPIRE_EVERY
+
+HORIZON = 3600.0
+
+
+def deliver_all(journal: Journal, name: str = "kafka") -> None:
+    journal.cursor(name).advance(journal.end)
+    journal.trim()
+
+
+def stored_ids(directory: Path) -> int:
+    with sqlite3.connect(directory / "journal.sqlite3") as connection:
+        return int(connection.execute("SELECT coalesce(sum(count), 0) FROM ids").fetchone()[0])
+
+
+def test_after_any_crash_there_are_as_many_ids_as_events(tmp_path: Path) -> None:
+    seen: list[tuple[int, int, int]] = []
+
+    def look() -> None:
+        copy = copy_files(tmp_path / "journal", tmp_path / f"copy-{len(seen)}")
+        with sqlite3.connect(copy / "journal.sqlite3") as connection:
+            seen.append(
+                connection.execute(
+                    "SELECT (SELECT coalesce(sum(count), 0) FROM chunks), "
+                    "(SELECT coalesce(sum(count), 0) FROM ids), (SELECT count(*) FROM strays)"
+                ).fetchone()
+            )
+
+    journal = open_journal(tmp_path / "journal", database=recording_database(look))
+    journal.append(events(0, 1200), [])
+    journal.append([event(3, b"other"), *events(1200, 1300)], [])
+    assert all(in_chunks == in_ids for in_chunks, in_ids, _ in seen)
+    assert seen[-1][0] == 1300
+    assert {(total, strays) for total, _, strays in seen} == {(0, 0), (1200, 0), (1300, 1)}
+    journal.close()
+
+
+def test_duplicates_within_an_append_across_appends_and_across_restarts(tmp_path: Path) -> None:
+    journal = open_journal(tmp_path)
+    journal.cursor("kafka")
+    assert journal.append([*events(0, 5), *events(2, 7)], []) == 7
+    assert journal.append(events(0, 9), []) == 2
+    assert journal.duplicates == 3 + 7
+    journal.close()
+
+    journal = open_journal(tmp_path)
+    assert journal.append(events(0, 10), []) == 1
+    assert [taken.id for taken in read_all(journal)] == [taken.id for taken in events(0, 10)]
+    journal.close()
+
+
+@pytest.mark.parametrize("restart", [False, True])
+def test_the_same_id_with_other_bytes_is_kept_aside(tmp_path: Path, restart: bool) -> None:
+    journal = open_journal(tmp_path)
+    journal.cursor("kafka")
+    journal.append([event(1, b"one"), event(1, b"two")], [])
+    if restart:
+        journal.close()
+        journal = open_journal(tmp_path)
+    assert journal.append([event(1, b"three"), event(1, b"one")], []) == 0
+    letters = [letter for _, letter in journal.strays()]
+    assert [letter.raw for letter in letters] == [event(1, b"two").raw, event(1, b"three").raw]
+    assert {letter.cause.split(":")[0] for letter in letters} == {"id_conflict"}
+    assert {(letter.event_id, letter.stage) for letter in letters} == {(event(1).id, "feed")}
+    assert [taken.raw for taken in read_all(journal)] == [event(1, b"one").raw]
+    journal.close()
+
+
+def test_ids_outlive_their_chunk_until_the_horizon(tmp_path: Path) -> None:
+    clock = ManualClock()
+    journal = open_journal(tmp_path, clock=clock, dedupe_horizon=HORIZON)
+    journal.cursor("kafka")
+    journal.append(events(0, 600), [])
+    deliver_all(journal)
+    assert journal.bytes == 0
+    clock.advance(HORIZON - 1)
+    journal.trim()
+    assert journal.append(events(0, 600), []) == 0
+    clock.advance(1)
+    journal.trim()
+    clock.advance(EXPIRE_EVERY)
+    journal.trim()
+    assert stored_ids(tmp_path) == 0
+    assert journal.append(events(0, 600), []) == 600
+    journal.close()
+
+
+def test_ids_of_events_still_held_never_expire(tmp_path: Path) -> None:
+    clock = ManualClock()
+    journal = open_journal(tmp_path, clock=clock, dedupe_horizon=HORIZON)
+    journal.cursor("down")
+    journal.append(events(0, 10), [])
+    clock.advance(100 * HORIZON)
+    journal.trim()
+    assert journal.append(events(0, 10), []) == 0
+    journal.close()
+
+
+def test_after_a_restart_ids_live_for_another_horizon(tmp_path: Path) -> None:
+    clock = ManualClock()
+    journal = open_journal(tmp_path, clock=clock, dedupe_horizon=HORIZON)
+    journal.cursor("kafka")
+    journal.append(events(0, 10), [])
+    deliver_all(journal)
+    clock.advance(HORIZON - 1)
+    journal.close()
+
+    clock = ManualClock(monotonic=5.0)  # a restarted machine: its monotonic clock begins anew
+    journal = open_journal(tmp_path, clock=clock, dedupe_horizon=HORIZON)
+    clock.advance(HORIZON - 1)
+    journal.trim()
+    assert journal.append(events(0, 10), []) == 0
+    clock.advance(EXPIRE_EVERY + 1)
+    journal.trim()
+    assert journal.append(events(0, 10), []) == 10
+    journal.close()
+
+
+def test_offsets_go_on_after_a_restart_with_an_empty_journal(tmp_path: Path) -> None:
+    journal = open_journal(tmp_path)
+    journal.cursor("kafka")
+    journal.append(events(0, 700), [])
+    deliver_all(journal)
+    journal.close()
+
+    journal = open_journal(tmp_path)
+    assert (journal.end, journal.bytes, journal.cursor("kafka").pending) == (700, 0, 0)
+    journal.append(events(700, 703), [])
+    assert [chunk.first for chunk in journal.read(700, 10)] == [700]
+    journal.close()
