@@ -1,4 +1,4 @@
-"""What a practice Splunk does wrong on command."""
+"""What a practice server that takes events does wrong on command."""
 
 from __future__ import annotations
 
@@ -6,8 +6,6 @@ import threading
 from collections import deque
 from dataclasses import dataclass
 from typing import Literal
-
-from pipelines.local.practice.hec import Answer
 
 Reset = Literal["", "before", "during", "after"]
 
@@ -17,10 +15,10 @@ class Fault:
     """What happens to one request.
 
     reset: the connection is reset "before" the request is read, "during" its body, or "after" it was
-        indexed and before the answer.
-    status, body, headers: answered instead of judging the request; nothing is indexed.
-    garbage: indexed as usual and answered 200 with this instead of HEC's JSON.
-    cut_answer: indexed, and the connection ends behind the status line and half of the body.
+        taken and before the answer.
+    status, body, headers: answered instead of judging the request; nothing is taken.
+    garbage: taken as usual and answered with this instead of the service's own words.
+    cut_answer: taken, and the connection ends behind the status line and half of the body.
     """
 
     reset: Reset = ""
@@ -32,10 +30,9 @@ class Fault:
 
 
 class FaultCommands:
-    """The commands that make a practice Splunk faulty; faults of one request queue up."""
+    """The commands that make a practice server faulty; faults of one request queue up."""
 
     def __init__(self) -> None:
-        self.busy_code = 0
         self.seconds_late = 0.0
         self._faults: deque[Fault] = deque()
         self._released = threading.Event()
@@ -66,29 +63,20 @@ class FaultCommands:
         self.seconds_late = seconds
 
     def reset(self, when: Reset, times: int = 1) -> None:
-        """Reset the next connections "before" reading the request, "during" or "after" indexing it."""
+        """Reset the next connections "before" reading the request, "during" or "after" taking it."""
         self._faults.extend([Fault(reset=when)] * times)
 
     def answer(
         self, status: int, body: bytes = b"", headers: dict[str, str] | None = None, times: int = 1
     ) -> None:
-        """Answer the next requests with this and index nothing."""
+        """Answer the next requests with this and take nothing."""
         fault = Fault(status=status, body=body, headers=tuple((headers or {}).items()))
         self._faults.extend([fault] * times)
 
-    def answer_code(self, code: int, number: int | None = None, times: int = 1) -> None:
-        """Answer the next requests with one of HEC's codes and index nothing."""
-        answer = Answer(code, number)
-        self.answer(answer.status, answer.body, times=times)
-
     def garbage(self, body: bytes = b"<html>", times: int = 1) -> None:
-        """Index the next requests, but answer 200 with this body."""
+        """Take the next requests, but answer with this body."""
         self._faults.extend([Fault(garbage=body)] * times)
 
     def cut_answer(self, times: int = 1) -> None:
-        """Index the next requests and end the connection in the middle of the answer's body."""
+        """Take the next requests and end the connection in the middle of the answer's body."""
         self._faults.extend([Fault(cut_answer=True)] * times)
-
-    def busy(self, code: int = 9) -> None:
-        """Answer everything with 9, 18, 19 or 20 until `busy(0)`."""
-        self.busy_code = code

@@ -1,4 +1,4 @@
-"""As much of HTTP/1.1 as the practice Splunk needs, on raw sockets: kept alive, bodies of a known length."""
+"""As much of HTTP/1.1 as practice servers need, on raw sockets: kept alive, bodies of a known length."""
 
 from __future__ import annotations
 

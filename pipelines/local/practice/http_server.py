@@ -1,0 +1,231 @@
+"""What practice servers that take events over HTTP share: listening, faults, counting, a command line."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import os
+import signal
+import socket
+import ssl
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from types import TracebackType
+from typing import TypeVar
+
+from pipelines.local.practice.faults import Fault, FaultCommands
+from pipelines.local.practice.http_wire import Request, read_head, read_request, response
+from pipelines.local.practice.http_wire import Reset as ResetNow
+
+Server = TypeVar("Server", bound="PracticeServer")
+
+
+class PracticeServer(FaultCommands):
+    """A context manager that serves on `url` until it is left; what it serves says `judge`.
+
+    keep_events: keep what arrives in `events` and `requests`; keep_ids: keep ids in order in `ids` (without
+    either, memory stays flat and only `count` is known). ids_file: append each id taken, one a line, before
+    the reply is sent.
+    """
+
+    def __init__(
+        self,
+        port: int = 0,
+        *,
+        keep_events: bool = True,
+        keep_ids: bool = True,
+        ids_file: str | None = None,
+        tls: ssl.SSLContext | None = None,
+    ) -> None:
+        super().__init__()
+        self.ids: list[str] = []
+        self.count = 0
+        self.requests: list[Request] = []
+        self.request_count = 0
+        self.connection_count = 0
+        self._keep_events, self._keep_ids = keep_events, keep_ids
+        self._ids_file = (
+            os.open(ids_file, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644) if ids_file else None
+        )
+        self._tls = tls
+        self._port = port
+        self._listener: socket.socket | None = None
+        self._changed = threading.Condition()
+        self._connections: set[socket.socket] = set()
+        self._threads: list[threading.Thread] = []
+
+    def judge(self, request: Request, fault: Fault) -> tuple[int, bytes]:
+        """Take a request that has no fault of its own, or refuse it: status and body of the answer."""
+        raise NotImplementedError
+
+    # Life
+
+    def __enter__(self: Server) -> Server:
+        self.up()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.release()
+        self.down()
+        for thread in self._threads:
+            thread.join(5)
+        if self._ids_file is not None:
+            os.close(self._ids_file)
+
+    @property
+    def url(self) -> str:
+        """The service's root, the same after `down` and `up`."""
+        return f"{'https' if self._tls else 'http'}://127.0.0.1:{self._port}"
+
+    # Faults on command
+
+    def up(self) -> None:
+        """Listen (again), on the same port."""
+        listener = socket.create_server(("127.0.0.1", self._port), backlog=128)
+        self._port = listener.getsockname()[1]
+        self._listener = listener
+        self._start(self._accept, listener)
+
+    def down(self) -> None:
+        """Refuse connections and cut those that are open."""
+        if self._listener is not None:
+            interrupt(self._listener)
+            self._listener = None
+        with self._changed:
+            open_now = list(self._connections)
+        for connection in open_now:
+            interrupt(connection)
+
+    # What arrived
+
+    @property
+    def repeats(self) -> int:
+        """How many ids were taken more than once."""
+        with self._changed:
+            return sum(1 for times in Counter(self.ids).values() if times > 1)
+
+    def wait_for(self, count: int, timeout: float = 10.0) -> bool:
+        """Wait until `count` events are taken."""
+        with self._changed:
+            return self._changed.wait_for(lambda: self.count >= count, timeout)
+
+    def wait_for_requests(self, count: int, timeout: float = 10.0) -> bool:
+        """Wait until `count` requests have been read completely."""
+        with self._changed:
+            return self._changed.wait_for(lambda: self.request_count >= count, timeout)
+
+    # Serving
+
+    def _start(self, target: object, argument: socket.socket) -> None:
+        thread = threading.Thread(target=target, args=(argument,), daemon=True, name="practice-server")  # type: ignore[arg-type]
+        self._threads = [one for one in self._threads if one.is_alive()] + [thread]
+        thread.start()
+
+    def _accept(self, listener: socket.socket) -> None:
+        with listener:
+            while True:
+                try:
+                    connection, _ = listener.accept()
+                except OSError:
+                    return
+                connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                with self._changed:
+                    self._connections.add(connection)
+                    self.connection_count += 1
+                self._start(self._serve, connection)
+
+    def _serve(self, connection: socket.socket) -> None:
+        plain = connection
+        try:
+            if self._tls:
+                connection = self._tls.wrap_socket(connection, server_side=True)
+                with self._changed:
+                    self._connections.add(connection)
+            with contextlib.suppress(OSError, ResetNow), connection:
+                rest = b""
+                while (found := self._answer_one(connection, rest)) is not None:
+                    rest = found
+        except OSError:
+            pass  # a handshake that failed: the client does not trust us
+        finally:
+            plain.close()
+            with self._changed:
+                self._connections -= {plain, connection}
+
+    def _answer_one(self, connection: socket.socket, rest: bytes) -> bytes | None:
+        """Serve one request; what was read behind it, or None at the end of the connection."""
+        head = read_head(connection, rest)
+        if head is None:
+            return None
+        fault = self.next_fault()
+        if fault.reset == "before":
+            cut(connection)
+        request, rest = read_request(connection, head, half=fault.reset == "during")
+        if fault.reset == "during":
+            cut(connection)
+        with self._changed:
+            self.request_count += 1
+            if self._keep_events:
+                self.requests.append(request)
+            self._changed.notify_all()
+        self.hold()
+        status, body = (fault.status, fault.body) if fault.status else self.judge(request, fault)
+        if self.seconds_late:
+            time.sleep(self.seconds_late)
+        if fault.reset == "after":
+            cut(connection)
+        answer = response(status, body, fault.headers)
+        connection.sendall(answer[: -len(body) // 2] if fault.cut_answer else answer)
+        return None if fault.cut_answer else rest
+
+    def taken(self, ids: Sequence[str]) -> None:
+        """Count and remember what was taken, before the reply says so."""
+        with self._changed:
+            if self._ids_file is not None and ids:
+                os.write(self._ids_file, "".join(f"{event_id}\n" for event_id in ids).encode())
+            self.count += len(ids)
+            if self._keep_ids:
+                self.ids += ids
+            self._changed.notify_all()
+
+
+def cut(connection: socket.socket) -> None:
+    """Reset instead of an orderly end: lingering for 0 s is how TCP is told so."""
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\x01\0\0\0\0\0\0\0")
+    connection.close()
+    raise ResetNow
+
+
+def interrupt(connection: socket.socket) -> None:
+    with contextlib.suppress(OSError):
+        socket.socket.shutdown(connection, socket.SHUT_RDWR)
+
+
+def command(
+    description: str,
+    key: str,
+    default: str,
+    make: Callable[..., PracticeServer],
+    arguments: Sequence[str] | None,
+) -> int:
+    """Serve until SIGTERM or SIGINT; one JSON line with the url says that it is ready.
+
+    key: the name of the option, and of `make`'s argument, with which a request proves itself.
+    """
+    parser = argparse.ArgumentParser(description=description, allow_abbrev=False)
+    parser.add_argument("--port", type=int, default=0)
+    parser.add_argument(f"--{key}", dest="key", default=default)
+    parser.add_argument("--ids", help="append the id of each event taken to this file")
+    given = parser.parse_args(arguments)
+    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+    with make(given.port, given.key, keep_events=False, keep_ids=False, ids_file=given.ids) as server:
+        print(json.dumps({"url": server.url}), flush=True)
+        stop.wait()
+    return 0
