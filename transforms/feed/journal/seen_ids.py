@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import struct
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
@@ -11,6 +12,7 @@ import numpy.typing as npt
 from xxhash import xxh3_64_intdigest
 
 from transforms.event import Event
+from transforms.feed.journal.id_filter import IdFilter
 
 log = logging.getLogger("grantex.journal")
 
@@ -57,6 +59,7 @@ class SeenIds:
         self._recent: dict[int, int] = {}
         self._recent_last = (-1, 0.0)  # offset, monotonic
         self._runs: list[_Run] = []  # oldest first
+        self._filter = IdFilter()  # of the ids in runs, and of some forgotten ones
         self._forgotten = 0  # all ids of offsets below this one are forgotten
 
     def __len__(self) -> int:
@@ -66,8 +69,9 @@ class SeenIds:
         """Tell new events from duplicates (same bytes) and conflicts (other bytes); changes nothing."""
         keys = [xxh3_64_intdigest(event.id.encode()) for event in events]
         values = [xxh3_64_intdigest(event.raw) for event in events]
-        found = self._find(keys)
-        if not found and len(set(keys)) == len(keys):
+        distinct = set(keys)
+        found = self._find(keys, distinct)
+        if not found and len(distinct) == len(keys):
             return Sorted(events, packed=_pack(keys, values), keys=keys, values=values)
         return self._sort_slowly(events, keys, values, found)
 
@@ -91,12 +95,12 @@ class SeenIds:
         result.packed = _pack(result.keys, result.values)
         return result
 
-    def _find(self, keys: list[int]) -> dict[int, int]:
+    def _find(self, keys: list[int], distinct: set[int]) -> dict[int, int]:
         """key -> value of those already known."""
-        found = {key: self._recent[key] for key in self._recent.keys() & set(keys)}
+        found = {key: self._recent[key] for key in self._recent.keys() & distinct}
         if self._runs:
-            wanted = np.array(keys, dtype=np.uint64)
-            for run in self._runs:
+            wanted = self._filter.may_hold(np.array(keys, dtype=np.uint64))
+            for run in self._runs if len(wanted) else ():
                 at = np.minimum(np.searchsorted(run.keys, wanted), len(run.keys) - 1)
                 for hit in np.nonzero(run.keys[at] == wanted)[0]:
                     found[int(wanted[hit])] = int(run.values[at[hit]])
@@ -128,6 +132,7 @@ class SeenIds:
     def _load_run(self, pairs: list[npt.NDArray[np.uint64]], last_offset: int, now: float) -> None:
         keys, values = np.concatenate(pairs, axis=1)
         self._runs.append(_sorted_run(keys, values, last_offset, now))
+        self._filter.mark(self._runs[-1].keys)
         self._bound()
 
     def expire(self, now: float, trimmed: int) -> int:
@@ -153,6 +158,10 @@ class SeenIds:
     def _forget_oldest(self) -> int:
         run = self._runs.pop(0)
         self._forgotten = run.last_offset + 1
+        if self._filter.marked > 2 * self._most:  # by now half of its marks are of forgotten ids
+            self._filter = IdFilter()
+            for kept in self._runs:
+                self._filter.mark(kept.keys)
         return len(run.keys)
 
     def _tell_early(self, number: int) -> None:
@@ -169,6 +178,7 @@ class SeenIds:
         keys: Array = np.fromiter(self._recent.keys(), dtype=np.uint64, count=count)
         values: Array = np.fromiter(self._recent.values(), dtype=np.uint64, count=count)
         self._runs.append(_sorted_run(keys, values, *self._recent_last))
+        self._filter.mark(self._runs[-1].keys)
         self._recent = {}
         self._merge()
         self._bound()
@@ -193,4 +203,4 @@ def _sorted_run(keys: Array, values: Array, last_offset: int, taken: float) -> _
 
 
 def _pack(keys: list[int], values: list[int]) -> bytes:
-    return np.array(keys + values, dtype="<u8").tobytes()
+    return struct.pack(f"<{len(keys) * 2}Q", *keys, *values)

@@ -5,11 +5,13 @@ from __future__ import annotations
 import logging
 import random
 
+import numpy as np
 import pytest
 
 from tests.transforms.feed.journal.support import event, events
 from transforms.event import Event
 from transforms.feed.journal import seen_ids
+from transforms.feed.journal.id_filter import IdFilter
 from transforms.feed.journal.seen_ids import SeenIds, Sorted
 
 HORIZON = 100.0
@@ -113,3 +115,20 @@ def test_a_bounded_load_keeps_the_youngest() -> None:
     assert len(seen) <= 300
     assert seen.sort_out(events(1900, 2000)).duplicates == 100
     assert seen.expire(0.0, trimmed=0) == 2000 - len(seen)
+
+
+def test_the_filter_never_leaves_out_an_id_that_was_marked() -> None:
+    rng = np.random.default_rng(3)
+    marked, others = (rng.integers(0, 2**64, 200_000, dtype=np.uint64) for _ in range(2))
+    id_filter = IdFilter()
+    id_filter.mark(marked)
+    assert (id_filter.may_hold(marked) == marked).all()
+    assert len(id_filter.may_hold(others)) < 2000
+
+
+def test_the_filter_is_made_anew_before_forgotten_ids_fill_it() -> None:
+    seen = SeenIds(HORIZON, most=300)
+    for start in range(0, 5000, 20):
+        take(seen, events(start, start + 20), start)
+    assert seen._filter.marked <= 600 + 40
+    assert seen.sort_out(events(4950, 5000)).duplicates == 50
