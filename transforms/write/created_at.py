@@ -90,6 +90,18 @@ def short_epoch_text(created_at: str) -> bytes:
     return b"" if seconds is None else seconds + rest[0]
 
 
+def epoch_milliseconds(created_at: str) -> int | None:
+    """`created_at` in whole milliseconds since the epoch; None when it is missing or not RFC 3339."""
+    return short_epoch_milliseconds(created_at) if len(created_at) <= MAX_LENGTH else None
+
+
+@lru_cache(maxsize=8192)
+def short_epoch_milliseconds(created_at: str) -> int | None:
+    """`epoch_milliseconds` for text that may live on as a key."""
+    whole, _, fraction = epoch_text(created_at).partition(b".")
+    return int(whole + (fraction + b"000")[:3]) if whole else None
+
+
 def date_and_hour(created_at: str) -> tuple[str, str] | None:
     """The UTC date and hour of `created_at`, ("2026-03-01", "12"); None when it is not RFC 3339."""
     if len(created_at) > MAX_LENGTH:

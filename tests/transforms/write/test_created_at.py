@@ -8,7 +8,7 @@ from datetime import datetime, timezone
 import pytest
 
 from transforms.write import created_at
-from transforms.write.created_at import date_and_hour, epoch_text
+from transforms.write.created_at import date_and_hour, epoch_milliseconds, epoch_text
 
 
 @pytest.mark.parametrize(
@@ -79,3 +79,19 @@ def test_huge_text_is_not_kept_in_a_cache() -> None:
     assert epoch_text("2026-03-01T12:00:00." + "1" * 100_000 + "Z") == b""
     assert date_and_hour("2026-03-01T12:00:00." + "2" * 100_000 + "Z") is None
     assert [cache.cache_info().currsize for cache in caches] == before
+
+
+@pytest.mark.parametrize(
+    ("text", "milliseconds"),
+    [
+        ("2026-03-01T12:00:00Z", 1_772_366_400_000),
+        ("2026-03-01T12:00:00.5Z", 1_772_366_400_500),
+        ("2026-03-01T12:00:00.0429999Z", 1_772_366_400_042),
+        ("1970-01-01T00:00:00Z", 0),
+        ("", None),
+        ("2026-03-01", None),
+        ("2026-03-01T12:00:00." + "1" * 50 + "Z", None),
+    ],
+)
+def test_whole_milliseconds(text: str, milliseconds: int | None) -> None:
+    assert epoch_milliseconds(text) == milliseconds

@@ -4,30 +4,18 @@ from __future__ import annotations
 
 import json
 import pickle
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import pytest
 
 from pipelines.local.practice.splunk import PracticeSplunk
 from tests.transforms.write.encodings import CREATED_AT, batch, event
+from tests.transforms.write.rotating_secret import RotatingSecret
 from tests.transforms.write.splunk_server import all_later
 from transforms.event import Batch, Event
 from transforms.secret_value import SecretError
 from transforms.write.contract import Writer
 from transforms.write.splunk import Splunk
-
-
-@dataclass
-class RotatingSecret:
-    """Says the next of its values at each reading; the last one for ever."""
-
-    values: list[str]
-    reads: int = 0
-
-    def read(self) -> str:
-        self.reads += 1
-        return self.values.pop(0) if len(self.values) > 1 else self.values[0]
-
 
 # The request
 

@@ -1,0 +1,152 @@
+"""Datadog: events to its logs intake, at least once, found again by the attribute `id`."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+from urllib.parse import urlsplit
+
+import httpx
+
+from transforms.batch import BatchPolicy
+from transforms.clock import Clock, SystemClock
+from transforms.event import Batch, Event
+from transforms.secret import Secret, SecretError
+from transforms.secret_value import usable
+from transforms.write.contract import Destination, Outcome, Writer
+from transforms.write.datadog_log import MAX_LOG, LogForm
+from transforms.write.datadog_reply import outcome_of
+from transforms.write.http_connection import HttpConnection, gzip, user_agent
+from transforms.write.http_outcome import is_credential
+from transforms.write.transient import as_outcome
+
+log = logging.getLogger("grantex.write")
+
+PATH = "/api/v2/logs"
+# Limits of a request, from Datadog's API reference ("Send logs"); 5 MB are counted before compression.
+MAX_EVENTS = 1000
+MAX_BYTES = 5_000_000
+# 500 events of the feed are 250 kB and take Datadog some 100 ms; nine tenths of the limit in bytes.
+POLICY = BatchPolicy(max_events=500, max_bytes=4_500_000, max_age=2.0)
+
+
+@dataclass(frozen=True)
+class Datadog(Destination):
+    """Settings of Datadog's logs intake.
+
+    api_key: a reference to the API key; read on the worker, and again when Datadog refuses it.
+    site: of the account, "datadoghq.eu"; its intake is "https://http-intake.logs.<site>".
+    endpoint: root of a proxy or of a practice server to use instead of the site's intake.
+    service: Datadog's service of each event.
+    tags: "key:value" texts on each event, beside `type:<event type>`.
+    compression: of requests.
+    ca_file: PEM file of an authority to trust beside the usual ones.
+
+    Raises ValueError for a policy beyond what the intake takes.
+    """
+
+    api_key: Secret
+    site: str = "datadoghq.com"
+    endpoint: str | None = None
+    service: str = "grantex"
+    tags: tuple[str, ...] = ()
+    compression: Literal["gzip", "none"] = "gzip"
+    ca_file: str | None = None
+    policy: BatchPolicy = POLICY
+    # One request is encoded and packed while another waits for its answer.
+    concurrency: int = 2
+
+    name: ClassVar[str] = "datadog"
+
+    def __post_init__(self) -> None:
+        if self.policy.max_events > MAX_EVENTS or self.policy.max_bytes > MAX_BYTES:
+            raise ValueError(f"Datadog takes {MAX_EVENTS} events and {MAX_BYTES} bytes a request at most")
+        # Text around the raw bytes, made once; a frozen dataclass lets itself be written only like this.
+        object.__setattr__(self, "_form", LogForm(self.service, self.tags))
+
+    def size(self, event: Event) -> int:
+        """At least the bytes of `event` in an uncompressed request, so that a batch is never too large."""
+        form: LogForm = self._form  # type: ignore[attr-defined]
+        return form.size(event)
+
+    def encode(self, events: Sequence[Event], now: float) -> bytes:
+        """The uncompressed body of a request that is sent at `now` (seconds since the epoch)."""
+        form: LogForm = self._form  # type: ignore[attr-defined]
+        return form.encode(events, now)
+
+    def open(self) -> DatadogWriter:
+        """Raises OSError when `ca_file` cannot be read."""
+        return DatadogWriter(self)
+
+
+class DatadogWriter(Writer):
+    """One connection to the intake. `cut` counts the events that were sent cut to Datadog's limit."""
+
+    def __init__(self, settings: Datadog, clock: Clock | None = None) -> None:
+        self._settings = settings
+        self._clock = clock or SystemClock()
+        self._key = ""
+        self.cut = 0
+        root = settings.endpoint or f"https://http-intake.logs.{settings.site}"
+        root = root.rstrip("/").removesuffix(PATH)
+        parts = urlsplit(root)
+        port = f":{parts.port}" if parts.port else ""
+        self._where = f"Datadog at {parts.scheme}://{parts.hostname}{port}"
+        origin, _, version = user_agent().partition("/")
+        headers = {
+            "Content-Type": "application/json",
+            "DD-EVP-ORIGIN": origin,
+            "DD-EVP-ORIGIN-VERSION": version,
+        }
+        if settings.compression == "gzip":
+            headers["Content-Encoding"] = "gzip"
+        self._connection = HttpConnection(root + PATH, headers, settings.ca_file)
+
+    def write(self, batch: Batch) -> Outcome | None:
+        """Post `batch` once; a second time only after a refused key that has meanwhile been replaced."""
+        count = len(batch.events)
+        now = self._clock.now()
+        body = self._settings.encode(batch.events, now)
+        if self._settings.compression == "gzip":
+            body = gzip(body)
+        try:
+            if not self._key:
+                self._read_key()
+            reply = self._connection.post(body)
+            if is_credential(reply.status) and self._read_key():
+                reply = self._connection.post(body)
+        except (SecretError, httpx.TransportError) as error:
+            return as_outcome(error, count, self._where)
+        outcome = outcome_of(self._where, reply.status, reply.headers, reply.body, count, self._clock.now())
+        if outcome is None:
+            self._count_cut(batch)
+        return outcome
+
+    def close(self) -> None:
+        self._connection.close()
+
+    def _count_cut(self, batch: Batch) -> None:
+        # Half of the limit can never be exceeded by what a long event is escaped to.
+        long = [event for event in batch.events if len(event.raw) > MAX_LOG // 2]
+        cut = [event.id for event in long if self._settings.size(event) >= MAX_LOG]
+        if cut:
+            self.cut += len(cut)
+            log.warning(
+                "%s: %d events longer than the 1 MB that it keeps of a log were cut and marked with the tag "
+                "grantex_cut:true (%d so far): %s",
+                self._where,
+                len(cut),
+                self.cut,
+                ", ".join(cut[:5]),
+            )
+
+    def _read_key(self) -> bool:
+        """Read the key again; True when it is another one. Raises SecretError, never with the value."""
+        key = usable(self._settings.api_key.read(), "the Datadog API key")
+        if key == self._key:
+            return False
+        self._key = key
+        self._connection.set_header("DD-API-KEY", key)
+        return True
