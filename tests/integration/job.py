@@ -1,0 +1,210 @@
+"""The job as a process of its own, between a practice feed and a practice HEC: what is seen from outside."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from prometheus_client.parser import text_string_to_metric_families
+
+from pipelines.local.practice.feed import PracticeFeed
+from pipelines.local.practice.splunk import PracticeSplunk
+
+ROOT = Path(__file__).parents[2]
+SECRETS = {
+    "PRACTICE_FEED_KEY": "gx-live-7f3b-for-nobodys-eyes",
+    "PRACTICE_HEC_TOKEN": "hec-51c9-for-nobodys-eyes",
+}
+PATIENCE = 30.0  # seconds; only ever waited out by a test that fails
+
+Sample = tuple[str, str]  # metric, destination ("" when it has none)
+
+
+def free_port() -> int:
+    """A port that nobody listens on now."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port: int = listener.getsockname()[1]
+        return port
+
+
+@dataclass
+class Job:
+    """One start of the job. Its log grows in `place / "job.log"` over all starts in that place."""
+
+    process: subprocess.Popen[bytes]
+    place: Path
+    port: int
+    began: int  # where this start's part of the log begins
+
+    @property
+    def log(self) -> str:
+        """What this start has logged and printed so far."""
+        with open(self.place / "job.log", "rb") as file:
+            file.seek(self.began)
+            return file.read().decode()
+
+    def get(self, path: str) -> tuple[int, str]:
+        """Status and body of one of its pages; 0 while nobody answers."""
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{self.port}{path}", timeout=5) as answer:
+                return answer.status, answer.read().decode()
+        except urllib.error.HTTPError as error:
+            with error:
+                return error.code, error.read().decode()
+        except OSError:
+            return 0, ""
+
+    def metrics(self) -> dict[Sample, float]:
+        """Every sample of /metrics, summed over labels other than the destination; empty while it starts."""
+        status, body = self.get("/metrics")
+        found: dict[Sample, float] = {}
+        for family in text_string_to_metric_families(body) if status == 200 else ():
+            for sample in family.samples:
+                key = sample.name, sample.labels.get("destination", "")
+                found[key] = found.get(key, 0.0) + sample.value
+        return found
+
+    def metric(self, name: str, destination: str = "") -> float:
+        """One sample; -1 while it cannot be had."""
+        return self.metrics().get((name, destination), -1.0)
+
+    def memory(self) -> float:
+        """MB resident now."""
+        status = Path(f"/proc/{self.process.pid}/status").read_text()
+        found = re.search(r"VmRSS:\s+(\d+)", status)
+        assert found is not None
+        return int(found[1]) / 1024
+
+    def wait_until(self, condition: Callable[[], object], what: str, timeout: float = PATIENCE) -> None:
+        """Wait until `condition` holds; raises AssertionError when it does not or the job ends before."""
+        until = time.monotonic() + timeout
+        while not condition():
+            assert self.process.poll() is None, f"the job ended ({self.process.returncode}) before {what}"
+            assert time.monotonic() < until, f"not within {timeout:.0f} s: {what}"
+            time.sleep(0.02)
+
+    def wait_for_log(self, text: str, timeout: float = PATIENCE) -> None:
+        """Wait until it has said `text`."""
+        self.wait_until(lambda: text in self.log, f"{text!r} in its log", timeout)
+
+    def wait_until_settled(self, *destinations: str, timeout: float = PATIENCE) -> None:
+        """Wait until the books of these destinations show nothing pending."""
+
+        def settled() -> bool:
+            metrics = self.metrics()
+            return all(metrics.get(("grantex_events_pending", name)) == 0 for name in destinations)
+
+        self.wait_until(settled, f"nothing pending for {' and '.join(destinations)}", timeout)
+
+    def signal(self, number: signal.Signals = signal.SIGTERM) -> None:
+        self.process.send_signal(number)
+
+    def wait(self, timeout: float = PATIENCE) -> int:
+        """Its exit code once it has ended."""
+        return self.process.wait(timeout)
+
+    def drain(self, timeout: float = PATIENCE) -> int:
+        """SIGTERM, and the exit code."""
+        self.signal()
+        return self.wait(timeout)
+
+    def kill(self) -> None:
+        """kill -9."""
+        self.process.kill()
+        self.process.wait()
+
+
+@dataclass
+class World:
+    """A practice feed, a practice HEC, and a directory with the job's state, files and log."""
+
+    place: Path
+    feed: PracticeFeed
+    splunk: PracticeSplunk
+    environment: Mapping[str, str] = field(default_factory=lambda: dict(SECRETS))
+
+    @property
+    def state(self) -> Path:
+        return self.place / "state"
+
+    @property
+    def out(self) -> Path:
+        return self.place / "out"
+
+    @property
+    def dead_letters(self) -> Path:
+        return self.state / "dead_letters"
+
+    def flags(self, **more: object) -> list[str]:
+        """Flags for both destinations at a test's pace; a value of None leaves a flag out."""
+        flags: dict[str, object] = {
+            "feed_url": self.feed.url,
+            "feed_api_key": "env:PRACTICE_FEED_KEY",
+            "splunk_hec_url": self.splunk.url,
+            "splunk_hec_token": "env:PRACTICE_HEC_TOKEN",
+            "splunk_max_age": 0.2,
+            "files_dir": self.out,
+            "files_max_age": 0.5,
+            "state_dir": self.state,
+        } | more
+        return [f"--{name}={value}" for name, value in flags.items() if value is not None]
+
+    def popen(self, flags: list[str]) -> Job:
+        """Start the job with exactly these flags and a status port of its own."""
+        port = free_port()
+        given = [flag for flag in flags if flag.startswith("--status_port=")] or [f"--status_port={port}"]
+        rest = [flag for flag in flags if not flag.startswith("--status_port=")]
+        environment = {k: v for k, v in os.environ.items() if not k.startswith("GRANTEX_")}
+        with open(self.place / "job.log", "ab") as log:
+            process = subprocess.Popen(
+                [sys.executable, "-m", "pipelines.stream", *rest, *given],
+                cwd=ROOT,
+                env=environment | dict(self.environment),
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+            )
+            return Job(process, self.place, port, log.tell())
+
+    @contextlib.contextmanager
+    def job(self, **more: object) -> Iterator[Job]:
+        """The job until the end of the block; its log is printed when the block fails."""
+        job = self.popen(self.flags(**more))
+        try:
+            yield job
+        except BaseException:
+            print(f"--- the job's log ({job.process.poll()}) ---\n{job.log}\n---", file=sys.stderr)
+            raise
+        finally:
+            if job.process.poll() is None:
+                job.kill()
+
+    @contextlib.contextmanager
+    def live_job(self, **more: object) -> Iterator[Job]:
+        """`job`, once its stream is open."""
+        before = len(self.feed.streams)
+        with self.job(**more) as job:
+            job.wait_until(lambda: len(self.feed.streams) > before, "it opened a stream")
+            yield job
+
+
+@contextlib.contextmanager
+def world(place: Path, *, keep_events: bool = True) -> Iterator[World]:
+    """Both practice services, gone at the end."""
+    key, token = SECRETS["PRACTICE_FEED_KEY"], SECRETS["PRACTICE_HEC_TOKEN"]
+    with (
+        PracticeFeed(api_keys={key: "dev_practice"}, keepalive=1.0) as feed,
+        PracticeSplunk(token=token, keep_events=keep_events) as splunk,
+    ):
+        yield World(place, feed, splunk)

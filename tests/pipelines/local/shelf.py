@@ -1,0 +1,82 @@
+"""A destination for tests of lanes: it remembers what it took, and can fail as a bug does, reject or hang."""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass, field
+
+from transforms.batch import BatchPolicy
+from transforms.event import Batch
+from transforms.write.contract import Destination, Outcome, Writer
+
+SMALL = BatchPolicy(max_events=10, max_bytes=100_000, max_age=0.05)
+
+
+@dataclass
+class Shelf:
+    """`failures`: how many more attempts raise. `hung`: clear it and attempts wait."""
+
+    failures: int = 0
+    rejects: bool = False
+    ids: list[str] = field(default_factory=list)
+    batches: list[list[str]] = field(default_factory=list)  # every attempt
+    released: threading.Event = field(default_factory=threading.Event)
+    changed: threading.Condition = field(default_factory=threading.Condition)
+
+    def __post_init__(self) -> None:
+        self.released.set()
+
+    def take(self, batch: Batch) -> Outcome | None:
+        with self.changed:
+            self.batches.append([event.id for event in batch.events])
+            self.changed.notify_all()
+        self.released.wait(20)
+        with self.changed:
+            if self.failures > 0:
+                self.failures -= 1
+                raise ZeroDivisionError("a bug in the writer")
+            if self.rejects:
+                return Outcome(rejected=dict.fromkeys(range(len(batch.events)), "bad: it may not pass"))
+            self.ids += self.batches[-1]
+            self.changed.notify_all()
+            return None
+
+    def wait_for(self, count: int, timeout: float = 20.0) -> bool:
+        """Wait until `count` events are taken."""
+        with self.changed:
+            return self.changed.wait_for(lambda: len(self.ids) >= count, timeout)
+
+    def wait_for_attempts(self, count: int, timeout: float = 20.0) -> bool:
+        """Wait until `count` attempts have begun."""
+        with self.changed:
+            return self.changed.wait_for(lambda: len(self.batches) >= count, timeout)
+
+
+class ShelfWriter(Writer):
+    def __init__(self, shelf: Shelf) -> None:
+        self._shelf = shelf
+
+    def write(self, batch: Batch) -> Outcome | None:
+        return self._shelf.take(batch)
+
+    def close(self) -> None:
+        pass
+
+
+@dataclass(frozen=True)
+class Shelved(Destination):
+    """Never pickled: a lane's graph holds only its name."""
+
+    shelf: Shelf
+    policy: BatchPolicy = SMALL
+    name = "shelved"
+
+    def open(self) -> Writer:
+        return ShelfWriter(self.shelf)
+
+
+@dataclass(frozen=True)
+class Other(Shelved):
+    """Another one of the same kind."""
+
+    name = "other"

@@ -1,0 +1,201 @@
+"""A lane over a real journal, on the real in-process runner: restarts, dead letters, drain."""
+
+from __future__ import annotations
+
+import logging
+import sqlite3
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import apache_beam as beam
+import pytest
+
+from pipelines.local.lane import Lane
+from pipelines.stream import build
+from tests.pipelines.local.shelf import Other, Shelf, Shelved
+from transforms.clock import SystemClock
+from transforms.dead_letter import read_dead_letters
+from transforms.event import Event
+from transforms.feed.journal import Journal
+from transforms.feed.journal.database import Database
+from transforms.write.contract import Destination
+
+FEED = "http://feed.test"
+
+
+def some(start: int, end: int) -> list[Event]:
+    return [Event(f"evt_{n:05d}", "t", "2026-03-01T12:00:00Z", b'{"n":%d}' % n) for n in range(start, end)]
+
+
+def eventually(condition: Callable[[], object], timeout: float = 20.0) -> bool:
+    until = time.monotonic() + timeout
+    while not condition():
+        if time.monotonic() > until:
+            return False
+        time.sleep(0.01)
+    return True
+
+
+@pytest.fixture
+def journal(tmp_path: Path) -> Iterator[Journal]:
+    made = Journal(tmp_path / "state", feed_url=FEED)
+    yield made
+    made.close()
+
+
+def lane(journal: Journal, destination: Destination, letters: Path, first: bool = True) -> Lane:
+    def graph(pipeline: beam.Pipeline, lane: Lane) -> None:
+        build(
+            pipeline, [destination], source=lane.name, window_size=300, dead_letters=letters, lane=lane.name
+        )
+
+    return Lane(
+        destination,
+        journal,
+        graph,
+        clock=SystemClock(),
+        carries_feed_dead_letters=first,
+        uniform=lambda low, high: 0.0,  # no wait between restarts
+    )
+
+
+def end(*lanes: Lane, within: float = 10.0) -> None:
+    for one in lanes:
+        one.drain(time.monotonic() + within)
+    for one in lanes:
+        assert one.join(within + 10)
+
+
+def test_a_bug_in_a_writer_restarts_its_lane_from_its_seals_and_no_other(
+    journal: Journal, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    broken, fine = Shelf(failures=3), Shelf()
+    lanes = [
+        lane(journal, Shelved(broken), tmp_path / "letters"),
+        lane(journal, Other(fine), tmp_path / "letters", first=False),
+    ]
+    for one in lanes:
+        one.start()
+    journal.append(some(0, 10), [])
+    assert fine.wait_for(10)
+    assert broken.wait_for(10)
+    journal.append(some(10, 30), [])
+    assert fine.wait_for(30)
+    assert broken.wait_for(30)
+    end(*lanes)
+
+    assert [one.restarts for one in lanes] == [3, 0]
+    assert all(one.drained for one in lanes)
+    assert sorted(broken.ids) == sorted(fine.ids) == [event.id for event in some(0, 30)]
+    assert broken.batches[:4] == [broken.batches[0]] * 4, "the sealed batch comes again unchanged"
+    logged = [
+        record for record in caplog.records if "its lane stopped on an unexpected error" in record.message
+    ]
+    assert len(logged) == 3
+    assert [record.exc_info is not None for record in logged] == [True, False, False], "one traceback"
+    assert "a bug in the writer" in logged[0].message
+    assert lanes[0].failure == ""
+
+
+def test_a_dead_letter_is_on_disk_before_its_receipt_is_committed(tmp_path: Path) -> None:
+    letters = tmp_path / "letters"
+    seen: list[tuple[int, int]] = []  # dead-lettered in the books, dead letters on disk
+
+    class Watched(Database):
+        @contextmanager
+        def transaction(self) -> Iterator[sqlite3.Connection]:
+            with super().transaction() as connection:
+                yield connection
+                (counted,) = connection.execute("SELECT total(dead_lettered) FROM cursors").fetchone()
+                seen.append((int(counted), sum(1 for _ in read_dead_letters(letters))))
+
+    journal = Journal(tmp_path / "state", feed_url=FEED, database=Watched)
+    one = lane(journal, Shelved(Shelf(rejects=True)), letters)
+    one.start()
+    for start in range(0, 40, 10):
+        journal.append(some(start, start + 10), [])
+    assert eventually(lambda: one.drained)
+    end(one)
+    assert journal.books()["shelved"].dead_lettered == 40
+    journal.close()
+    assert seen[-1] == (40, 40)
+    assert [(counted, on_disk) for counted, on_disk in seen if counted > on_disk] == []
+
+
+def test_dead_letters_that_cannot_be_written_keep_their_events(
+    journal: Journal, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    letters = tmp_path / "letters"
+    letters.write_text("a file where the directory should be")
+    one = lane(journal, Shelved(Shelf(rejects=True)), letters)
+    one.start()
+    journal.append(some(0, 5), [])
+    assert eventually(lambda: one.restarts >= 2)
+    assert "dead letters cannot be written" in one.failure or "dead letters cannot be written" in caplog.text
+    assert journal.books()["shelved"].pending == 5
+    letters.unlink()
+    assert eventually(lambda: one.drained)
+    end(one)
+    assert {letter.event_id for letter in read_dead_letters(letters)} == {event.id for event in some(0, 5)}
+
+
+def test_a_hung_writer_does_not_hold_up_the_drain_for_longer_than_it_may(
+    journal: Journal, tmp_path: Path
+) -> None:
+    hung = Shelf()
+    hung.released.clear()
+    one = lane(journal, Shelved(hung), tmp_path / "letters")
+    one.start()
+    journal.append(some(0, 10), [])
+    assert hung.wait_for_attempts(1)
+    since = time.monotonic()
+    one.drain(since + 0.5)
+    assert one.join(10)
+    assert 0.5 <= time.monotonic() - since < 5.0
+    assert not one.drained
+    assert one.cursor.pending == 10
+    hung.released.set()
+
+
+def test_a_lane_that_waits_for_its_restart_ends_at_once(journal: Journal, tmp_path: Path) -> None:
+    destination = Shelved(Shelf(failures=1000))
+
+    def graph(pipeline: beam.Pipeline, lane: Lane) -> None:
+        build(
+            pipeline, [destination], source=lane.name, window_size=300, dead_letters=tmp_path, lane=lane.name
+        )
+
+    waiting = Lane(destination, journal, graph, clock=SystemClock(), uniform=lambda low, high: 60.0)
+    waiting.start()
+    journal.append(some(0, 10), [])
+    assert eventually(lambda: waiting.failure)
+    since = time.monotonic()
+    end(waiting)
+    assert time.monotonic() - since < 5.0
+    assert waiting.restarts == 1
+    assert waiting.cursor.pending == 10
+
+
+def test_two_lanes_that_start_together_do_not_disturb_each_other(journal: Journal, tmp_path: Path) -> None:
+    shelves = [Shelf(), Shelf()]
+    lanes = [
+        lane(journal, kind(shelf), tmp_path) for kind, shelf in zip((Shelved, Other), shelves, strict=True)
+    ]
+    publisher = threading.Thread(
+        target=lambda: [journal.append(some(n, n + 7), []) for n in range(0, 700, 7)]
+    )
+    for one in lanes:
+        one.start()
+    publisher.start()
+    publisher.join()
+    assert all(shelf.wait_for(700) for shelf in shelves)
+    end(*lanes)
+    assert all(sorted(shelf.ids) == [event.id for event in some(0, 700)] for shelf in shelves)
+
+
+@pytest.fixture(autouse=True)
+def _quiet(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
