@@ -9,6 +9,7 @@ INSTALL_REQUIRES = [
     # One minor version only: transforms reach into one of its internals, behind a version guard.
     "apache-beam[gcp]>=2.77,<2.78",
     "boto3>=1.35",
+    "confluent-kafka>=2.6",
     "google-cloud-secret-manager>=2.20",
     "httpx>=0.28,<0.29",
     "httpx-sse>=0.4.3,<0.5",
@@ -35,7 +36,7 @@ setup(
     long_description_content_type="text/markdown",
     python_requires=">=3.10,<3.14",
     packages=find_packages(include=["pipelines", "pipelines.*", "transforms", "transforms.*"]),
-    package_data={"pipelines": ["py.typed"], "transforms": ["py.typed"]},
+    package_data={"pipelines": ["py.typed", "local/page/*"], "transforms": ["py.typed"]},
     install_requires=INSTALL_REQUIRES,
     extras_require={"dev": DEV_REQUIRES},
     entry_points={"console_scripts": ["grantex-beam = pipelines.stream:main"]},

@@ -58,7 +58,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     for line in settings.warnings:
         log.warning(line)
     try:
-        with practice(settings) if settings.demo else _as_given(settings) as effective:
+        with practice(settings, stop) if settings.demo else _as_given(settings) as effective:
 
             def graph(pipeline: beam.Pipeline, lane: Lane) -> None:
                 build(

@@ -65,14 +65,16 @@ class Lane:
         self._limit = DeadLetterLimit(dead_letter_limit)  # restarts do not reset it
         self._source = LaneSource(self.name, journal, clock, carries_feed_dead_letters)
         self._delivery = self._new_delivery()
+        self._before: DeliveryStatus | None = None
         self._seen: set[str] = set()
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name=f"lane-{self.name}", daemon=True)
 
     @property
     def status(self) -> DeliveryStatus:
-        """What its deliveries are doing."""
-        return self._delivery.status()
+        """What its deliveries are doing; the totals include those before a restart."""
+        status = self._delivery.status()
+        return status if self._before is None else status.after(self._before)
 
     @property
     def drained(self) -> bool:
@@ -118,7 +120,8 @@ class Lane:
 
     def _run_once(self) -> None:
         if self.restarts:
-            self._delivery = self._new_delivery()
+            ended = self.status
+            self._delivery, self._before = self._new_delivery(), ended
         delivery = self._delivery
         self._source.begin(delivery)
         source.register(self.name, self._source)

@@ -66,10 +66,12 @@ def run(
             feed, journal, connections=settings.feed_connections, clock=clock, on_end=stop.set
         )
 
-        def look() -> snapshot.Snapshot:
-            return snapshot.take(journal, reader, lanes, clock)
+        started_at = clock.now()
 
-        with _status_server(settings, look), Terminal(look) as terminal:
+        def look() -> snapshot.Snapshot:
+            return snapshot.take(journal, reader, lanes, clock, started_at)
+
+        with _status_server(settings, look) as page, Terminal(look, page) as terminal:
             for lane in lanes:
                 lane.start()
             reader.start()
@@ -96,9 +98,10 @@ def _journal(settings: Settings, feed: FeedSettings, clock: Clock) -> Iterator[J
 
 
 @contextlib.contextmanager
-def _status_server(settings: Settings, look: snapshot.Look) -> Iterator[None]:
+def _status_server(settings: Settings, look: snapshot.Look) -> Iterator[str]:
+    """Yields the page's address, "" when it is off."""
     if not settings.status_port:
-        yield
+        yield ""
         return
     try:
         server = StatusServer(settings.status_host, settings.status_port, look)
@@ -106,9 +109,11 @@ def _status_server(settings: Settings, look: snapshot.Look) -> Iterator[None]:
         raise CannotStart(
             f"--status_port={settings.status_port}: {error}: choose another port, or 0 for none"
         ) from error
-    log.info("status on http://%s:%d/metrics, /healthz, /readyz", settings.status_host, server.port)
+    host = f"[{settings.status_host}]" if ":" in settings.status_host else settings.status_host
+    page = f"http://{host}:{server.port}/"
+    log.info("status page: %s", page)
     with contextlib.closing(server):
-        yield
+        yield page
 
 
 def _forget(settings: Settings, journal: Journal) -> None:

@@ -8,9 +8,12 @@ from dataclasses import dataclass
 from pipelines.local.lane import Lane
 from transforms.clock import Clock
 from transforms.feed.journal import Books, Journal
+from transforms.feed.journal.gaps import Gap
 from transforms.feed.reader import FeedReader
 from transforms.feed.status import ConnectionStatus, Phase
 from transforms.write.status import DeliveryStatus
+
+LATEST_GAPS = 5  # shown; all of them are in the journal and among the dead letters
 
 
 @dataclass(frozen=True)
@@ -19,6 +22,7 @@ class DestinationSnapshot:
 
     lag: seconds since the oldest unsettled event was received; 0 when nothing is pending.
     failure: the unexpected error after which its lane restarts, "" while it runs.
+    max_age: seconds that an event may wait for others, so that so much lag is no delay.
     """
 
     name: str
@@ -27,11 +31,15 @@ class DestinationSnapshot:
     delivery: DeliveryStatus | None = None
     restarts: int = 0
     failure: str = ""
+    max_age: float = 0.0
 
 
 @dataclass(frozen=True)
 class Snapshot:
-    """The whole run. Times are seconds since the epoch; counts are in events."""
+    """The whole run. Times are seconds since the epoch; counts are in events.
+
+    latest_gaps: the last few on record, newest first, those of earlier runs included.
+    """
 
     at: float
     received: int
@@ -42,6 +50,9 @@ class Snapshot:
     connections: Sequence[ConnectionStatus]
     journal_bytes: int
     destinations: Sequence[DestinationSnapshot]
+    started_at: float = 0.0
+    latest_gaps: Sequence[Gap] = ()
+    journal_max_bytes: int = 0
 
     @property
     def live(self) -> int:
@@ -52,8 +63,10 @@ class Snapshot:
 Look = Callable[[], Snapshot]
 
 
-def take(journal: Journal, reader: FeedReader, lanes: Sequence[Lane], clock: Clock) -> Snapshot:
-    """Look at everything now."""
+def take(
+    journal: Journal, reader: FeedReader, lanes: Sequence[Lane], clock: Clock, started_at: float = 0.0
+) -> Snapshot:
+    """Look at everything now. `started_at`: when the run began."""
     running = {lane.name: lane for lane in lanes}
     return Snapshot(
         at=clock.now(),
@@ -68,6 +81,9 @@ def take(journal: Journal, reader: FeedReader, lanes: Sequence[Lane], clock: Clo
             _destination(name, books, journal, running.get(name), clock)
             for name, books in sorted(journal.books().items())
         ],
+        started_at=started_at,
+        latest_gaps=journal.latest_gaps(LATEST_GAPS),
+        journal_max_bytes=journal.max_bytes,
     )
 
 
@@ -82,4 +98,5 @@ def _destination(
         delivery=lane.status if lane else None,
         restarts=lane.restarts if lane else 0,
         failure=lane.failure if lane else "",
+        max_age=lane.destination.policy.max_age if lane else 0.0,
     )

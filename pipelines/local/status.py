@@ -1,17 +1,37 @@
-"""The local status server: /metrics, /healthz and /readyz."""
+"""The local status server: the page, its /status.json, /metrics, /healthz and /readyz."""
 
 from __future__ import annotations
 
+import ipaddress
+import logging
+import socket
 import threading
 from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from importlib import resources
+from urllib.parse import urlsplit
 
 from prometheus_client import CONTENT_TYPE_LATEST
 
 from pipelines.local.metrics import exposition
-from pipelines.local.snapshot import Snapshot
+from pipelines.local.snapshot import Look, Snapshot
+from pipelines.local.status_json import status_json
+
+log = logging.getLogger("grantex.status")
 
 PLAIN = "text/plain; charset=utf-8"
+REQUEST_SECONDS = 10.0  # for a client to send its request
+
+# The page loads nothing from elsewhere, and nobody may frame it or read it from another origin.
+SAFE = {
+    "Cache-Control": "no-store",
+    "Content-Security-Policy": "default-src 'self'; base-uri 'none'; form-action 'none'; "
+    "frame-ancestors 'none'",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Referrer-Policy": "no-referrer",
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+}
 
 Answer = tuple[int, str, bytes]  # status, content type, body
 
@@ -23,23 +43,25 @@ class PortTaken(Exception):
 class StatusServer:
     """Serves snapshots on a port of its own until it is closed."""
 
-    def __init__(self, host: str, port: int, look: Callable[[], Snapshot]) -> None:
+    def __init__(self, host: str, port: int, look: Look) -> None:
         """Bind to `host` and `port` (0: any free one). Raises PortTaken.
 
         look: takes a snapshot; called in the server's threads.
         """
+        kind = _Server6 if ":" in host else _Server
         try:
-            self._server = _Server((host, port), _Handler)
+            self._server = kind((host, port), _Handler)
         except OSError as error:
             raise PortTaken(f"{host}:{port} cannot be listened on ({error.strerror})") from error
         self._server.look = look
+        self._server.only_loopback = is_loopback(str(self._server.server_address[0]))
         self._thread = threading.Thread(target=self._server.serve_forever, name="status", daemon=True)
         self._thread.start()
 
     @property
     def port(self) -> int:
         """The port that it listens on."""
-        return self._server.server_address[1]
+        return int(self._server.server_address[1])
 
     def close(self) -> None:
         """Stop answering."""
@@ -50,26 +72,77 @@ class StatusServer:
 
 class _Server(ThreadingHTTPServer):
     daemon_threads = True
-    look: Callable[[], Snapshot]
+    look: Look
+    only_loopback = False
+
+    def handle_error(self, request: object, client_address: object) -> None:
+        """A client that went away, or a last look while the job ends, is nothing to print."""
+        log.debug("a status request failed", exc_info=True)
+
+
+class _Server6(_Server):
+    address_family = socket.AF_INET6
 
 
 class _Handler(BaseHTTPRequestHandler):
     server: _Server
     server_version = "grantex-beam"
     sys_version = ""
+    timeout = REQUEST_SECONDS
+    error_message_format = "%(code)d %(message)s\n"
+    error_content_type = PLAIN
 
     def do_GET(self) -> None:
-        page = _PAGES.get(self.path.partition("?")[0])
-        status, content_type, body = page(self.server.look()) if page else _NOT_FOUND
+        self._answer(*self._find())
+
+    do_HEAD = do_GET
+
+    def _find(self) -> Answer:
+        if self.server.only_loopback and not names_loopback(self.headers.get("Host")):
+            # A web page elsewhere could make its own name point here and then read the answers.
+            return 421, PLAIN, b"ask for this page as 127.0.0.1 or localhost\n"
+        path = self.path.partition("?")[0]
+        if path in _FILES:
+            return _FILES[path]
+        page = _PAGES.get(path)
+        return page(self.server.look()) if page else _NOT_FOUND
+
+    def _answer(self, status: int, content_type: str, body: bytes) -> None:
         self.send_response(status)
         self.send_header("Content-Type", content_type)
         self.send_header("Content-Length", str(len(body)))
-        self.send_header("Cache-Control", "no-store")
+        for name, value in SAFE.items():
+            self.send_header(name, value)
         self.end_headers()
-        self.wfile.write(body)
+        if self.command != "HEAD":
+            self.wfile.write(body)
 
     def log_message(self, format: str, *args: object) -> None:
         """Say nothing: a scrape every few seconds is no news."""
+
+
+def is_loopback(host: str) -> bool:
+    """Whether `host` is this machine and reachable from nowhere else."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def names_loopback(header: str | None) -> bool:
+    """Whether a Host header names this machine. A browser always sends one; what sends none is no browser."""
+    if header is None:
+        return True
+    try:
+        return is_loopback(urlsplit(f"//{header}").hostname or "")
+    except ValueError:
+        return False
+
+
+def _status_json(snapshot: Snapshot) -> Answer:
+    return 200, "application/json", status_json(snapshot)
 
 
 def _metrics(snapshot: Snapshot) -> Answer:
@@ -92,8 +165,19 @@ def _readyz(snapshot: Snapshot) -> Answer:
     return 503, PLAIN, f"the feed is not live: {doing or 'stopped'}\n".encode()
 
 
-_NOT_FOUND: Answer = (404, PLAIN, b"here are /metrics, /healthz and /readyz\n")
+def _file(name: str, content_type: str) -> Answer:
+    return 200, content_type, (resources.files("pipelines.local") / "page" / name).read_bytes()
+
+
+_NOT_FOUND: Answer = (404, PLAIN, b"here are /, /status.json, /metrics, /healthz and /readyz\n")
+_FILES: dict[str, Answer] = {
+    "/": _file("index.html", "text/html; charset=utf-8"),
+    "/page.css": _file("page.css", "text/css; charset=utf-8"),
+    "/page.js": _file("page.js", "text/javascript; charset=utf-8"),
+    "/icon.svg": _file("icon.svg", "image/svg+xml"),
+}
 _PAGES: dict[str, Callable[[Snapshot], Answer]] = {
+    "/status.json": _status_json,
     "/metrics": _metrics,
     "/healthz": _healthz,
     "/readyz": _readyz,

@@ -1,4 +1,4 @@
-"""What a person sees in a terminal while the job runs: a few live lines, refreshed in place."""
+"""What a person sees in a terminal while the job runs: a few live lines below the log, refreshed in place."""
 
 from __future__ import annotations
 
@@ -6,86 +6,159 @@ import sys
 import threading
 from types import TracebackType
 
-from rich.console import Console
+from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from pipelines.local import verdict
+from pipelines.local.log_lines import AboveLive
+from pipelines.local.rates import Rates
 from pipelines.local.snapshot import DestinationSnapshot, Look, Snapshot
+from pipelines.local.verdict import Level, Verdict
 
-REFRESH = 0.5  # seconds
+REFRESH_PER_SECOND = 2.0
+MOST_TROUBLES = 3  # told in full
+MARKS = {Level.GOOD: ("✓", "green"), Level.WATCH: ("◆", "yellow"), Level.TROUBLE: ("▲", "bold red")}
 
 
 class Terminal:
-    """Live lines on stdout when that is a terminal; otherwise nothing, the log says what happens."""
+    """Live lines on stdout when that is a terminal; otherwise nothing, the log says what happens.
 
-    def __init__(self, look: Look, *, live: bool | None = None) -> None:
+    page: the status page's address, "" when it is off. live: whether stdout is a terminal, None to find out.
+    """
+
+    def __init__(
+        self, look: Look, page: str = "", *, live: bool | None = None, console: Console | None = None
+    ) -> None:
         self._look = look
-        self._is_live = sys.stdout.isatty() if live is None else live
+        self._page = page
+        self._rates = Rates()
         self._display: Live | None = None
-        self._before: tuple[float, dict[str, int]] | None = None
+        self._lines: AboveLive | None = None
+        if sys.stdout.isatty() if live is None else live:
+            console = console or Console()
+            self._lines = AboveLive(console)
+            self._display = Live(
+                console=console,
+                get_renderable=self._picture,
+                refresh_per_second=REFRESH_PER_SECOND,
+                redirect_stdout=False,
+                redirect_stderr=False,
+            )
 
     def __enter__(self) -> Terminal:
-        if self._is_live:
-            self._display = Live(self._picture(), console=Console(), auto_refresh=False)
-            self._display.start()
+        if self._display is not None and self._lines is not None:
+            self._display.start(refresh=True)
+            self._lines.take()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._display is not None:
-            self._display.update(self._picture(), refresh=True)
+        """Leave the final state standing."""
+        if self._display is not None and self._lines is not None:
             self._display.stop()
+            self._lines.give_back()
 
     def wait(self, stop: threading.Event) -> None:
-        """Show what happens until `stop` is set."""
-        if self._display is None:
-            stop.wait()
-            return
-        while not stop.wait(REFRESH):
-            self._display.update(self._picture(), refresh=True)
+        """Until `stop` is set; what happens is shown from a thread, also while the job drains."""
+        stop.wait()
 
-    def _picture(self) -> Table:
+    def _picture(self) -> RenderableType:
         snapshot = self._look()
-        picture = Table.grid(padding=(0, 2))
-        picture.add_row(Text("feed", style="bold"), Text(_feed_line(snapshot)))
-        counts = {item.name: item.books.delivered for item in snapshot.destinations}
-        for item in snapshot.destinations:
-            rate = self._rate(item, snapshot.at)
-            picture.add_row(Text(item.name, style="bold"), _destination_line(item, rate))
-        self._before = (snapshot.at, counts)
-        return picture
-
-    def _rate(self, item: DestinationSnapshot, now: float) -> float:
-        if self._before is None:
-            return 0.0
-        then, counts = self._before
-        return max(0, item.books.delivered - counts.get(item.name, 0)) / max(now - then, 0.001)
+        self._rates.add(snapshot)
+        return picture(snapshot, self._rates, self._page)
 
 
-def _feed_line(snapshot: Snapshot) -> str:
-    doing = ", ".join(f"{status.phase.value}" for status in snapshot.connections)
-    why = next((status.why for status in snapshot.connections if status.why), "")
-    line = f"{doing}{': ' + why if why else ''} · {snapshot.received:,} received"
+def picture(snapshot: Snapshot, rates: Rates, page: str) -> RenderableType:
+    """The run at a glance, within 80 columns: a verdict, the feed, a row for each destination, troubles."""
+    run = verdict.of_run(snapshot)
+    lines: list[RenderableType] = [Text(), _marked(run), _feed(snapshot, rates), _table(snapshot, rates)]
+    lines += _troubles(snapshot)
+    lines.append(_foot(snapshot, page))
+    return Group(*lines)
+
+
+def _marked(run: Verdict) -> RenderableType:
+    sign, style = MARKS[run.level]
+    line = Table.grid(padding=(0, 1))
+    line.add_row(Text(sign, style), Text(run.text, "bold" if run.level is not Level.GOOD else ""))
+    return line
+
+
+def _feed(snapshot: Snapshot, rates: Rates) -> Text:
+    parts = [f"{snapshot.received:,} received", f"{rates.received:,.0f}/s"]
+    heard = max((each.last_event_at or 0.0 for each in snapshot.connections), default=0.0)
+    if heard:
+        parts.append(f"last event {duration(snapshot.at - heard)} ago")
+    parts.append(f"{snapshot.live} of {len(snapshot.connections)} connected")
+    if snapshot.feed_dead_letters:
+        parts.append(f"{snapshot.feed_dead_letters:,} unreadable")
     if snapshot.gaps:
-        line += f" · {snapshot.gaps} gap{'s' * (snapshot.gaps > 1)} on record"
-    return line
+        parts.append(f"{snapshot.gaps:,} gap{'s' * (snapshot.gaps > 1)} on record")
+    line = Text.assemble(("feed ", "bold"), " · ".join(parts))
+    why = next((verdict.said(each.why) for each in snapshot.connections if each.why), "")
+    return line.append(f"\n     {why}", style="red") if why else line
 
 
-def _destination_line(item: DestinationSnapshot, rate: float) -> Text:
-    books = item.books
-    line = Text(
-        f"{books.delivered:,} delivered · {books.pending:,} pending · lag {item.lag:.1f} s · {rate:,.0f}/s"
+def _table(snapshot: Snapshot, rates: Rates) -> Table:
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
+    table.add_column("", style="bold", overflow="ellipsis", max_width=16)
+    for title in ("delivered", "pending", "lag", "rate", "dead"):
+        table.add_column(title, justify="right", no_wrap=True)
+    table.add_column("", no_wrap=True)
+    for item in snapshot.destinations:
+        found = verdict.of_destination(item)
+        sign, style = MARKS[found.level]
+        books = item.books
+        table.add_row(
+            Text(item.name),
+            f"{books.delivered:,}",
+            f"{books.pending:,}",
+            duration(item.lag),
+            f"{rates.delivered(item.name):,.0f}/s",
+            Text(f"{books.dead_lettered:,}", "yellow" if books.dead_lettered else ""),
+            Text(f"{sign} {found.state.value}", "" if found.level is Level.GOOD else style),
+        )
+    return table
+
+
+def _troubles(snapshot: Snapshot) -> list[RenderableType]:
+    """The worst few in full, so that all fits a small terminal; the table has a word for each."""
+    worst = sorted(
+        (item for item in snapshot.destinations if verdict.of_destination(item).level is not Level.GOOD),
+        key=lambda item: verdict.of_destination(item).level is not Level.TROUBLE,
     )
-    if books.dead_lettered:
-        line.append(f" · {books.dead_lettered:,} dead letters", style="yellow")
-    if item.delivery is None:
-        line.append(" · removed, its events are kept", style="yellow")
-    elif item.failure:
-        line.append(f" · restarting: {item.failure}", style="red")
-    elif item.delivery.circuit.open:
-        line.append(f" · left alone for now: {item.delivery.circuit.why}", style="red")
-    else:
-        line.append(" · ok", style="green")
-    return line
+    return [_trouble(item, snapshot.at) for item in worst[:MOST_TROUBLES]]
+
+
+def _trouble(item: DestinationSnapshot, now: float) -> RenderableType:
+    found = verdict.of_destination(item)
+    text = Text(found.why)
+    probe = item.delivery.circuit.next_probe if item.delivery and not item.failure else None
+    if probe is not None:
+        text.append(f" Next try {f'in {duration(probe - now)}' if probe > now else 'now'}.")
+    if found.to_do:
+        text.append(f" {found.to_do}", style="dim")
+    box = Table.grid(padding=(0, 1))
+    box.add_row(Text(f"{item.name}:", MARKS[found.level][1]), text)
+    return box
+
+
+def _foot(snapshot: Snapshot, page: str) -> Text:
+    wrong = [item.name for item in snapshot.destinations if not item.books.balanced]
+    books = f"books wrong: {', '.join(wrong)}" if wrong else "books balanced"
+    parts = [books, f"running {duration(snapshot.at - snapshot.started_at)}", page]
+    return Text(" · ".join(part for part in parts if part), style="red" if wrong else "dim")
+
+
+def duration(seconds: float) -> str:
+    """Seconds as a person says them: 0.4 s, 12 s, 3 min, 5 h."""
+    if seconds < 0.05:
+        return "0 s"
+    if seconds < 10:
+        return f"{seconds:.1f} s"
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.0f} h"

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from bisect import bisect_left
+from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from transforms.clock import Clock
 from transforms.write.outbox import Outbox
@@ -30,6 +31,10 @@ class Histogram:
     def copy(self) -> Histogram:
         """A snapshot that no longer changes."""
         return Histogram(self.buckets, list(self.counts), self.sum)
+
+    def __add__(self, other: Histogram) -> Histogram:
+        counts = [a + b for a, b in zip(self.counts, other.counts, strict=True)]
+        return Histogram(self.buckets, counts, self.sum + other.sum)
 
 
 @dataclass(frozen=True)
@@ -65,6 +70,20 @@ class DeliveryStatus:
     last_error_at: float | None
     oldest_taken_at: float | None
     request_seconds: Histogram
+
+    def after(self, before: DeliveryStatus) -> DeliveryStatus:
+        """This status with the totals of a delivery that ended `before` it added."""
+        return replace(
+            self,
+            delivered=before.delivered + self.delivered,
+            dead_lettered=dict(Counter(before.dead_lettered) + Counter(self.dead_lettered)),
+            attempts=before.attempts + self.attempts,
+            retries=before.retries + self.retries,
+            unknown=before.unknown + self.unknown,
+            last_error=self.last_error or before.last_error,
+            last_error_at=self.last_error_at if self.last_error else before.last_error_at,
+            request_seconds=before.request_seconds + self.request_seconds,
+        )
 
 
 def snapshot(

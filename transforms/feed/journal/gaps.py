@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import sqlite3
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
 
@@ -125,8 +126,17 @@ class GapLog:
 
     def all(self) -> list[Gap]:
         """Every gap on record, oldest first."""
-        rows = self._database.rows("SELECT since, until, reason FROM gaps ORDER BY number")
-        return [Gap(float(str(s)), None if u is None else float(str(u)), str(r)) for s, u, r in rows]
+        return _read(self._database.rows("SELECT since, until, reason FROM gaps ORDER BY number"))
+
+    def latest(self, most: int) -> list[Gap]:
+        """The last gaps on record, newest first."""
+        return _read(
+            self._database.rows("SELECT since, until, reason FROM gaps ORDER BY number DESC LIMIT ?", most)
+        )
+
+
+def _read(rows: Iterable[Sequence[object]]) -> list[Gap]:
+    return [Gap(float(str(s)), None if u is None else float(str(u)), str(r)) for s, u, r in rows]
 
 
 def _insert(connection: sqlite3.Connection, gap: Gap) -> None:

@@ -252,6 +252,10 @@ class Journal:
         """Every gap on record, oldest first."""
         return self._gaps.all()
 
+    def latest_gaps(self, most: int) -> list[Gap]:
+        """The last `most` gaps on record, newest first."""
+        return self._gaps.latest(most)
+
     @property
     def gap_open(self) -> bool:
         """Whether events may be missed just now."""

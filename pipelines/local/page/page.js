@@ -1,0 +1,301 @@
+// Asks for /status.json every second and shows it. All text goes through textContent; nothing is ever HTML.
+"use strict";
+
+const EVERY = 1000; // ms between two looks
+const PATIENCE = 5000; // ms until an unanswered look counts as failed
+const RATE_SECONDS = 30; // rates are over so long, as batches come in bursts
+const RATE_AFTER = 5; // and are not told before so long
+
+const $ = (id) => document.getElementById(id);
+const looks = []; // {at, received, delivered: {name: n}}, oldest first
+const shown = { destinations: new Map(), work: new Map(), books: new Map() };
+let lastLook = 0; // Date.now() of the last answer
+let timer = 0;
+
+// Words
+
+const number = (n) => Math.round(n).toLocaleString("en");
+const plural = (n, one, many = one + "s") => `${number(n)} ${n === 1 ? one : many}`;
+
+function span(seconds) {
+  if (seconds < 0.05) return "0 s";
+  if (seconds < 10) return `${seconds.toFixed(1)} s`;
+  if (seconds < 120) return `${Math.round(seconds)} s`;
+  if (seconds < 7200) return `${Math.round(seconds / 60)} min`;
+  if (seconds < 172800) return `${Math.round(seconds / 3600)} h`;
+  return `${Math.round(seconds / 86400)} days`;
+}
+
+const ago = (then, now) => (then === null ? "never" : `${span(Math.max(0, now - then))} ago`);
+const rate = (n) => (n === null ? "…" : n >= 10 || n === 0 ? `${number(n)}/s` : `${n.toFixed(1)}/s`);
+
+function bytes(n) {
+  const units = ["bytes", "KiB", "MiB", "GiB", "TiB"];
+  let unit = 0;
+  while (n >= 1024 && unit < units.length - 1) { n /= 1024; unit += 1; }
+  return `${unit && n < 10 ? n.toFixed(1) : Math.round(n)} ${units[unit]}`;
+}
+
+function clock(epoch) {
+  const at = new Date(epoch * 1000);
+  const time = at.toLocaleTimeString("en-GB");
+  return at.toDateString() === new Date().toDateString() ? time : `${at.toLocaleDateString("en-CA")} ${time}`;
+}
+
+// The page's nodes
+
+function node(tag, attributes = {}, children = []) {
+  const made = document.createElement(tag);
+  for (const [name, value] of Object.entries(attributes)) made.setAttribute(name, value);
+  made.append(...children);
+  return made;
+}
+
+function put(where, text) { // only when it changed, so that selections stay and nothing is announced twice
+  if (where.textContent !== text) where.textContent = text;
+}
+
+function mark(where, level) {
+  if (level) { if (where.dataset.level !== level) where.dataset.level = level; } else delete where.dataset.level;
+}
+
+function count(where, n, text = number(n)) {
+  put(where, text);
+  where.classList.toggle("zero", n === 0);
+}
+
+// Rates
+
+function remember(status) {
+  const now = { at: status.at, received: status.feed.received, delivered: {} };
+  for (const each of status.destinations) now.delivered[each.name] = each.books.delivered;
+  const last = looks[looks.length - 1];
+  if (last && (last.at > now.at || last.received > now.received)) looks.length = 0; // another run
+  looks.push(now);
+  while (looks.length > 2 && looks[0].at < now.at - RATE_SECONDS) looks.shift();
+}
+
+function perSecond(read) {
+  const first = looks.find((look) => read(look) !== undefined);
+  const last = looks[looks.length - 1];
+  if (!first || last.at - first.at < RATE_AFTER) return null;
+  return Math.max(0, read(last) - read(first)) / (last.at - first.at);
+}
+
+// The feed
+
+const facts = new Map();
+
+function fact(title, text, level = "") {
+  if (!facts.has(title)) {
+    const value = node("dd");
+    $("feed-facts").append(node("div", {}, [node("dt", {}, [title]), value]));
+    facts.set(title, value);
+  }
+  put(facts.get(title), text);
+  mark(facts.get(title), level);
+}
+
+function latest(connections, field) {
+  return connections.reduce((most, each) => (each[field] !== null && each[field] > (most ?? 0) ? each[field] : most), null);
+}
+
+function showFeed({ feed, at, journal_bytes: held }) {
+  fact("Received", number(feed.received));
+  fact("Rate", rate(perSecond((look) => look.received)));
+  fact("Last event", ago(latest(feed.connections, "last_event_at"), at));
+  fact("Last sign of life", ago(latest(feed.connections, "last_heard_at"), at));
+  fact("Repeats dropped", number(feed.duplicates));
+  fact("Unreadable frames", number(feed.dead_letters), feed.dead_letters ? "watch" : "");
+  fact("Gaps", feed.gap_open ? `${number(feed.gaps)}, one open` : number(feed.gaps), feed.gap_open ? "trouble" : "");
+  fact("Journal", bytes(held));
+  const list = $("connections");
+  while (list.children.length > feed.connections.length) list.lastChild.remove();
+  while (list.children.length < feed.connections.length) {
+    list.append(node("li", {}, [node("div", {}, [node("span"), node("span", { class: "more" })])]));
+  }
+  feed.connections.forEach((each, index) => {
+    const [what, more] = list.children[index].firstChild.children;
+    const name = feed.connections.length > 1 ? `Connection ${index + 1}. ` : "";
+    const next = each.next_try === null ? "" : `, next try in ${span(Math.max(0, each.next_try - at))}`;
+    mark(list.children[index], { live: "good", waiting: "trouble", paused: "trouble" }[each.phase] || "watch");
+    put(what, `${name}${each.doing}${next}`);
+    const lost = each.reconnects ? ` Reconnected ${each.reconnects === 1 ? "once" : `${number(each.reconnects)} times`}` : "";
+    put(more, lost && `.${lost}${each.last_problem ? `; last: ${each.last_problem}` : ""}.`);
+  });
+  showGaps(feed, at);
+}
+
+function showGaps(feed, at) {
+  $("gaps").hidden = feed.gaps === 0;
+  if (feed.gaps === 0) return;
+  put($("gaps-title"), feed.gaps > feed.latest_gaps.length
+    ? `The last ${feed.latest_gaps.length} of ${plural(feed.gaps, "gap")}` : `${plural(feed.gaps, "gap")} on record`);
+  const rows = $("gap-rows");
+  while (rows.children.length > feed.latest_gaps.length) rows.lastChild.remove();
+  while (rows.children.length < feed.latest_gaps.length) {
+    rows.append(node("tr", {}, [node("td"), node("td"), node("td", { class: "n" }), node("td")]));
+  }
+  feed.latest_gaps.forEach((gap, index) => {
+    const [from, to, lasted, why] = rows.children[index].children;
+    put(from, clock(gap.since));
+    put(to, gap.until === null ? "still open" : clock(gap.until));
+    put(lasted, span((gap.until ?? at) - gap.since));
+    put(why, gap.reason);
+  });
+}
+
+// One body of rows for each destination and table
+
+function rowOf(table, name, labels) {
+  const known = shown[table];
+  if (!known.has(name)) {
+    const cells = labels.map(([label, kind]) => node("td", { class: kind, role: "cell", "data-label": label }));
+    const title = node("th", { scope: "row", role: "rowheader" }, [name]);
+    const body = node("tbody", { role: "rowgroup" }, [node("tr", { role: "row" }, [title, ...cells])]);
+    known.set(name, { body, cells });
+    $(table).append(body);
+  }
+  return known.get(name);
+}
+
+function forget(table, names) {
+  for (const [name, { body }] of shown[table]) {
+    if (!names.has(name)) { body.remove(); shown[table].delete(name); }
+  }
+}
+
+const DESTINATION = [["State", "state"], ["Delivered", "n"], ["Pending", "n"], ["Lag", "n"], ["Rate", "n"],
+  ["Dead letters", "n"]];
+
+function showDestination(item, at) {
+  const row = rowOf("destinations", item.name, DESTINATION);
+  const [state, delivered, pending, lag, speed, dead] = row.cells;
+  put(state, item.state);
+  mark(state, item.level);
+  count(delivered, item.books.delivered);
+  count(pending, item.books.pending);
+  count(lag, item.lag, span(item.lag));
+  const perSec = perSecond((look) => look.delivered[item.name]);
+  count(speed, perSec ?? 0, rate(perSec));
+  count(dead, item.books.dead_lettered);
+  const said = sayings(item, at);
+  if (!row.said && said.length) {
+    row.said = node("div", { class: "said-box" });
+    row.body.append(node("tr", { class: "said", role: "row" }, [
+      node("td", { colspan: "7", role: "cell" }, [row.said])]));
+  }
+  if (!row.said) return;
+  row.said.closest("tr").hidden = said.length === 0;
+  mark(row.said, item.level);
+  while (row.said.children.length > said.length) row.said.lastChild.remove();
+  while (row.said.children.length < said.length) row.said.append(node("p"));
+  said.forEach(([text, kind], index) => {
+    put(row.said.children[index], text);
+    row.said.children[index].className = kind;
+  });
+}
+
+function sayings(item, at) {
+  const said = [];
+  if (item.why) said.push([item.why, ""]);
+  const { open, since, next_probe: next } = item.circuit;
+  if (open) {
+    const when = next > at ? `next try in ${span(next - at)}` : "being tried now";
+    said.push([`Left alone since ${clock(since)} (${span(at - since)}), ${when}.`, ""]);
+  }
+  if (item.to_do) said.push([item.to_do, ""]);
+  const causes = Object.entries(item.dead_letters).sort((a, b) => b[1] - a[1]);
+  if (causes.length) {
+    said.push([`Dead letters since the start: ${causes.map(([cause, n]) => `${number(n)} ${cause.replaceAll("_", " ")}`).join(", ")}.`, "when-next"]);
+  }
+  if (item.last_error && item.last_error !== item.why) {
+    said.push([`Last error ${ago(item.last_error_at, at)}: ${item.last_error}`, "when-next"]);
+  }
+  return said;
+}
+
+const WORK = ["Batches in flight", "Batches waiting", "Requests", "Retries", "Possible repeats", "Restarts"]
+  .map((label) => [label, "n"]);
+
+function showWork(item) {
+  const { cells } = rowOf("work", item.name, WORK);
+  [item.batches_in_flight, item.batches_waiting, item.attempts, item.retries, item.unknown, item.restarts]
+    .forEach((n, index) => count(cells[index], n));
+}
+
+const BOOKS = [["Received", "n"], ["Delivered", "n"], ["Dead-lettered", "n"], ["Pending", "n"], ["Lost", "n lost"],
+  ["Balanced", "balanced"]];
+
+function showBooks({ name, books }) {
+  const { cells } = rowOf("books", name, BOOKS);
+  [books.received, books.delivered, books.dead_lettered, books.pending, books.lost]
+    .forEach((n, index) => count(cells[index], n));
+  put(cells[5], books.balanced ? "balanced" : "not balanced");
+  mark(cells[5], books.balanced ? "good" : "trouble");
+}
+
+// The whole
+
+function show(status) {
+  remember(status);
+  put($("says"), status.says);
+  mark($("verdict"), status.level);
+  document.title = { good: "", watch: "◆ ", trouble: "▲ " }[status.level] + "grantex-beam";
+  put($("running"), `Running since ${clock(status.started_at)} (${span(status.at - status.started_at)})`);
+  showFeed(status);
+  const names = new Set(status.destinations.map((each) => each.name));
+  for (const table of Object.keys(shown)) forget(table, names);
+  for (const each of status.destinations) {
+    showDestination(each, status.at);
+    showWork(each);
+    showBooks(each);
+  }
+  const lost = status.destinations.some((each) => each.books.lost > 0);
+  $("plus-lost").hidden = !lost;
+  for (const cell of document.querySelectorAll(".lost")) cell.hidden = !lost;
+  $("nobody").hidden = names.size > 0;
+  for (const table of Object.keys(shown)) $(table).hidden = names.size === 0;
+  const limit = status.journal_max_bytes ? ` of ${bytes(status.journal_max_bytes)}` : "";
+  put($("about"), `grantex-beam ${status.version} · journal ${bytes(status.journal_bytes)}${limit}`);
+  $("main").hidden = false;
+  $("page").removeAttribute("aria-busy");
+}
+
+function beat() {
+  const heart = $("heart");
+  heart.classList.remove("beat");
+  void heart.offsetWidth; // so that the animation starts again
+  heart.classList.add("beat");
+}
+
+function gone() {
+  const since = lastLook ? `The last look was at ${clock(lastLook / 1000)}, ${ago(lastLook / 1000, Date.now() / 1000)}; `
+    + "what is below is from then. " : "";
+  put($("gone-text"), `${since}It has ended, or this device has lost the way to it. Trying again every second.`);
+  $("gone").hidden = false;
+  document.body.classList.add("stale");
+  document.title = "✕ grantex-beam, not reachable";
+}
+
+async function look() {
+  clearTimeout(timer);
+  const began = Date.now();
+  try {
+    const answer = await fetch("/status.json", { cache: "no-store", signal: AbortSignal.timeout(PATIENCE) });
+    if (!answer.ok) throw new Error(`status ${answer.status}`);
+    const status = await answer.json();
+    lastLook = Date.now();
+    $("gone").hidden = true;
+    document.body.classList.remove("stale");
+    show(status);
+    beat();
+  } catch (error) {
+    gone();
+  }
+  clearTimeout(timer);
+  if (!document.hidden) timer = setTimeout(look, Math.max(0, EVERY - (Date.now() - began)));
+}
+
+document.addEventListener("visibilitychange", () => { if (!document.hidden) look(); });
+look();

@@ -1,0 +1,192 @@
+"""What `/status.json` answers: stable names, for the status page and for anyone's own tools.
+
+Times are seconds since the epoch, null for never; ages and lags are seconds; counts are events unless they
+say otherwise. Fields may be added, none is removed or changes its meaning. There is no secret in it and
+nothing of an event.
+"""
+
+from __future__ import annotations
+
+from importlib import metadata
+
+import msgspec
+
+from pipelines.local import verdict
+from pipelines.local.snapshot import DestinationSnapshot, Snapshot
+from transforms.feed.status import ConnectionStatus
+from transforms.write.status import DeliveryStatus
+
+
+class Connection(msgspec.Struct):
+    """One stream of the feed. phase: live, connecting, waiting_for_headers, waiting, paused, stopped."""
+
+    phase: str
+    doing: str  # in plain words
+    next_try: float | None
+    last_event_at: float | None
+    last_heard_at: float | None  # an event or a keepalive
+    reconnects: int
+    last_problem: str  # "" when there was none
+
+
+class Gap(msgspec.Struct):
+    """An interval in which events may have been published that nobody received; `until` null: still open."""
+
+    since: float
+    until: float | None
+    reason: str
+
+
+class Feed(msgspec.Struct):
+    level: str
+    doing: str
+    received: int  # into the journal, ever
+    duplicates: int  # received twice and dropped, since the start
+    dead_letters: int  # frames that are no events, since the start
+    connections_live: int
+    connections: list[Connection]
+    gaps: int  # on record
+    gap_open: bool
+    latest_gaps: list[Gap]  # newest first
+
+
+class Circuit(msgspec.Struct):
+    """Open while a destination is left alone but for one probe at a time."""
+
+    open: bool
+    since: float | None
+    next_probe: float | None
+
+
+class Books(msgspec.Struct):
+    """balanced: received = delivered + dead_lettered + pending + lost, since the destination was added."""
+
+    received: int
+    delivered: int
+    dead_lettered: int
+    pending: int
+    lost: int  # with a damaged journal
+    balanced: bool
+
+
+class Destination(msgspec.Struct):
+    """state: delivering, retrying, behind, down, restarting, removed, "books wrong"; level: good, watch,
+    trouble. What has no "since the start" beside it is of this moment, or in the books."""
+
+    name: str
+    state: str
+    level: str
+    why: str  # what is wrong, "" when nothing is
+    to_do: str
+    books: Books
+    lag: float  # age of the oldest event that is not settled
+    circuit: Circuit
+    batches_in_flight: int
+    batches_waiting: int
+    attempts: int  # requests, since the start
+    retries: int  # those that were not a batch's first, since the start
+    unknown: int  # events that may have arrived and were sent again, since the start
+    dead_letters: dict[str, int]  # by cause, since the start
+    restarts: int  # since the start
+    last_error: str
+    last_error_at: float | None
+
+
+class Status(msgspec.Struct):
+    version: str
+    at: float
+    started_at: float
+    level: str  # of the whole
+    says: str
+    feed: Feed
+    journal_bytes: int
+    journal_max_bytes: int
+    destinations: list[Destination]
+
+
+def status_json(snapshot: Snapshot) -> bytes:
+    """The snapshot as JSON."""
+    run, feed = verdict.of_run(snapshot), verdict.of_feed(snapshot)
+    return msgspec.json.encode(
+        Status(
+            version=VERSION,
+            at=snapshot.at,
+            started_at=snapshot.started_at,
+            level=run.level.value,
+            says=run.text,
+            feed=_feed(snapshot, feed),
+            journal_bytes=snapshot.journal_bytes,
+            journal_max_bytes=snapshot.journal_max_bytes,
+            destinations=[_destination(item) for item in snapshot.destinations],
+        )
+    )
+
+
+def _version() -> str:
+    try:
+        return metadata.version("grantex-beam")
+    except metadata.PackageNotFoundError:
+        return ""
+
+
+VERSION = _version()
+_NO_CIRCUIT = Circuit(False, None, None)
+
+
+def _feed(snapshot: Snapshot, feed: verdict.Verdict) -> Feed:
+    return Feed(
+        level=feed.level.value,
+        doing=feed.text,
+        received=snapshot.received,
+        duplicates=snapshot.duplicates,
+        dead_letters=snapshot.feed_dead_letters,
+        connections_live=snapshot.live,
+        connections=[_connection(status) for status in snapshot.connections],
+        gaps=snapshot.gaps,
+        gap_open=snapshot.gap_open,
+        latest_gaps=[Gap(gap.since, gap.until, verdict.said(gap.reason)) for gap in snapshot.latest_gaps],
+    )
+
+
+def _connection(status: ConnectionStatus) -> Connection:
+    return Connection(
+        phase=status.phase.name.lower(),
+        doing=verdict.of_connection(status),
+        next_try=status.until,
+        last_event_at=status.last_event_at,
+        last_heard_at=status.last_heard_at,
+        reconnects=status.reconnects,
+        last_problem=verdict.said(status.last_problem),
+    )
+
+
+def _destination(item: DestinationSnapshot) -> Destination:
+    found, books = verdict.of_destination(item), item.books
+    doing: DeliveryStatus | None = item.delivery
+    circuit = doing.circuit if doing else None
+    return Destination(
+        name=item.name,
+        state=found.state.value,
+        level=found.level.value,
+        why=found.why,
+        to_do=found.to_do,
+        books=Books(
+            received=books.received,
+            delivered=books.delivered,
+            dead_lettered=books.dead_lettered,
+            pending=books.pending,
+            lost=books.lost,
+            balanced=books.balanced,
+        ),
+        lag=item.lag,
+        circuit=Circuit(circuit.open, circuit.since, circuit.next_probe) if circuit else _NO_CIRCUIT,
+        batches_in_flight=doing.in_flight if doing else 0,
+        batches_waiting=doing.waiting if doing else 0,
+        attempts=doing.attempts if doing else 0,
+        retries=doing.retries if doing else 0,
+        unknown=doing.unknown if doing else 0,
+        dead_letters=dict(doing.dead_lettered) if doing else {},
+        restarts=item.restarts,
+        last_error=verdict.said(doing.last_error) if doing else "",
+        last_error_at=doing.last_error_at if doing else None,
+    )

@@ -1,0 +1,188 @@
+"""What a snapshot means, in plain words and with what to do: the same on the page and in the terminal."""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from pipelines.local.snapshot import DestinationSnapshot, Snapshot
+from transforms.feed.status import ConnectionStatus, Phase
+from transforms.secret import redact
+
+# Lag beyond `max_age` that a healthy destination does not reach: some requests' time-outs.
+BEHIND_SECONDS = 30.0
+MOST_CHARACTERS = 400  # of what a service said
+
+
+class Level(str, enum.Enum):
+    """How much a person should care."""
+
+    GOOD = "good"
+    WATCH = "watch"
+    TROUBLE = "trouble"
+
+
+class State(str, enum.Enum):
+    """How a destination is doing, in the word that is shown."""
+
+    DELIVERING = "delivering"
+    RETRYING = "retrying"
+    BEHIND = "behind"
+    DOWN = "down"
+    RESTARTING = "restarting"
+    REMOVED = "removed"
+    UNBALANCED = "books wrong"
+
+
+LEVELS = {
+    State.DELIVERING: Level.GOOD,
+    State.RETRYING: Level.WATCH,
+    State.BEHIND: Level.WATCH,
+    State.REMOVED: Level.WATCH,
+    State.DOWN: Level.TROUBLE,
+    State.RESTARTING: Level.TROUBLE,
+    State.UNBALANCED: Level.TROUBLE,
+}
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """A level, and what is going on ("" when all is well) in one or two sentences."""
+
+    level: Level
+    text: str
+
+
+@dataclass(frozen=True)
+class DestinationVerdict:
+    """`why`: what is wrong; `to_do`: what a person should do; both "" when nothing is."""
+
+    state: State
+    why: str = ""
+    to_do: str = ""
+
+    @property
+    def level(self) -> Level:
+        return LEVELS[self.state]
+
+
+def of_destination(item: DestinationSnapshot) -> DestinationVerdict:
+    """How one destination is doing. Says nothing of a failure's text, which may quote an event."""
+    books, delivery = item.books, item.delivery
+    if not books.balanced:
+        missing = books.received - books.delivered - books.dead_lettered - books.pending - books.lost
+        why = f"{missing:,} events are not accounted for."
+        return DestinationVerdict(State.UNBALANCED, why, "Keep --state_dir as it is and report this.")
+    if delivery is None:
+        return DestinationVerdict(
+            State.REMOVED,
+            f"Not among this run's destinations. {books.pending:,} events are kept for it.",
+            f"Give its flags again, or --forget_destination={item.name} to let them go.",
+        )
+    if item.failure:
+        return DestinationVerdict(
+            State.RESTARTING,
+            f"Stopped on an unexpected {item.failure.partition(':')[0]}. Its events are kept.",
+            "It starts again by itself; if it does not recover, the log has what to report.",
+        )
+    if delivery.circuit.open:
+        to_do = "Nothing is lost and it is tried again by itself. If it lasts, look at the service."
+        return DestinationVerdict(State.DOWN, said(delivery.circuit.why), to_do)
+    if delivery.circuit.why:
+        return DestinationVerdict(State.RETRYING, said(delivery.circuit.why))
+    if item.lag > item.max_age + BEHIND_SECONDS:
+        return DestinationVerdict(
+            State.BEHIND,
+            "Events come faster than it takes them, or it has not answered yet. They are kept.",
+            "If the lag grows, look at the service.",
+        )
+    return DestinationVerdict(State.DELIVERING)
+
+
+def of_run(snapshot: Snapshot) -> Verdict:
+    """The one sentence that a person reads first."""
+    problems = [of_feed(snapshot)]
+    verdicts = {item.name: of_destination(item) for item in snapshot.destinations}
+    for state in (State.UNBALANCED, State.DOWN, State.RESTARTING, State.RETRYING, State.BEHIND):
+        names = [name for name, verdict in verdicts.items() if verdict.state is state]
+        if names:
+            problems.append(Verdict(LEVELS[state], f"{_listed(names)} {_says(state, len(names) > 1)}"))
+    removed = [name for name, verdict in verdicts.items() if verdict.state is State.REMOVED]
+    if removed:
+        problems.append(
+            Verdict(Level.WATCH, f"Events are kept for {_listed(removed)}, which this run lacks.")
+        )
+    found = [problem for problem in problems if problem.level is not Level.GOOD]
+    if not found:
+        return Verdict(Level.GOOD, _all_is_well(snapshot))
+    level = Level.TROUBLE if any(each.level is Level.TROUBLE for each in found) else Level.WATCH
+    return Verdict(level, " ".join(each.text for each in found))
+
+
+def of_feed(snapshot: Snapshot) -> Verdict:
+    """Whether events are being received."""
+    if snapshot.live:
+        return Verdict(Level.GOOD, "Events are being received.")
+    phases = {status.phase for status in snapshot.connections}
+    if Phase.PAUSED in phases:
+        text = "The feed is not read, as the journal is full: events published now may be missed."
+        return Verdict(Level.TROUBLE, text)
+    if Phase.WAITING in phases or snapshot.gap_open:
+        text = "The feed is not connected: events published now may be missed."
+        return Verdict(Level.TROUBLE, text)
+    if ended(snapshot):
+        return Verdict(Level.GOOD, "The feed is closed.")
+    return Verdict(Level.WATCH, "The feed is being connected.")
+
+
+def ended(snapshot: Snapshot) -> bool:
+    """Whether the feed was read and is not any more: the job drains, or its input has ended."""
+    stopped = all(status.phase is Phase.STOPPED for status in snapshot.connections)
+    return stopped and any(status.last_heard_at for status in snapshot.connections)
+
+
+def _all_is_well(snapshot: Snapshot) -> str:
+    if not ended(snapshot):
+        return "All is well. Every event received is delivered or on its way."
+    if any(item.books.pending for item in snapshot.destinations):
+        return "The feed is closed. What was received is being delivered."
+    return "The feed is closed. Every event received is delivered or a dead letter."
+
+
+def of_connection(status: ConnectionStatus) -> str:
+    """What a connection does; when it will try again is in `status.until`."""
+    if status.phase is Phase.WAITING:
+        return f"Waiting to reconnect: {said(status.why)}"
+    return _CONNECTIONS[status.phase]
+
+
+def said(text: str) -> str:
+    """What a service or a library said, fit for showing: one line, no secret, not endless."""
+    line = redact(" ".join(text.split()))
+    return line if len(line) <= MOST_CHARACTERS else line[: MOST_CHARACTERS - 1] + "…"
+
+
+_CONNECTIONS = {
+    Phase.LIVE: "Live: events are received as they are published",
+    Phase.CONNECTING: "Connecting",
+    Phase.WAITING_FOR_HEADERS: "Connected: the service speaks at the first event or keepalive, "
+    "within half a minute",
+    Phase.PAUSED: "Paused: the journal is full, destinations have to catch up",
+    Phase.STOPPED: "Not reading",
+}
+
+
+def _says(state: State, many: bool) -> str:
+    are, their, have = ("are", "their", "have") if many else ("is", "its", "has")
+    return {
+        State.DOWN: f"{are} down; {their} events are kept, the others go on.",
+        State.RESTARTING: f"{are} restarting after an error; {their} events are kept, the others go on.",
+        State.RETRYING: f"{are} being tried again.",
+        State.BEHIND: f"{are} behind; {their} events are kept.",
+        State.UNBALANCED: f"{have} books that do not balance: keep --state_dir as it is and report this.",
+    }[state]
+
+
+def _listed(names: Sequence[str]) -> str:
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"

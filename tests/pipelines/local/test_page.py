@@ -1,0 +1,163 @@
+"""The status server's page and /status.json: what they answer, to whom, and what they never hold."""
+
+from __future__ import annotations
+
+import http.client
+import re
+from collections.abc import Iterator
+from importlib import resources
+from typing import Any
+
+import msgspec
+import pytest
+
+from pipelines.local.snapshot import Snapshot
+from pipelines.local.status import PortTaken, StatusServer
+from tests.pipelines.local.looks import AT, delivery, destination, down, run
+from transforms.feed.journal.gaps import Gap
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[StatusServer]:
+    server = StatusServer("127.0.0.1", 0, lambda: run(destination("files"), down("splunk")))
+    yield server
+    server.close()
+
+
+def ask(
+    server: StatusServer, path: str, method: str = "GET", host: str | None = "127.0.0.1"
+) -> tuple[http.client.HTTPResponse, bytes]:
+    connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=5)
+    connection.putrequest(method, path, skip_host=True)
+    if host is not None:
+        connection.putheader("Host", host)
+    connection.endheaders()
+    answer = connection.getresponse()
+    body = answer.read()
+    connection.close()
+    return answer, body
+
+
+@pytest.mark.parametrize(
+    ("path", "kind"),
+    [
+        ("/", "text/html"),
+        ("/?from=a+bookmark", "text/html"),
+        ("/page.css", "text/css"),
+        ("/page.js", "text/javascript"),
+        ("/icon.svg", "image/svg+xml"),
+        ("/status.json", "application/json"),
+        ("/metrics", "text/plain"),
+    ],
+)
+def test_every_answer_is_of_its_type_not_kept_and_loads_nothing_from_elsewhere(
+    server: StatusServer, path: str, kind: str
+) -> None:
+    answer, body = ask(server, path)
+    assert answer.status == 200
+    assert body
+    assert answer.headers.get_content_type() == kind
+    assert answer.headers["Cache-Control"] == "no-store"
+    assert answer.headers["X-Content-Type-Options"] == "nosniff"
+    assert answer.headers["Content-Security-Policy"].startswith("default-src 'self';")
+
+
+def test_head_answers_as_get_without_a_body(server: StatusServer) -> None:
+    answer, body = ask(server, "/", "HEAD")
+    assert (answer.status, body) == (200, b"")
+    assert int(answer.headers["Content-Length"]) > 1000
+
+
+@pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "OPTIONS", "PATCH"])
+def test_only_get_and_head(server: StatusServer, method: str) -> None:
+    answer, body = ask(server, "/status.json", method)
+    assert answer.status in (405, 501)
+    assert b"splunk" not in body
+
+
+@pytest.mark.parametrize(
+    "host", ["127.0.0.1:8787", "localhost:1", "LOCALHOST", "[::1]:8787", "127.0.0.5", None]
+)
+def test_names_of_this_machine_are_answered(server: StatusServer, host: str | None) -> None:
+    assert ask(server, "/status.json", host=host)[0].status == 200
+
+
+@pytest.mark.parametrize(
+    "host", ["evil.example:8787", "127.0.0.1.evil.example", "10.0.0.1", "", "[", "0.0.0.0"]
+)
+@pytest.mark.parametrize("path", ["/", "/status.json", "/metrics"])
+def test_another_sites_name_for_this_machine_is_refused(server: StatusServer, host: str, path: str) -> None:
+    """DNS rebinding: a page from elsewhere makes its own host name point at loopback."""
+    answer, body = ask(server, path, host=host)
+    assert answer.status == 421
+    assert b"splunk" not in body
+
+
+def test_bound_to_all_addresses_any_name_is_answered() -> None:
+    """Kubernetes probes by the pod's address, people by a service's name."""
+    server = StatusServer("0.0.0.0", 0, run)
+    try:
+        assert ask(server, "/status.json", host="grantex-beam.monitoring:8787")[0].status == 200
+    finally:
+        server.close()
+
+
+def test_taken_port_is_named(server: StatusServer) -> None:
+    with pytest.raises(PortTaken, match=f"127.0.0.1:{server.port} cannot be listened on"):
+        StatusServer("127.0.0.1", server.port, run)
+
+
+def test_unknown_path_says_what_there_is(server: StatusServer) -> None:
+    answer, body = ask(server, "/../../etc/passwd")
+    assert answer.status == 404
+    assert b"/status.json" in body
+
+
+def json_of(snapshot: Snapshot) -> dict[str, Any]:
+    server = StatusServer("127.0.0.1", 0, lambda: snapshot)
+    try:
+        found: dict[str, Any] = msgspec.json.decode(ask(server, "/status.json")[1])
+        return found
+    finally:
+        server.close()
+
+
+def test_status_json_has_the_feed_and_each_destination() -> None:
+    gaps = [Gap(AT - 60, None, "the connection was reset")]
+    status = json_of(run(destination("files"), down("splunk"), gaps=7, gap_open=True, latest_gaps=gaps))
+    assert (status["at"], status["started_at"], status["level"]) == (AT, AT - 90, "trouble")
+    assert status["feed"]["connections"][0]["phase"] == "live"
+    assert status["feed"]["latest_gaps"] == [
+        {"since": AT - 60, "until": None, "reason": "the connection was reset"}
+    ]
+    files, splunk = status["destinations"]
+    assert files["books"] == {
+        "received": 100,
+        "delivered": 90,
+        "dead_lettered": 0,
+        "pending": 10,
+        "lost": 0,
+        "balanced": True,
+    }
+    assert splunk["circuit"] == {"open": True, "since": AT - 12, "next_probe": AT + 3}
+    assert (splunk["state"], splunk["retries"], splunk["batches_waiting"]) == ("down", 4, 3)
+
+
+def test_totals_before_a_lanes_restart_are_counted_on() -> None:
+    before = delivery(
+        "splunk", retries=4, dead_lettered={"too_large": 2}, last_error="busy", last_error_at=AT
+    )
+    after = delivery("splunk", retries=1, dead_lettered={"too_large": 1, "bad_time": 1}).after(before)
+    (splunk,) = json_of(run(destination("splunk", delivery=after, restarts=1)))["destinations"]
+    assert (splunk["retries"], splunk["dead_letters"]) == (5, {"too_large": 3, "bad_time": 1})
+    assert (splunk["last_error"], splunk["last_error_at"]) == ("busy", AT)
+
+
+def test_page_asks_for_nothing_elsewhere_and_makes_no_html_of_text() -> None:
+    for name in ("index.html", "page.css", "page.js", "icon.svg"):
+        text = (resources.files("pipelines.local") / "page" / name).read_text()
+        elsewhere = set(re.findall(r"https?://[^\s\"']+", text)) - {"http://www.w3.org/2000/svg"}
+        assert not elsewhere
+        assert not re.search(
+            r"innerHTML|outerHTML|insertAdjacent|document\.write|eval\(|style=|onclick", text
+        )

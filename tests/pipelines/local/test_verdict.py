@@ -1,0 +1,78 @@
+"""What a snapshot means: each trouble has its word, its level and what to do."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from pipelines.local.snapshot import DestinationSnapshot, Snapshot
+from pipelines.local.verdict import MOST_CHARACTERS, Level, State, of_destination, of_run, said
+from tests.pipelines.local.looks import AT, BUSY, LIVE, delivery, destination, down, run
+from transforms.feed.journal.books import Books
+from transforms.feed.status import ConnectionStatus, Phase
+from transforms.secret import parse_secret
+from transforms.write.status import CircuitStatus
+
+WAITING = ConnectionStatus(phase=Phase.WAITING, until=AT + 4, why="the connection was reset")
+STOPPED = replace(LIVE, phase=Phase.STOPPED)
+WRONG = Books(received=100, delivered=80, dead_lettered=0, pending=10)
+RETRYING = delivery("splunk", circuit=CircuitStatus(why=BUSY))
+
+
+@pytest.mark.parametrize(
+    ("item", "state", "level", "words"),
+    [
+        (destination("splunk"), State.DELIVERING, Level.GOOD, ""),
+        (down("splunk"), State.DOWN, Level.TROUBLE, "tried again by itself"),
+        (destination("splunk", delivery=RETRYING), State.RETRYING, Level.WATCH, "Server is busy"),
+        (destination("splunk", lag=90.0), State.BEHIND, Level.WATCH, "look at the service"),
+        (destination("files", lag=290.0, max_age=300.0), State.DELIVERING, Level.GOOD, ""),
+        (destination("splunk", delivery=None), State.REMOVED, Level.WATCH, "--forget_destination=splunk"),
+        (destination("splunk", books=WRONG), State.UNBALANCED, Level.TROUBLE, "10 events are not accounted"),
+        (destination("splunk", failure="KeyError: 'x'"), State.RESTARTING, Level.TROUBLE, "KeyError"),
+    ],
+)
+def test_destination(item: DestinationSnapshot, state: State, level: Level, words: str) -> None:
+    found = of_destination(item)
+    assert (found.state, found.level) == (state, level)
+    assert words in f"{found.why} {found.to_do}"
+
+
+def test_unexpected_error_is_told_without_its_text_which_may_quote_an_event() -> None:
+    found = of_destination(destination("splunk", failure="ValueError: bad value 'user-123'"))
+    assert "ValueError" in found.why
+    assert "user-123" not in found.why + found.to_do
+
+
+@pytest.mark.parametrize(
+    ("snapshot", "level", "words"),
+    [
+        (run(destination("splunk")), Level.GOOD, "All is well."),
+        (run(), Level.GOOD, "All is well."),
+        (
+            run(down("a"), destination("b")),
+            Level.TROUBLE,
+            "a is down; its events are kept, the others go on.",
+        ),
+        (run(down("a"), down("b"), down("c")), Level.TROUBLE, "a, b and c are down; their events are kept"),
+        (run(connections=[WAITING]), Level.TROUBLE, "The feed is not connected"),
+        (run(connections=[WAITING, LIVE]), Level.GOOD, "All is well."),
+        (run(connections=[ConnectionStatus()]), Level.WATCH, "The feed is being connected."),
+        (run(connections=[ConnectionStatus(phase=Phase.PAUSED)]), Level.TROUBLE, "the journal is full"),
+        (run(destination("a"), connections=[STOPPED]), Level.GOOD, "is being delivered."),
+        (run(connections=[STOPPED]), Level.GOOD, "Every event received is delivered or a dead letter."),
+        (run(destination("a", delivery=None)), Level.WATCH, "Events are kept for a, which this run lacks."),
+    ],
+)
+def test_run(snapshot: Snapshot, level: Level, words: str) -> None:
+    found = of_run(snapshot)
+    assert found.level is level
+    assert words in found.text
+
+
+def test_what_a_service_said_is_one_short_line_without_secrets() -> None:
+    token = parse_secret("token-for-nobodys-eyes").read()
+    shown = said(f"refused\n  {token} " + "x" * 1000)
+    assert shown.startswith("refused [secret] xxx")
+    assert len(shown) == MOST_CHARACTERS
