@@ -13,6 +13,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -177,10 +178,14 @@ class World:
             )
             return Job(process, self.place, port, log.tell())
 
+    def job(self, **more: object) -> AbstractContextManager[Job]:
+        """The job with `flags`, until the end of the block."""
+        return self.start(self.flags(**more))
+
     @contextlib.contextmanager
-    def job(self, **more: object) -> Iterator[Job]:
+    def start(self, flags: list[str]) -> Iterator[Job]:
         """The job until the end of the block; its log is printed when the block fails."""
-        job = self.popen(self.flags(**more))
+        job = self.popen(flags)
         try:
             yield job
         except BaseException:

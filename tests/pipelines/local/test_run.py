@@ -1,0 +1,160 @@
+"""A whole run in this process: how it starts, what it refuses, how it ends, and its exit codes."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from dataclasses import replace
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import apache_beam as beam
+import pytest
+
+from pipelines.local.lane import Lane
+from pipelines.local.practice.events import generate
+from pipelines.local.practice.feed import PracticeFeed
+from pipelines.local.run import CannotStart, run
+from pipelines.settings import Settings
+from pipelines.stream import build
+from tests.pipelines.local.shelf import Other, Shelf, Shelved
+from transforms.feed.journal import Journal
+from transforms.feed.request import FeedSettings
+from transforms.secret import LiteralSecret
+from transforms.write.contract import Destination
+
+
+@pytest.fixture
+def feed() -> Iterator[PracticeFeed]:
+    with PracticeFeed(keepalive=1.0) as made:
+        yield made
+
+
+class Start:
+    """A run in a thread of its own."""
+
+    def __init__(self, feed: PracticeFeed, place: Path, *destinations: Destination, **settings: Any) -> None:
+        given: dict[str, Any] = {"state_dir": place / "state", "status_port": 0} | settings
+        self.settings = replace(Settings(), **given)
+        self.feed = FeedSettings(feed.url, LiteralSecret(feed.api_key))
+        self.destinations = destinations
+        self.stop = threading.Event()
+        self.code: int | None = None
+        self._thread = threading.Thread(target=self._run)
+
+    def here(self) -> int:
+        """Run in this thread."""
+
+        def graph(pipeline: beam.Pipeline, lane: Lane) -> None:
+            letters = self.settings.dead_letters_dir
+            build(
+                pipeline,
+                [lane.destination],
+                source=lane.name,
+                window_size=300,
+                dead_letters=letters,
+                lane=lane.name,
+            )
+
+        return run(self.settings, self.feed, self.destinations, graph, self.stop)
+
+    def _run(self) -> None:
+        self.code = self.here()
+
+    def __enter__(self) -> Start:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.stop.set()
+        self.wait()
+
+    def wait(self) -> int | None:
+        """The exit code."""
+        self._thread.join(30)
+        assert not self._thread.is_alive()
+        return self.code
+
+
+def test_a_run_ends_with_its_input_and_exits_0(feed: PracticeFeed, tmp_path: Path) -> None:
+    shelf, other = Shelf(), Shelf()
+    with Start(feed, tmp_path, Shelved(shelf), Other(other)) as started:
+        feed.wait_for_streams()
+        feed.publish_many(islice(generate(), 40))
+        feed.end_input()
+        assert started.wait() == 0
+    assert len(set(shelf.ids)) == len(set(other.ids)) == 40
+
+
+def test_what_is_left_at_the_time_out_is_named_and_the_exit_is_still_0(
+    feed: PracticeFeed, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    shelf = Shelf()
+    shelf.released.clear()
+    with Start(feed, tmp_path, Shelved(shelf), drain_timeout=3.5) as started:
+        feed.wait_for_streams()
+        feed.publish_many(islice(generate(), 5))
+        assert shelf.wait_for_attempts(1)
+        started.stop.set()
+        assert started.wait() == 0
+    shelf.released.set()
+    assert "5 events kept for shelved" in caplog.text
+
+
+def test_the_feed_of_another_account_is_exit_2(
+    feed: PracticeFeed, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with Start(feed, tmp_path, Shelved(Shelf())) as started:
+        feed.wait_for_streams()
+        started.stop.set()
+        assert started.wait() == 0
+    feed.api_keys[feed.api_key] = "dev_somebody_else"
+    with Start(feed, tmp_path, Shelved(Shelf())) as started:
+        assert started.wait() == 2
+    assert "--feed_api_key" in caplog.text
+    assert len(feed.streams) == 1, "no event of theirs was read"
+
+
+def test_a_state_directory_in_use_is_refused(feed: PracticeFeed, tmp_path: Path) -> None:
+    journal = Journal(tmp_path / "state", feed_url=feed.url)
+    with pytest.raises(CannotStart, match=r"--state_dir=.*is in use"):
+        Start(feed, tmp_path, Shelved(Shelf())).here()
+    journal.close()
+    assert feed.requests == []
+
+
+def test_a_status_port_that_is_taken_is_refused_and_the_journal_is_free_again(
+    feed: PracticeFeed, tmp_path: Path
+) -> None:
+    with pytest.raises(CannotStart, match=rf"--status_port={feed.port}.*another port"):
+        Start(feed, tmp_path, Shelved(Shelf()), status_port=feed.port).here()
+    Journal(tmp_path / "state", feed_url=feed.url).close()
+    assert feed.requests == []
+
+
+def test_forgetting_a_destination_that_was_never_there_is_refused(feed: PracticeFeed, tmp_path: Path) -> None:
+    with pytest.raises(CannotStart, match=r"--forget_destination=nobody.*it knows: none"):
+        Start(feed, tmp_path, Shelved(Shelf()), forget_destination=("nobody",)).here()
+
+
+def test_a_forgotten_destination_starts_at_the_end_when_it_returns(
+    feed: PracticeFeed, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    journal = Journal(tmp_path / "state", feed_url=feed.url)
+    journal.cursor("other")
+    journal.close()
+    shelf, other = Shelf(), Shelf()
+    with Start(feed, tmp_path, Shelved(shelf)):
+        feed.wait_for_streams()
+        feed.publish_many(islice(generate(), 5))
+        assert shelf.wait_for(5)
+    assert "other is not among the destinations any more" in caplog.text
+    with Start(feed, tmp_path, Shelved(shelf), forget_destination=("other",)):
+        feed.wait_for(lambda: len(feed.streams) == 2)
+    assert "other is forgotten, with 5 events" in caplog.text
+    with Start(feed, tmp_path, Shelved(shelf), Other(other)):
+        feed.wait_for(lambda: len(feed.streams) == 3)
+        feed.publish_many(islice(generate(), 3))
+        assert other.wait_for(3)
+    assert len(other.ids) == 3
