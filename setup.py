@@ -9,7 +9,7 @@ INSTALL_REQUIRES = [
     # One minor version only: transforms reach into one of its internals, behind a version guard.
     "apache-beam[gcp]>=2.77,<2.78",
     "boto3>=1.35",
-    "confluent-kafka>=2.6",
+    "confluent-kafka>=2.12",
     "google-cloud-secret-manager>=2.20",
     "httpx>=0.28,<0.29",
     "httpx-sse>=0.4.3,<0.5",

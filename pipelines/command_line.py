@@ -118,10 +118,12 @@ def _environment(arrived: Arrived, environ: Mapping[str, str], parameters: Mappi
 def _variables_referenced(arrived: Arrived, parameters: Mapping[str, Parameter]) -> frozenset[str]:
     """Variables that hold a secret's value because a secret flag says env:NAME."""
     return frozenset(
-        given.removeprefix("env:")
+        variable
         for name, sources in arrived.given.items()
         for _, given in sources
-        if parameters[name].secret and given.startswith("env:")
+        if parameters[name].secret
+        # By itself, or as the value of a key: sasl.password=env:NAME
+        for variable in re.findall(r"(?:^|=)env:(\w+)", given)
     )
 
 

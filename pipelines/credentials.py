@@ -2,10 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import dataclasses
+from collections.abc import Iterator, Mapping
+from typing import cast
 
 from pipelines.parameters import Parameter
 from transforms.secret import EnvSecret, FileSecret, LiteralSecret, Secret, SecretError
+from transforms.write.contract import Destination
+
+
+def secrets_in(value: object) -> Iterator[Secret]:
+    """Every secret in a parameter's value: itself, in its pairs, or in the fields of a destination."""
+    if isinstance(value, tuple):
+        for each in value:
+            yield from secrets_in(each)
+    elif isinstance(value, Destination) and dataclasses.is_dataclass(value):
+        for field in dataclasses.fields(value):
+            yield from secrets_in(getattr(value, field.name))
+    elif value is not None and callable(getattr(value, "read", None)):
+        yield cast(Secret, value)
 
 
 def check(

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from pipelines import kafka_settings
 from pipelines.settings import Settings
 from transforms.feed.request import FeedSettings
 from transforms.write.contract import Destination
 from transforms.write.files import Files
+from transforms.write.kafka import Kafka
 from transforms.write.splunk import Splunk
 
 
@@ -39,9 +41,28 @@ def destinations(settings: Settings) -> Sequence[Destination]:
                 policy=settings.batch_policy("splunk"),
             )
         )
+    if settings.kafka_bootstrap_servers:
+        found.append(
+            Kafka(
+                bootstrap_servers=settings.kafka_bootstrap_servers,
+                topic=settings.kafka_topic,
+                config=kafka_settings.together(settings.kafka_config),
+                policy=settings.batch_policy("kafka"),
+            )
+        )
     if settings.files_dir:
         found.append(Files(dir=str(settings.files_dir), policy=settings.batch_policy("files")))
+    found += settings.custom_destination
     return found
+
+
+def label(destination: Destination) -> str:
+    """A destination's part of the graph's labels: its class, or its own name where that is another one
+    (two destinations of one class must not share labels)."""
+    kind = type(destination)
+    if destination.name == kind.name:
+        return kind.__name__
+    return "".join(word.capitalize() for word in destination.name.split("_"))
 
 
 def _text(path: object) -> str | None:

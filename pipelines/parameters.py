@@ -120,7 +120,8 @@ def declared(settings: Any) -> dict[str, Parameter]:
 
 
 def text(group: Group, default: str, help: str, **more: Any) -> str:
-    return _field(default, group, help, more.pop("read", values.line), "TEXT", **more)
+    read, placeholder = more.pop("read", values.line), more.pop("placeholder", "TEXT")
+    return _field(default, group, help, read, placeholder, **more)
 
 
 def whole(group: Group, default: int, help: str, **more: Any) -> int:
@@ -155,6 +156,14 @@ def choice(group: Group, default: Word, help: str, choices: tuple[Word, ...], la
 def names(group: Group, help: str, **more: Any) -> tuple[str, ...]:
     none: tuple[str, ...] = ()
     return _field(none, group, help, values.names, "NAME,NAME", **more)
+
+
+def pairs(
+    group: Group, help: str, *, read: Callable[[str], tuple[T, ...]], placeholder: str, **more: Any
+) -> tuple[T, ...]:
+    """Whatever `read` makes of each of several; what was given is never shown, it may hold secrets."""
+    none: tuple[T, ...] = ()
+    return _field(none, group, help, read, placeholder, secret=True, repeatable=True, **more)
 
 
 def directory(group: Group, default: Path, help: str, **more: Any) -> Path:

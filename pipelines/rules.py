@@ -30,14 +30,15 @@ def check(
         *_ca_file(settings, arrived),
         *_directories(settings, arrived, bad),
         *_forgotten(settings, parameters),
+        *_custom_names(settings, parameters),
     ]
     if "demo" not in bad:  # else what is needed is not known
         faults += _belonging(settings, parameters, arrived)
         faults += _some_destination(settings, parameters)
     warnings = list(_plain_http(settings, parameters))
     for name, parameter in parameters.items():
-        if parameter.secret and (secret := getattr(settings, name)) is not None:
-            source = arrived.source(name)
+        source = arrived.source(name)
+        for secret in credentials.secrets_in(getattr(settings, name)) if parameter.secret else ():
             fault, warning = credentials.check(parameter, source, secret, settings.runner, environ)
             faults += [fault] if fault else []
             warnings += [warning] if warning else []
@@ -70,9 +71,18 @@ def _some_destination(settings: Settings, parameters: Mapping[str, Parameter]) -
 def _forgotten(settings: Settings, parameters: Mapping[str, Parameter]) -> Iterator[str]:
     firsts = {each.group.destination: each.group.first for each in parameters.values() if each.group.first}
     on = {name: first for name, first in firsts.items() if first in settings.given}
+    on |= {each.name: "custom_destination" for each in settings.custom_destination}
     for name in settings.forget_destination:
         if name in on:
             yield f"--forget_destination={name}: is still switched on by --{on[name]}; leave out one of them"
+
+
+def _custom_names(settings: Settings, parameters: Mapping[str, Parameter]) -> Iterator[str]:
+    taken = {each.group.destination for each in parameters.values() if each.group.destination}
+    for destination in settings.custom_destination:
+        if destination.name in taken:
+            yield f"--custom_destination: the name {destination.name} is taken; give another, ?name=NAME"
+        taken.add(destination.name)
 
 
 def _ca_file(settings: Settings, arrived: Arrived) -> Iterator[str]:

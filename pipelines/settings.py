@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from pipelines import command_line, manual, rules, values
+from pipelines import command_line, custom, kafka_settings, manual, rules, values
 from pipelines.parameters import (
     Group,
     Parameter,
@@ -20,6 +20,7 @@ from pipelines.parameters import (
     directory,
     names,
     optional_path,
+    pairs,
     seconds,
     secret,
     switch,
@@ -29,6 +30,7 @@ from pipelines.parameters import (
 )
 from transforms.batch import BatchPolicy
 from transforms.secret import Secret, redact
+from transforms.write.contract import Destination
 
 RUN = Group("Run")
 FEED = Group("Feed")
@@ -36,7 +38,9 @@ KEEPING = Group("What is kept")
 WATCHING = Group("Watching")
 HTTP = Group("HTTP destinations")
 SPLUNK = Group("Splunk HEC", destination="splunk", first="splunk_hec_url")
+KAFKA = Group("Kafka", destination="kafka", first="kafka_bootstrap_servers")
 FILES = Group("Files", destination="files", first="files_dir")
+CUSTOM = Group("Your own destinations", destination="custom", first="custom_destination")
 
 
 class BadParameters(Exception):
@@ -132,6 +136,29 @@ class Settings:
     splunk_max_bytes: int = byte_count(SPLUNK, 1_000_000, "Bytes in one request, before compression.")
     splunk_max_age: float = seconds(SPLUNK, 2, "How long an event waits for others.")
 
+    kafka_bootstrap_servers: str = text(
+        KAFKA,
+        "",
+        "Where the cluster is found.",
+        read=kafka_settings.servers,
+        placeholder="HOST:PORT,HOST:PORT",
+        in_demo=False,
+        example="kafka.example.com:9092",
+    )
+    kafka_topic: str = text(
+        KAFKA, "grantex-events", "Topic that events go to; it must exist.", read=kafka_settings.topic
+    )
+    kafka_config: tuple[kafka_settings.Pair, ...] = pairs(
+        KAFKA,
+        "A setting of librdkafka, or file:PATH of a file of them; a VALUE may be a SECRET's reference.",
+        read=kafka_settings.pairs,
+        placeholder="KEY=VALUE",
+        example="security.protocol=SASL_SSL",
+    )
+    kafka_max_events: int = whole(KAFKA, 1000, "Events handed over at once.", at_least=1)
+    kafka_max_bytes: int = byte_count(KAFKA, 900_000, "Bytes handed over at once, before compression.")
+    kafka_max_age: float = seconds(KAFKA, 0.2, "How long an event waits for others.")
+
     files_dir: Path | None = optional_path(
         FILES, "Where NDJSON files are written.", "DIRECTORY", example="./out"
     )
@@ -139,6 +166,14 @@ class Settings:
     # A batch is held in memory until its file is written.
     files_max_bytes: int = byte_count(FILES, 64_000_000, "Bytes in one file, before compression.")
     files_max_age: float = seconds(FILES, 300, "How long an event waits for others.")
+
+    custom_destination: tuple[Destination, ...] = pairs(
+        CUSTOM,
+        "A destination of your own: module, class, its name here and its settings.",
+        read=custom.load,
+        placeholder="MODULE:CLASS?name=NAME&KEY=VALUE",
+        example="mypackage.audit:Audit?name=audit&url=https://audit.example.com",
+    )
 
     given: frozenset[str] = frozenset()  # names that a flag or the environment set
     # Beam's own flags, checked and nothing else, for PipelineOptions.

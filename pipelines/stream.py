@@ -12,7 +12,7 @@ from pathlib import Path
 import apache_beam as beam
 
 from pipelines import exit_codes
-from pipelines.destinations import destinations, feed_settings
+from pipelines.destinations import destinations, feed_settings, label
 from pipelines.local import logs
 from pipelines.local.demo import practice
 from pipelines.local.lane import Lane
@@ -42,7 +42,7 @@ def build(
     feed.dead_letters | "WriteFeedDeadLetters" >> WriteDeadLetters(dead_letters)
     windowed = feed.chunks | "Window" >> Window(window_size)
     for destination in to:
-        name = type(destination).__name__
+        name = label(destination)
         written = windowed | f"WriteTo{name}" >> WriteTo(destination, lane=lane)
         written.dead_letters | f"Write{name}DeadLetters" >> WriteDeadLetters(dead_letters)
 

@@ -25,6 +25,7 @@ TOKEN = "b5a79aad-d822-46cc-80d1-819f80d7bfb0"
 ENVIRON = {"FEED_KEY": KEY, "SPLUNK_TOKEN": TOKEN}
 FEED = ["--feed_api_key=env:FEED_KEY"]
 SPLUNK = ["--splunk_hec_url=https://splunk.example.com:8088", "--splunk_hec_token=env:SPLUNK_TOKEN"]
+FIRSTS = list(dict.fromkeys(each.group.first for each in PARAMETERS.values() if each.group.first))
 
 
 @pytest.fixture(autouse=True)
@@ -101,11 +102,13 @@ def test_every_fault_is_told_at_once_in_one_line_each(tmp_path: Path) -> None:
 
 
 def test_with_nothing_given_what_is_needed_is_said() -> None:
+    firsts = " or ".join(f"--{first}" for first in FIRSTS)
     assert faults() == [
         "--feed_api_key: is missing, and the feed needs it (--demo=true does not); "
         "for example --feed_api_key=env:FEED_KEY",
-        "--splunk_hec_url or --files_dir: no destination is given; give at least one, or --demo=true to look around",
+        f"{firsts}: no destination is given; give at least one, or --demo=true to look around",
     ]
+    assert {"splunk_hec_url", "kafka_bootstrap_servers", "files_dir", "custom_destination"} <= set(FIRSTS)
 
 
 def test_a_destination_without_its_token_is_refused() -> None:

@@ -7,6 +7,7 @@ from typing import ParamSpec
 
 from transforms.write.contract import Destination
 from transforms.write.files import Files
+from transforms.write.kafka import Kafka
 from transforms.write.splunk import Splunk
 from transforms.write.write_to import WriteTo
 
@@ -26,4 +27,5 @@ def _sink(destination: Callable[P, Destination]) -> Callable[P, WriteTo]:
 
 
 WriteToFiles = _sink(Files)
+WriteToKafka = _sink(Kafka)
 WriteToSplunk = _sink(Splunk)

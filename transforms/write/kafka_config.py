@@ -1,0 +1,111 @@
+"""What librdkafka is told: our defaults, what the promises rest on, and the settings that a user adds."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+
+from confluent_kafka import KafkaException, Producer
+
+from transforms.secret import LiteralSecret, Secret, SecretError, parse_secret, redact
+
+Value = str | Secret
+
+# What may be replaced. Names and meaning: librdkafka's CONFIGURATION.md.
+DEFAULTS: Mapping[str, str] = {
+    "client.id": "grantex-destinations",
+    "compression.type": "zstd",
+    # librdkafka's own default differs from Java's: with this one other clients find the same partition.
+    "partitioner": "murmur2_random",
+    # A topic that is missing is said to be so within one attempt (30 s by default).
+    "topic.metadata.propagation.max.ms": "2000",
+    # Brokers that are back are found within two seconds (10 s by default).
+    "reconnect.backoff.max.ms": "2000",
+    # An attempt waits for its last report, so messages need not wait long for others.
+    "linger.ms": "5",
+    # Messages of a few batches: the outbox holds the same events, so more would only be a second copy.
+    "queue.buffering.max.kbytes": "65536",
+    # Critical only. What else it says about connections comes back in the outcome, and nobody reads its
+    # queue of log lines while no events come.
+    "log_level": "2",
+    "log.connection.close": "false",
+}
+
+# What may not be replaced, and why.
+FIXED: Mapping[str, tuple[str, str]] = {
+    "enable.idempotence": ("true", "without it a retry inside librdkafka repeats events"),
+    "message.timeout.ms": ("0", "events are kept until they are delivered, they never expire"),
+    "statistics.interval.ms": ("0", "nobody would read the statistics"),
+    "delivery.report.only.error": ("false", "a delivery report is the only acknowledgement"),
+}
+# librdkafka's other names of the same settings.
+ALIASES = {"delivery.timeout.ms": "message.timeout.ms"}
+REFUSED: Mapping[str, str] = {
+    "bootstrap.servers": "is given apart, with --kafka_bootstrap_servers",
+    "metadata.broker.list": "is given apart, with --kafka_bootstrap_servers",
+    "transactional.id": "is not supported: events are idempotent by themselves",
+}
+
+SENSITIVE = re.compile(r"(^|\.)(password|secret|key\.pem)$|^sasl\.oauthbearer\.(config|client\.secret)$")
+REFERENCE = re.compile(r"(env|file|secret|aws-secret):")
+QUOTED_VALUE = re.compile(r'\bvalue (".*?"|\S+)', re.DOTALL)
+
+
+def value_of(key: str, text: str) -> Value:
+    """`text` as a reference to a secret where it is one, or where `key` holds a password; else itself.
+
+    Raises ValueError without the text.
+    """
+    if not REFERENCE.match(text) and not SENSITIVE.search(key):
+        return text
+    try:
+        return parse_secret(text)
+    except SecretError as error:
+        raise ValueError(f"{key}: {error}") from None
+
+
+def fault(key: str, value: Value) -> str:
+    """What is wrong with one setting, without its value; "" when nothing is."""
+    real = ALIASES.get(key, key)
+    if real in REFUSED:
+        return f"{key} {REFUSED[real]}"
+    if real in FIXED:
+        right, why = FIXED[real]
+        return "" if value == right else f"{key} must stay {right}: {why}"
+    try:
+        Producer({"log_level": 0, key: value if isinstance(value, str) else "x"})
+    except KafkaException as error:
+        reason = in_words(error)
+        if "No such configuration" in reason:
+            return f"{key} is no setting of librdkafka"
+        # Alone it may lack others; whether they fit together is seen when the first batch is written.
+        if isinstance(value, str) and "Failed to create" not in reason:
+            return f"{key}: {reason}"
+    return ""
+
+
+def in_words(error: KafkaException) -> str:
+    """librdkafka's complaint about a configuration, without any value in it."""
+    text = error.args[0].str() if error.args and hasattr(error.args[0], "str") else str(error)
+    return redact(QUOTED_VALUE.sub("value", text.strip()))
+
+
+def protected(config: Mapping[str, Value]) -> dict[str, Value]:
+    """`config` with passwords that were given as plain text wrapped, so that no repr or pickle has them."""
+    return {
+        key: LiteralSecret(value) if isinstance(value, str) and SENSITIVE.search(key) else value
+        for key, value in config.items()
+    }
+
+
+def resolved(servers: str, config: Mapping[str, Value]) -> dict[str, str]:
+    """The whole configuration with the values of its secrets as they are now. Raises SecretError."""
+    given = {
+        key: value if isinstance(value, str) else value.read()
+        for key, value in config.items()
+        if ALIASES.get(key, key) not in FIXED  # repeated at most, as `fault` has seen to
+    }
+    fixed = {key: value for key, (value, _) in FIXED.items()}
+    # The binding takes it as a boolean only, and this is its default.
+    del fixed["delivery.report.only.error"]
+    return {**DEFAULTS, **given, **fixed, "bootstrap.servers": servers}
