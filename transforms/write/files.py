@@ -9,15 +9,13 @@ import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO, ClassVar, Literal
-
-from isal import isal_zlib
+from typing import ClassVar
 
 from transforms.batch import BatchPolicy
 from transforms.event import Batch, Event
 from transforms.write.contract import Destination, Outcome, Writer
-from transforms.write.http_connection import GZIP_LEVEL, GZIP_WINDOW
 from transforms.write.layout import hour_partition, is_key, object_key
+from transforms.write.ndjson import SUFFIXES, Compression, blocks, compression_of
 
 # The peer's and S3's sizes: a query engine likes few large files, and five minutes is what people wait for
 # an archive. 64 MB of raw events are some 10 MB of gzip, and what one batch may hold in memory.
@@ -25,8 +23,6 @@ POLICY = BatchPolicy(max_events=10_000, max_bytes=64_000_000, max_age=300.0)
 
 # Unfinished files live here, where readers of Hive layouts do not look (a leading dot hides).
 UNFINISHED = ".unfinished"
-# Events that are joined and compressed at a time: bounds the second copy of a batch in memory.
-LINES_AT_ONCE = 500
 
 # What a person can mend. Anything else is a bug and is raised.
 BLOCKING = {
@@ -59,11 +55,11 @@ class Files(Destination):
     """Settings of the local archive.
 
     dir: where the partitions are made; created when its parent is there to hold it.
-    compression: of the files; `gzip` or `none`.
+    compression: of the files; `gzip`, `zstd` or `none`.
     """
 
     dir: str
-    compression: Literal["gzip", "none"] = "gzip"
+    compression: Compression = "gzip"
     policy: BatchPolicy = POLICY
 
     name: ClassVar[str] = "files"
@@ -81,7 +77,7 @@ class FilesWriter(Writer):
 
     def __init__(self, settings: Files) -> None:
         self._root = Path(settings.dir)
-        self._suffix = ".ndjson.gz" if settings.compression == "gzip" else ".ndjson"
+        self._suffix = SUFFIXES[settings.compression]
         self._ready = False
 
     def write(self, batch: Batch) -> Outcome | None:
@@ -130,44 +126,26 @@ class FilesWriter(Writer):
         make_directories(self._root, target.parent)
         if not target.exists():
             unfinished = self._root / UNFINISHED / f"{os.getpid()}-{target.name}"
-            with written(unfinished, events, packed=key.endswith(".gz")):
+            with written(unfinished, events, compression_of(key)):
                 appear(unfinished, target)
         # Also for a file that was there: the attempt that made it may not have come this far.
         sync(target.parent)
 
 
 @contextlib.contextmanager
-def written(path: Path, events: Sequence[Event], packed: bool) -> Iterator[None]:
+def written(path: Path, events: Sequence[Event], compression: Compression) -> Iterator[None]:
     """Write `events` to `path`, on disk when the body of the `with` runs; `path` is gone afterwards."""
     try:
         with path.open("wb") as file:
             # Held while the file is ours; the kernel lets go of it even after kill -9.
             with contextlib.suppress(OSError):
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            write_lines(file, events, packed)
+            file.writelines(blocks(events, compression))
             file.flush()
             os.fsync(file.fileno())
             yield
     finally:
         path.unlink(missing_ok=True)
-
-
-def write_lines(file: BinaryIO, events: Sequence[Event], packed: bool) -> None:
-    packer = isal_zlib.compressobj(GZIP_LEVEL, isal_zlib.DEFLATED, GZIP_WINDOW) if packed else None
-    for start in range(0, len(events), LINES_AT_ONCE):
-        block = lines(events[start : start + LINES_AT_ONCE])
-        file.write(packer.compress(block) if packer else block)
-    if packer:
-        file.write(packer.flush())
-
-
-def lines(events: Sequence[Event]) -> bytes:
-    """One line an event. A line end inside raw JSON can only be white space between its tokens (inside a
-    string it would have to be escaped), so a space says the same."""
-    joined = b"\n".join([event.raw for event in events]) + b"\n"
-    if joined.count(b"\n") == len(events) and b"\r" not in joined:
-        return joined
-    return b"".join([event.raw.replace(b"\n", b" ").replace(b"\r", b" ") + b"\n" for event in events])
 
 
 def appear(unfinished: Path, target: Path) -> None:

@@ -55,6 +55,8 @@ def read_request(connection: socket.socket, head: Head, half: bool = False) -> t
     """The whole request and what was read behind it; only half of its body when `half`."""
     length = int(head.headers.get("content-length", "0"))
     wanted = length // 2 if half else length
+    if head.headers.get("expect", "").lower() == "100-continue" and not head.rest:
+        connection.sendall(b"HTTP/1.1 100 Continue\r\n\r\n")
     parts, size = [head.rest], len(head.rest)
     while size < wanted:
         more = connection.recv(READ)

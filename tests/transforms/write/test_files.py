@@ -134,7 +134,7 @@ def test_a_full_disk_fails_while_writing_and_leaves_nothing(tmp_path: Path) -> N
     """/dev/full answers every write with ENOSPC; a link to it, because what is unfinished is unlinked."""
     link = tmp_path / "full"
     link.symlink_to("/dev/full")
-    with pytest.raises(OSError) as caught, files.written(link, batch(3000).events, packed=False):
+    with pytest.raises(OSError) as caught, files.written(link, batch(3000).events, "none"):
         pytest.fail("nothing may be published")
     assert caught.value.errno == errno.ENOSPC
     assert not link.is_symlink()

@@ -1,0 +1,107 @@
+"""A boto3 client as the archive needs it: one attempt a request, short waits, the chain's credentials."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import tempfile
+from typing import Any
+
+import boto3
+import botocore.session
+import certifi
+from botocore.config import Config
+from botocore.credentials import AssumeRoleCredentialFetcher, DeferredRefreshableCredentials
+
+from transforms.write.http_connection import CONNECT_SECONDS, READ_SECONDS, user_agent
+from transforms.write.s3 import S3
+
+# The region of the peer, and of services that have none.
+DEFAULT_REGION = "us-east-1"
+SESSION_NAME = "grantex-beam"
+
+
+class Client:
+    """One S3 client. Raises BotoCoreError when it cannot be made, OSError when `ca_file` cannot be read."""
+
+    def __init__(self, settings: S3) -> None:
+        self._resources = contextlib.ExitStack()
+        verify = self._resources.enter_context(trusted(settings.ca_file))
+        # A session of its own: they are not safe for threads, and each reads the chain anew.
+        session = botocore.session.get_session()
+        region = settings.region or session.get_config_variable("region") or DEFAULT_REGION
+        if settings.role_arn:
+            session = assumed(session, settings.role_arn, settings.external_id, region, verify)
+        self._s3: Any = boto3.session.Session(botocore_session=session).client(
+            "s3",
+            region_name=region,
+            endpoint_url=settings.endpoint,
+            verify=verify,
+            config=config(path_style=settings.endpoint is not None),
+        )
+
+    def put(self, request: dict[str, Any]) -> None:
+        """One PutObject. Raises ClientError for a refusal, BotoCoreError for all else that can happen."""
+        self._s3.put_object(**request)
+
+    def close(self) -> None:
+        """Let go of connections and of the temporary file with authorities."""
+        self._s3.close()
+        self._resources.close()
+
+
+def config(path_style: bool = False) -> Config:
+    """One attempt (the outbox decides about another), and no wait longer than the other destinations'."""
+    return Config(
+        connect_timeout=CONNECT_SECONDS,
+        read_timeout=READ_SECONDS,
+        retries={"total_max_attempts": 1, "mode": "standard"},
+        signature_version="s3v4" if path_style else None,
+        s3={"addressing_style": "path" if path_style else "auto"},
+        request_checksum_calculation="when_required",
+        response_checksum_validation="when_required",
+        user_agent_extra=user_agent(),
+    )
+
+
+def assumed(session: Any, role_arn: str, external_id: str | None, region: str, verify: str | None) -> Any:
+    """A session with the role's credentials, which are asked for when first needed and again before they
+    end; `session` vouches for us."""
+
+    def create_client(service: str, **more: Any) -> Any:
+        return session.create_client(
+            service, **{**more, "region_name": region, "verify": verify, "config": config()}
+        )
+
+    extra = {"RoleSessionName": SESSION_NAME} | ({"ExternalId": external_id} if external_id else {})
+    fetcher = AssumeRoleCredentialFetcher(
+        client_creator=create_client,
+        source_credentials=session.get_credentials(),
+        role_arn=role_arn,
+        extra_args=extra,
+    )
+    inside = botocore.session.Session()
+    inside._credentials = DeferredRefreshableCredentials(
+        method="assume-role", refresh_using=fetcher.fetch_credentials
+    )
+    return inside
+
+
+@contextlib.contextmanager
+def trusted(ca_file: str | None) -> Any:
+    """The path of a bundle with the usual authorities and those of `ca_file`; None for the usual ones.
+
+    botocore takes a single file in place of its own.
+    """
+    if ca_file is None:
+        yield None
+        return
+    with open(ca_file, "rb") as ours, open(certifi.where(), "rb") as usual:
+        content = usual.read() + b"\n" + ours.read()
+    handle, path = tempfile.mkstemp(prefix="grantex-beam-", suffix=".pem")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(content)
+        yield path
+    finally:
+        os.unlink(path)
