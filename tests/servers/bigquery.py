@@ -1,0 +1,116 @@
+"""bqemulator, a BigQuery in one process: REST, queries and the Storage Write API over gRPC.
+
+Faithful in offsets, repeats, gaps and finalizing; it neither removes repeats by insertId nor names single
+rows in row_errors, and takes unknown columns (`tests/transforms/write/bigquery_server.py` does those).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from tests.servers.process import (
+    ServerProcess,
+    cache_directory,
+    free_port,
+    install_once,
+    listens,
+    unavailable,
+)
+
+VERSION = "1.4.0"
+DUCKDB = "1.5.5"
+# All that it needs beyond its own requirements, pinned like itself.
+PACKAGES = (
+    f"bqemulator=={VERSION}",
+    f"duckdb=={DUCKDB}",
+    f"duckdb-extension-spatial=={DUCKDB}",
+    f"duckdb-extensions=={DUCKDB}",
+    "numpy",
+)
+# DuckDB would fetch the extension from the internet; the wheel has it.
+INSTALL_EXTENSION = "from duckdb_extensions import import_extension; import_extension('spatial')"
+# Each open AppendRows call holds a thread of asyncio's pool, which has only four more than processors.
+START = "import os; os.cpu_count = lambda: 28; from bqemulator.cli import main; main()"
+INSTALL_SECONDS = 300.0
+PROJECT = "practice"
+
+
+@dataclass(frozen=True)
+class Emulator:
+    """A running emulator and an independent client of it."""
+
+    process: ServerProcess
+    rest: str
+    storage: str
+
+    def create_dataset(self, name: str) -> None:
+        body = {"datasetReference": {"projectId": PROJECT, "datasetId": name}}
+        reply = httpx.post(f"{self.rest}/bigquery/v2/projects/{PROJECT}/datasets", json=body)
+        reply.raise_for_status()
+
+    def table(self, name: str) -> dict[str, Any]:
+        """The definition of "dataset.table"."""
+        dataset, table = name.split(".")
+        url = f"{self.rest}/bigquery/v2/projects/{PROJECT}/datasets/{dataset}/tables/{table}"
+        found: dict[str, Any] = httpx.get(url).raise_for_status().json()
+        return found
+
+    def query(self, sql: str) -> list[tuple[str | None, ...]]:
+        """The rows of a query, each value as BigQuery's REST API writes it."""
+        body = {"query": sql, "useLegacySql": False, "maxResults": 1_000_000}
+        url = f"{self.rest}/bigquery/v2/projects/{PROJECT}/queries"
+        reply = httpx.post(url, json=body, timeout=60).raise_for_status().json()
+        assert reply.get("jobComplete", True)
+        assert "pageToken" not in reply
+        return [tuple(cell["v"] for cell in row["f"]) for row in reply.get("rows", [])]
+
+    def ids(self, table: str) -> list[str]:
+        """Every event_id of "dataset.table", as often as it is there."""
+        return [str(row[0]) for row in self.query(f"SELECT event_id FROM `{PROJECT}.{table}`")]
+
+
+@contextlib.contextmanager
+def running(log: Path) -> Iterator[Emulator]:
+    """An empty emulator on free ports of loopback. Skips, or fails under CI, when it cannot be had."""
+    home = installed()
+    rest, storage = free_port(), free_port()
+    command = [str(home / "venv/bin/python"), "-c", START, "start", "--ephemeral", "--log-level", "warning"]
+    command += ["--rest-port", str(rest), "--grpc-port", str(storage), "--project", PROJECT]
+    with ServerProcess(command, log, env={"HOME": str(home)}) as process:
+        process.wait_until(lambda: listens(rest) and listens(storage), "bqemulator")
+        yield Emulator(process, f"http://127.0.0.1:{rest}", f"http://127.0.0.1:{storage}")
+
+
+def installed() -> Path:
+    """Its own environment, because its requirements are not ours; made once (about a minute)."""
+    home = cache_directory(f"bqemulator-{VERSION}-py{sys.version_info.major}.{sys.version_info.minor}")
+    with install_once(home) as missing:
+        if missing:
+            python = str(home / "venv/bin/python")
+            _run([sys.executable, "-m", "venv", "--clear", str(home / "venv")])
+            _run([python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", *PACKAGES])
+            # DuckDB keeps its extensions in the home directory.
+            _run([python, "-c", INSTALL_EXTENSION], {"HOME": str(home)})
+    return home
+
+
+def _run(command: list[str], env: Mapping[str, str] | None = None) -> None:
+    env = {**os.environ, **(env or {})}
+    try:
+        done = subprocess.run(
+            command, capture_output=True, text=True, timeout=INSTALL_SECONDS, check=False, env=env
+        )
+    except subprocess.TimeoutExpired:
+        unavailable(f"bqemulator {VERSION} could not be installed within {INSTALL_SECONDS:.0f} s")
+    if done.returncode:
+        last = (done.stderr.strip().splitlines() or ["no message"])[-1]
+        unavailable(f"bqemulator {VERSION} cannot be installed here: {last}")

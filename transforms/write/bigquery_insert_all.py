@@ -1,0 +1,66 @@
+"""Writes batches through BigQuery's tabledata.insertAll: at least once, most repeats removed by insertId."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+import httpx
+from google.auth.exceptions import GoogleAuthError
+
+from transforms.event import Batch
+from transforms.write.bigquery_credentials import GoogleToken, token_outcome
+from transforms.write.bigquery_reply import insert_outcome, rest_outcome
+from transforms.write.bigquery_rows import insert_body
+from transforms.write.bigquery_table import REST_ENDPOINT, Tables
+from transforms.write.contract import Outcome, Writer
+from transforms.write.http_connection import HttpConnection
+from transforms.write.http_outcome import is_delivered
+from transforms.write.transient import as_outcome
+
+if TYPE_CHECKING:
+    from transforms.write.bigquery import BigQuery
+
+
+class InsertAllWriter(Writer):
+    """One connection that posts rows."""
+
+    def __init__(self, settings: BigQuery) -> None:
+        table = settings.name_of_table
+        self._schema = settings.schema
+        self._where = f"BigQuery table {table}"
+        self._token = GoogleToken(anonymous=settings.anonymous)
+        self._tables = Tables(table, settings.schema, settings.endpoint, settings.ca_file)
+        self._table_ready = False
+        url = f"{settings.endpoint or REST_ENDPOINT}/bigquery/v2/{table.path}/insertAll"
+        self._connection = HttpConnection(url, {"Content-Type": "application/json"}, settings.ca_file)
+
+    def write(self, batch: Batch) -> Outcome | None:
+        """Post `batch` once."""
+        count = len(batch.events)
+        try:
+            headers = self._token.headers()
+            if not self._table_ready:
+                outcome = self._tables.ready(self._where, headers, count)
+                if outcome is not None:
+                    return outcome
+                self._table_ready = True
+            for name, value in headers.items():
+                self._connection.set_header(name, value)
+            reply = self._connection.post(insert_body(batch.events, self._schema))
+        except GoogleAuthError as error:
+            return token_outcome(error, count, self._where)
+        except httpx.TransportError as error:
+            return as_outcome(error, count, self._where)
+        if is_delivered(reply.status):
+            outcome = insert_outcome(self._where, reply.body, count)
+        else:
+            outcome = rest_outcome(self._where, reply.status, reply.headers, reply.body, count, time.time())
+        if reply.status == 401:
+            self._token.forget()
+        if outcome is not None and outcome.blocked:
+            self._table_ready = False  # look again: it may have been deleted, changed or mended
+        return outcome
+
+    def close(self) -> None:
+        self._connection.close()
