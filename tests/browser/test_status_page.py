@@ -1,0 +1,257 @@
+"""The status page in a real browser: of snapshots that a test makes up, and of the real job."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from itertools import islice
+from typing import TYPE_CHECKING, Literal
+from urllib.parse import urlsplit
+
+import pytest
+
+from pipelines.local.practice.events import generate
+from pipelines.local.practice.feed_stream import Finish
+from pipelines.local.snapshot import Snapshot
+from pipelines.local.status import StatusServer
+from tests.browser.chromium import PHONE, Seen, chromium, opened
+from tests.integration.job import SECRETS, world
+from tests.pipelines.local.looks import AT, LIVE, delivery, destination, down, run
+from transforms.feed.journal.books import Books
+from transforms.feed.journal.gaps import Gap
+from transforms.feed.status import ConnectionStatus, Phase
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from playwright.sync_api import Browser
+
+NAMES = ("bigquery", "datadog", "files", "kafka", "s3", "splunk", "audit", "a-destination-with-a-long-name")
+HUGE = Books(received=2_000_000_100, delivered=1_000_000_000, dead_lettered=100, pending=1_000_000_000)
+TROUBLED = run(
+    *[
+        destination(name, books=HUGE, lag=7000.0, delivery=delivery(name, unknown=12_345))
+        for name in NAMES[1:]
+    ],
+    down(NAMES[0]),
+    gaps=9,
+    gap_open=True,
+    latest_gaps=[
+        Gap(AT - 60 * n, None if n == 1 else AT - 50 * n, "the connection was reset") for n in (1, 2)
+    ],
+    connections=[LIVE, ConnectionStatus(phase=Phase.WAITING, until=AT + 9, why="the stream was cut off")],
+)
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with chromium() as found:
+        yield found
+
+
+class Shown:
+    """A status server whose snapshot a test may change."""
+
+    def __init__(self) -> None:
+        self.snapshot = run(destination("files"), destination("splunk"))
+        self.server = StatusServer("127.0.0.1", 0, self.look)
+
+    def look(self) -> Snapshot:
+        return self.snapshot
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.server.port}/"
+
+
+@pytest.fixture
+def shown() -> Iterator[Shown]:
+    made = Shown()
+    yield made
+    made.server.close()
+
+
+def scrolls_sideways(seen: Seen) -> bool:
+    return bool(
+        seen.page.evaluate("document.documentElement.scrollWidth > document.documentElement.clientWidth")
+    )
+
+
+CUT_OFF = """() => [...document.querySelectorAll('td, th, dd')]
+    .filter((cell) => cell.scrollWidth > cell.clientWidth + 1)
+    .filter((cell) => !cell.closest('thead') || cell.closest('thead').clientWidth > 1)
+    .map((cell) => cell.textContent)"""
+
+
+@pytest.mark.parametrize(
+    "snapshot", [TROUBLED, run(), run(destination("files"))], ids=["eight", "none", "one"]
+)
+def test_any_number_of_destinations_fits_any_screen(
+    browser: Browser, shown: Shown, snapshot: Snapshot
+) -> None:
+    shown.snapshot = snapshot
+    with opened(browser, shown.url) as seen:
+        assert seen.page.locator("#destinations tbody").count() == len(snapshot.destinations)
+        for width in (320, 375, 600, 740, 800, 1000, 1100, 1920):
+            seen.page.set_viewport_size({"width": width, "height": 800})
+            assert not scrolls_sideways(seen), width
+            assert seen.page.evaluate(CUT_OFF) == [], width
+        assert seen.complaints == []
+
+
+def test_trouble_says_what_since_when_and_what_to_do(browser: Browser, shown: Shown) -> None:
+    shown.snapshot = TROUBLED
+    with opened(browser, shown.url) as seen:
+        text = seen.text()
+        assert "Server is busy (code 9, status 503). The events are kept." in text
+        assert "(12 s), next try in 3.0 s." in text
+        assert "If it lasts, look at the service." in text
+        assert "Connection 2. Waiting to reconnect: the stream was cut off, next try in 9.0 s" in text
+        assert "9, one open" in text
+        seen.page.click("summary")
+        assert "still open" in seen.text()
+        assert seen.page.get_attribute("#verdict", "data-level") == "trouble"
+        assert seen.page.title() == "▲ grantex-beam"
+
+
+def test_wrong_books_and_dead_letters_by_cause_stand_out(browser: Browser, shown: Shown) -> None:
+    wrong = Books(received=100, delivered=80, dead_lettered=7, pending=10, lost=1)
+    letters = delivery("splunk", dead_lettered={"too_large": 5, "bad_time": 2})
+    shown.snapshot = run(destination("splunk", books=wrong, delivery=letters))
+    with opened(browser, shown.url) as seen:
+        text = seen.text()
+        assert "Dead letters since the start: 5 too large, 2 bad time." in text
+        assert "not balanced" in text
+        assert seen.number("books", "splunk", "Lost") == 1
+        assert "2 events are not accounted for." in text
+
+
+def test_names_and_errors_are_text_whatever_they_hold(browser: Browser, shown: Shown) -> None:
+    evil = '<img src=x onerror="document.title=1"><script>alert(1)</script>'
+    status = delivery(evil, last_error=evil, last_error_at=AT, dead_lettered={evil: 1})
+    bad = replace(LIVE, reconnects=2, last_problem=evil)
+    gaps = [Gap(AT, None, evil)]
+    shown.snapshot = run(
+        destination(evil, delivery=status), connections=[bad], gaps=1, gap_open=True, latest_gaps=gaps
+    )
+    with opened(browser, shown.url) as seen:
+        assert evil in seen.text()
+        assert seen.page.locator("img, main script").count() == 0
+        assert seen.complaints == []
+
+
+def test_destinations_come_and_go_without_reloading(browser: Browser, shown: Shown) -> None:
+    with opened(browser, shown.url) as seen:
+        shown.snapshot = run(destination("kafka"), destination("splunk"))
+        seen.wait_for(
+            "document.body.innerText.includes('kafka') && !document.body.innerText.includes('files')"
+        )
+        assert seen.page.locator("#books tbody").count() == 2
+
+
+def test_job_that_is_gone_is_named_with_the_time_of_the_last_look(browser: Browser, shown: Shown) -> None:
+    with opened(browser, shown.url) as seen:
+        shown.server.close()
+        seen.wait_for("!document.getElementById('gone').hidden")
+        assert "The job is not reachable. The last look was at " in seen.text()
+        port = shown.server.port
+        shown.server = StatusServer("127.0.0.1", port, shown.look)
+        seen.wait_for("document.getElementById('gone').hidden")
+        assert all("ERR_CONNECTION_REFUSED" in complaint for complaint in seen.complaints)
+
+
+CONTRAST = """() => {
+    const parse = (color) => color.match(/[\\d.]+/g).map(Number);
+    const light = ([r, g, b]) => [r, g, b].map((v) => v / 255)
+        .map((v) => (v <= 0.03928 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4))
+        .reduce((sum, v, i) => sum + v * [0.2126, 0.7152, 0.0722][i], 0);
+    const behind = (e) => {
+        for (; e; e = e.parentElement) {
+            const color = parse(getComputedStyle(e).backgroundColor);
+            if (color.length === 3 || color[3] > 0) return color;
+        }
+        return [255, 255, 255];
+    };
+    const texts = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
+    const poor = [];
+    while (texts.nextNode()) {
+        const e = texts.currentNode.parentElement;
+        if (!texts.currentNode.textContent.trim() || !e.checkVisibility()) continue;
+        const [a, b] = [light(parse(getComputedStyle(e).color)), light(behind(e))].sort((x, y) => y - x);
+        const ratio = (a + 0.05) / (b + 0.05);
+        if (ratio < 4.5) poor.push(`${ratio.toFixed(2)} ${e.textContent.slice(0, 40)}`);
+    }
+    return poor;
+}"""
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_text_has_contrast(browser: Browser, shown: Shown, scheme: Literal["light", "dark"]) -> None:
+    """WCAG 2.2, 1.4.3: 4.5 to 1."""
+    shown.snapshot = TROUBLED
+    with opened(browser, shown.url, scheme=scheme) as seen:
+        assert seen.page.evaluate(CONTRAST) == []
+
+
+def test_reads_as_headings_and_tables_and_moves_nothing_when_asked_not_to(
+    browser: Browser, shown: Shown
+) -> None:
+    with opened(browser, shown.url, PHONE, motion="reduce") as seen:
+        headings = seen.page.get_by_role("heading").all_inner_texts()
+        assert [heading.split(" ")[0] for heading in headings] == [
+            "grantex-beam",
+            "Feed",
+            "Destinations",
+            "Requests",
+            "Books",
+        ]
+        table = seen.page.get_by_role("table").first  # still a table where it looks like cards
+        assert table.get_by_role("columnheader").count() == 7
+        assert table.get_by_role("rowheader").all_inner_texts() == ["files", "splunk"]
+        assert seen.page.evaluate("document.getAnimations().length") == 0
+        assert seen.page.get_by_role("status").inner_text().startswith("All is well.")
+
+
+MARKER = "for-nobodys-eyes-but-the-destinations"
+
+
+def marked(count: int) -> list[bytes]:
+    return [
+        event.replace(b'"data":{', b'"data":{"note":"%s",' % MARKER.encode())
+        for event in islice(generate(), count)
+    ]
+
+
+def test_real_job_from_first_numbers_to_its_end(browser: Browser, tmp_path: Path) -> None:
+    with world(tmp_path) as around, around.live_job() as job:
+        url = f"http://127.0.0.1:{job.port}/"
+        with opened(browser, url) as seen:
+            events = marked(300)
+            assert all(MARKER.encode() in event for event in events)
+            around.feed.publish_many(events[:100])
+            for name in ("files", "splunk"):
+                seen.wait_for(f"document.querySelector('main').innerText.includes('{name}')")
+                job.wait_until(lambda name=name: seen.number("destinations", name, "Delivered") == 100, name)  # type: ignore[misc]
+            around.splunk.busy()
+            around.feed.publish_many([*events[100:200], MARKER.encode() + b" is no JSON"])
+            seen.wait_for("document.body.innerText.includes('splunk is down; its events are kept')")
+            during = seen.text()
+            assert "Server is busy (code 9, status 503)" in during
+            assert seen.number("destinations", "splunk", "Pending") == 100
+            job.wait_until(lambda: seen.number("destinations", "files", "Delivered") == 200, "files go on")
+            around.splunk.busy(0)
+            seen.wait_for("document.getElementById('verdict').dataset.level === 'good'")
+            job.wait_until(lambda: seen.number("destinations", "splunk", "Delivered") == 200, "recovery")
+            assert seen.number("work", "splunk", "Retries") >= 1
+            around.feed.finish_streams(Finish.CUT)
+            seen.wait_for("document.getElementById('gaps-title').textContent === '1 gap on record'")
+            after = seen.text()
+            pages = [job.get(path)[1] for path in ("/", "/status.json", "/metrics", "/healthz", "/readyz")]
+            assert seen.complaints == []
+            assert job.drain() == 0
+            seen.wait_for("!document.getElementById('gone').hidden")
+            assert {urlsplit(asked).netloc for asked in seen.asked} == {f"127.0.0.1:{job.port}"}
+        everything = "".join([during, after, *pages])
+        assert '"dead_letters":1' in everything
+        for value in (MARKER, *SECRETS.values(), "grnt_", "evt_"):
+            assert value not in everything

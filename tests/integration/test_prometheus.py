@@ -1,0 +1,131 @@
+"""A real Prometheus scrapes a real job: every fixed name arrives, with values that make sense."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import urllib.parse
+import urllib.request
+from itertools import islice
+from pathlib import Path
+
+from pipelines.local.practice.events import generate
+from pipelines.local.practice.feed_stream import Finish
+from tests.integration.job import World
+from tests.servers.process import ServerProcess, free_port, unavailable
+
+# design.md's table: dashboards, templates and outside checks rely on them.
+NAMES = {
+    "grantex_events_received_total": {},
+    "grantex_events_delivered_total": {"destination"},
+    "grantex_events_dead_lettered_total": {"destination", "stage"},
+    "grantex_events_pending": {"destination"},
+    "grantex_feed_connections": {},
+    "grantex_feed_gaps_total": {},
+    "grantex_delivery_lag_seconds": {"destination"},
+    "grantex_request_seconds_bucket": {"destination", "le"},
+    "grantex_request_seconds_count": {"destination"},
+    "grantex_request_seconds_sum": {"destination"},
+    "grantex_retries_total": {"destination"},
+    "grantex_circuit_open": {"destination"},
+}
+ADDED_BY_PROMETHEUS = {"__name__", "instance", "job"}
+
+
+def program(name: str) -> str:
+    """Debian's package `prometheus` has both programs."""
+    path = shutil.which(name)
+    if path is None:
+        unavailable(f"{name} is not installed (Debian: apt install prometheus)")
+    return path
+
+
+class Prometheus:
+    """A Prometheus that scrapes one target four times a second."""
+
+    def __init__(self, place: Path, target: int) -> None:
+        self.port = free_port()
+        config = place / "prometheus.yml"
+        config.write_text(
+            "global: {scrape_interval: 250ms, scrape_timeout: 250ms}\n"
+            "scrape_configs:\n"
+            "- job_name: grantex-beam\n"
+            f"  static_configs: [{{targets: ['127.0.0.1:{target}']}}]\n"
+        )
+        self.process = ServerProcess(
+            [
+                program("prometheus"),
+                f"--config.file={config}",
+                f"--storage.tsdb.path={place / 'tsdb'}",
+                f"--web.listen-address=127.0.0.1:{self.port}",
+            ],
+            place / "prometheus.log",
+        )
+
+    def query(self, expression: str) -> list[tuple[dict[str, str], float]]:
+        """The labels and value of every series that `expression` finds now."""
+        query = urllib.parse.urlencode({"query": expression})
+        with urllib.request.urlopen(
+            f"http://127.0.0.1:{self.port}/api/v1/query?{query}", timeout=5
+        ) as answer:
+            found = json.load(answer)["data"]["result"]
+        return [(each["metric"], float(each["value"][1])) for each in found]
+
+    def value(self, expression: str) -> float:
+        """The one value of `expression`; -1 while there is none."""
+        found = self.query(expression)
+        return found[0][1] if len(found) == 1 else -1.0
+
+    def wait_for(self, expression: str) -> None:
+        """Wait until a comparison holds."""
+        self.process.wait_until(lambda: bool(self.query(expression)), expression, timeout=30)
+
+
+def test_real_prometheus_scrapes_every_fixed_name(around: World, tmp_path: Path) -> None:
+    program("prometheus")
+    with around.live_job() as job:
+        prometheus = Prometheus(tmp_path, job.port)
+        with prometheus.process:
+            around.feed.publish_many([*islice(generate(), 60), b"no JSON"])
+            prometheus.wait_for('grantex_events_delivered_total{destination="splunk"} == 60')
+            around.splunk.busy()
+            around.feed.publish_many(islice(generate(), 40))
+            prometheus.wait_for('grantex_circuit_open{destination="splunk"} == 1')
+            prometheus.wait_for('grantex_events_delivered_total{destination="files"} == 100')
+            assert prometheus.value('grantex_events_pending{destination="splunk"}') == 40
+            prometheus.wait_for('grantex_delivery_lag_seconds{destination="splunk"} > 0.3')
+            around.splunk.busy(0)
+            prometheus.wait_for('grantex_events_delivered_total{destination="splunk"} == 100')
+            around.feed.finish_streams(Finish.CUT)
+            prometheus.wait_for("grantex_feed_gaps_total == 1")
+            prometheus.wait_for("grantex_feed_connections == 1")
+            for name, labels in NAMES.items():
+                found = prometheus.query(name)
+                assert found, f"{name} was not scraped"
+                assert {key for series, _ in found for key in series} - ADDED_BY_PROMETHEUS == set(labels), (
+                    name
+                )
+                assert all(value >= 0 for _, value in found), name
+            assert prometheus.value("grantex_events_received_total") == 100
+            assert prometheus.value('grantex_events_dead_lettered_total{stage="feed"}') == 1
+            assert prometheus.value('grantex_retries_total{destination="splunk"}') >= 1
+            assert prometheus.value('grantex_circuit_open{destination="splunk"}') == 0
+            assert prometheus.value(
+                'grantex_request_seconds_count{destination="splunk"}'
+                ' == on(destination) grantex_request_seconds_bucket{le="+Inf"}'
+            ) >= prometheus.value('grantex_retries_total{destination="splunk"}')
+            # what a dashboard does with them
+            assert prometheus.query("histogram_quantile(0.99, rate(grantex_request_seconds_bucket[1m]))")
+
+
+def test_promtool_finds_nothing_to_complain_of(around: World) -> None:
+    promtool = program("promtool")
+    with around.live_job() as job:
+        around.feed.publish_many([*islice(generate(), 20), b"no JSON"])
+        job.wait_until(lambda: job.metric("grantex_events_delivered_total", "splunk") == 20, "it delivered")
+        page = job.get("/metrics")[1]
+    done = subprocess.run(
+        [promtool, "check", "metrics"], input=page, capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
