@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import shutil
+import signal
 import subprocess
 import time
 from collections.abc import Iterator, Mapping
@@ -100,6 +102,15 @@ class KafkaServer:
     def stop(self) -> None:
         """End it."""
         self._process.stop()
+
+    @contextlib.contextmanager
+    def hanging(self) -> Iterator[None]:
+        """It keeps its connections and answers nothing (SIGSTOP) until the end of the block."""
+        os.killpg(self._process.pid, signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            os.killpg(self._process.pid, signal.SIGCONT)
 
     def create_topic(self, topic: str, **config: str) -> None:
         """Create `topic` with the broker's settings `config` ("_" for ".")."""

@@ -1,0 +1,261 @@
+"""Kafka against a real broker: every id read back by an independent consumer, outages, refusals, kill -9."""
+
+from __future__ import annotations
+
+import json
+import os
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import pytest
+
+from tests.integration.evidence import accepted, call_witness
+from tests.integration.job import World
+from tests.servers.kafka import PASSWORD, USER, KafkaServer
+from tests.transforms.write.encodings import batch, event
+from transforms.batch import BatchPolicy
+from transforms.event import Batch, Chunk, Event
+from transforms.secret import FileSecret
+from transforms.write.contract import Outcome, Writer
+from transforms.write.delivery import Delivery
+from transforms.write.kafka import Kafka
+from transforms.write.ledger import MemoryLedger
+
+PATIENCE = 60.0
+DELIVERED = ("grantex_events_delivered_total", "kafka")
+SASL = {"security.protocol": "SASL_PLAINTEXT", "sasl.mechanism": "PLAIN", "sasl.username": USER}
+
+
+@pytest.fixture(scope="module")
+def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[KafkaServer]:
+    server = KafkaServer(tmp_path_factory.mktemp("kafka"))
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def topic(broker: KafkaServer, request: pytest.FixtureRequest) -> str:
+    name = str(request.node.name)
+    broker.create_topic(name)
+    return name
+
+
+def ids(broker: KafkaServer, topic: str) -> Counter[str]:
+    return Counter(record.key for record in broker.read(topic))
+
+
+def until_delivered(writer: Writer, what: Batch) -> list[Outcome]:
+    """Write until nothing is left; the outcomes on the way. The whole batch comes again each time."""
+    outcomes = []
+    give_up = time.monotonic() + PATIENCE
+    while (outcome := writer.write(what)) is not None:
+        assert time.monotonic() < give_up, outcome
+        outcomes.append(outcome)
+    return outcomes
+
+
+def test_a_message_is_what_consumers_expect(broker: KafkaServer, topic: str) -> None:
+    events = [
+        event(1),
+        event(2, "not a time"),
+        Event("ümläut\n", "t", "", b'{ "id":"\xc3\xbcml\xc3\xa4ut\\n" }'),
+    ]
+    writer = Kafka(broker.servers, topic).open()
+    before = time.time() * 1000
+    assert writer.write(Batch(events)) is None
+    writer.close()
+    records = {record.key: record for record in broker.read(topic)}
+    assert records.keys() == {one.id for one in events}
+    for one in events:
+        assert records[one.id].value == one.raw
+        assert records[one.id].headers == {"event-type": one.type, "event-id": one.id}
+    assert records[events[0].id].timestamp == 1772366400123
+    assert before - 1000 < records[events[1].id].timestamp < time.time() * 1000 + 1000
+
+
+def test_a_batch_of_thousands_arrives_id_by_id(broker: KafkaServer, topic: str) -> None:
+    writer = Kafka(broker.servers, topic).open()
+    for start in range(0, 5000, 1000):
+        assert writer.write(Batch([event(n) for n in range(start, start + 1000)])) is None
+    writer.close()
+    records = broker.read(topic)
+    assert Counter(one.key for one in records) == Counter(event(n).id for n in range(5000))
+    assert {one.key: one.value for one in records} == {event(n).id: event(n).raw for n in range(5000)}
+    assert len({one.partition for one in records}) > 1, "the key decides on the partition"
+
+
+def test_time_stamps_that_the_broker_refuses_do_not_stop_their_events(
+    broker: KafkaServer, topic: str
+) -> None:
+    events = [event(1), event(2, "2999-01-01T00:00:00Z"), event(3)]
+    writer = Kafka(broker.servers, topic).open()
+    assert writer.write(Batch(events)) is None
+    writer.close()
+    assert ids(broker, topic) == Counter(one.id for one in events)
+
+
+def deliver(kafka: Kafka, events: Sequence[Event]) -> tuple[set[str], set[str]]:
+    """Ids delivered and ids dead-lettered by the whole machinery around the writer."""
+    bell = threading.Event()
+    delivery = Delivery(kafka, MemoryLedger(), wake=bell.set)
+    delivery.add(Chunk(events))
+    delivery.flush()
+    delivered: set[str] = set()
+    dead: set[str] = set()
+    give_up = time.monotonic() + PATIENCE
+    while not delivery.idle():
+        assert time.monotonic() < give_up, delivery.status()
+        bell.clear()
+        for result in delivery.tick():
+            if hasattr(result, "event_ids"):
+                delivered |= set(result.event_ids)
+            else:
+                dead.add(result.event_id)
+        if not delivery.ready() and not delivery.idle():
+            bell.wait(1.0)
+    assert delivery.close(5.0)
+    return delivered, dead
+
+
+@pytest.mark.parametrize("topic_limit", [False, True])
+def test_only_the_event_that_is_too_large_is_dead_lettered(broker: KafkaServer, topic_limit: bool) -> None:
+    """librdkafka's own limit names the event; the topic's refuses whole record batches, so halves find it."""
+    topic = f"too-large-{topic_limit}".lower()
+    broker.create_topic(topic, **({"max_message_bytes": "20000"} if topic_limit else {}))
+    size = 30_000 if topic_limit else 1_000_001
+    events = [event(n) for n in range(40)]
+    events[17] = Event("large", "t", "", os.urandom(size))
+    delivered, dead = deliver(Kafka(broker.servers, topic), events)
+    assert dead == {"large"}
+    assert delivered == {one.id for one in events} - dead
+    assert ids(broker, topic) == Counter(delivered), "no innocent is sent twice"
+
+
+def test_a_topic_that_is_missing_blocks_until_somebody_creates_it(broker: KafkaServer) -> None:
+    writer = Kafka(broker.servers, "created-late").open()
+    first = writer.write(batch(10))
+    again = writer.write(batch(10))
+    for outcome in (first, again):
+        assert outcome is not None
+        assert (outcome.blocked, len(outcome.later), outcome.unknown) == (True, 10, False)
+        assert "has no topic created-late" in outcome.cause
+    broker.create_topic("created-late")
+    until_delivered(writer, batch(10))
+    writer.close()
+    assert ids(broker, "created-late") == Counter(one.id for one in batch(10).events)
+
+
+def test_a_wrong_password_blocks_and_the_right_one_is_found_without_a_restart(
+    broker: KafkaServer, topic: str, tmp_path: Path
+) -> None:
+    password = tmp_path / "password"
+    password.write_text("wrong-pass-word")
+    writer = Kafka(broker.sasl_servers, topic, {**SASL, "sasl.password": FileSecret(str(password))}).open()
+    outcome = writer.write(batch(10))
+    assert outcome is not None
+    assert (outcome.blocked, len(outcome.later)) == (True, 10)
+    assert "refused to sign us in" in outcome.cause
+    assert "pass-word" not in outcome.cause
+    password.write_text(PASSWORD)
+    until_delivered(writer, batch(10))
+    writer.close()
+    assert ids(broker, topic) == Counter(one.id for one in batch(10).events)
+
+
+def test_kill_9_of_the_broker_loses_and_repeats_nothing_while_we_live(
+    broker: KafkaServer, topic: str
+) -> None:
+    """Batches come again as often as it takes; what librdkafka has already is only waited for."""
+    writer = Kafka(broker.servers, topic).open()
+    batches = [Batch([event(1000 * b + n) for n in range(500)]) for b in range(120)]
+    failed: list[Outcome] = []
+    written = threading.Event()
+
+    def write() -> None:
+        for number, each in enumerate(batches):
+            failed.extend(until_delivered(writer, each))
+            if number >= 20:
+                written.set()
+
+    thread = threading.Thread(target=write)
+    thread.start()
+    assert written.wait(PATIENCE)
+    broker.kill()
+    time.sleep(6.0)  # longer than one attempt's patience: the batch under way comes again
+    broker.start()
+    thread.join(PATIENCE)
+    assert not thread.is_alive()
+    writer.close()
+    assert failed, "the outage was not noticed: too short or too late"
+    assert all("cannot be reached" in one.cause or "not acknowledged" in one.cause for one in failed)
+    assert ids(broker, topic) == Counter(one.id for each in batches for one in each.events)
+
+
+def test_a_hung_broker_does_not_hold_up_close(broker: KafkaServer, topic: str) -> None:
+    writer = Kafka(broker.servers, topic, policy=BatchPolicy(10)).open()
+    assert writer.write(batch(1)) is None
+    with broker.hanging():
+        outcome = writer.write(Batch([event(5)]))
+        assert outcome is not None
+        assert "has not acknowledged everything within 5 s" in outcome.cause
+        started = time.monotonic()
+        writer.close()
+        assert time.monotonic() - started < 2.0
+
+
+def test_kill_9_of_the_job_loses_nothing(around: World, broker: KafkaServer, topic: str) -> None:
+    """What was under way when the job died comes again, and only that."""
+    call_witness(around.state, around.feed.url)
+    flags = {
+        "splunk_hec_url": None,
+        "splunk_hec_token": None,
+        "splunk_max_age": None,
+        "kafka_bootstrap_servers": broker.servers,
+        "kafka_topic": topic,
+    }
+    with around.feed.publishing(1500.0):
+        for kills in (1, 2, 3):
+            with around.live_job(**flags) as job:
+                enough = 1500 * kills  # the books count over all starts
+                job.wait_until(lambda: job.metric(*DELIVERED) > enough, "a second's events")  # noqa: B023
+                job.kill()
+    with around.live_job(**flags) as job:
+        job.wait_until_settled("kafka")
+        assert job.drain() == 0
+    took = Counter(one.id for one in accepted(around.state, around.feed.url))
+    read = ids(broker, topic)
+    repeated = sum(count - 1 for count in read.values())
+    print(f"{len(took)} accepted, {repeated} repeated by Kafka after 3 kills")
+    assert len(took) > 4500
+    assert read.keys() == took.keys()
+    assert repeated <= 3 * 3000, "more than what can have been under way"
+
+
+def test_the_values_of_secrets_are_not_in_the_jobs_log(
+    around: World, broker: KafkaServer, topic: str
+) -> None:
+    around.environment = {**around.environment, "KAFKA_PASSWORD": "wrong-pass-word"}
+    settings = around.place / "kafka.properties"
+    settings.write_text("# SASL\nsecurity.protocol=SASL_PLAINTEXT\nsasl.mechanism=PLAIN\n")
+    more = [
+        f"--kafka_config={each}"
+        for each in (
+            f"file:{settings}",
+            f"sasl.username={USER}",
+            "sasl.password=env:KAFKA_PASSWORD",
+            "debug=all",
+        )
+    ]
+    flags = around.flags(
+        kafka_bootstrap_servers=broker.sasl_servers, kafka_topic=topic, log_level="DEBUG", drain_timeout=4
+    )
+    with around.start([*flags, *more]) as job:
+        job.wait_until(lambda: around.feed.open_streams, "a stream")
+        around.feed.publish(json.dumps({"id": "evt_1", "type": "t"}).encode())
+        job.wait_for_log("refused to sign us in")
+        assert job.drain() == 0
+        assert "events kept for kafka" in job.log
+        assert "wrong-pass-word" not in job.log
