@@ -10,7 +10,12 @@ INSTALL_REQUIRES = [
     "apache-beam[gcp]>=2.77,<2.78",
     "boto3>=1.35",
     "confluent-kafka>=2.12",
+    "certifi",
+    "google-auth>=2.30",
+    # Only its protobuf messages are used: the calls themselves are made in transforms/write.
+    "google-cloud-bigquery-storage>=2.30",
     "google-cloud-secret-manager>=2.20",
+    "grpcio>=1.65",
     "httpx>=0.28,<0.29",
     "httpx-sse>=0.4.3,<0.5",
     "isal>=1.7",
@@ -23,6 +28,7 @@ INSTALL_REQUIRES = [
 
 DEV_REQUIRES = [
     "mypy>=1.18",
+    "playwright>=1.55",
     "pytest>=8.4",
     "pytest-timeout>=2.4",
     "ruff>=0.14",

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pipelines import kafka_settings
 from pipelines.settings import Settings
 from transforms.feed.request import FeedSettings
+from transforms.write.bigquery import BigQuery
 from transforms.write.contract import Destination
 from transforms.write.files import Files
 from transforms.write.kafka import Kafka
@@ -48,6 +49,18 @@ def destinations(settings: Settings) -> Sequence[Destination]:
                 topic=settings.kafka_topic,
                 config=kafka_settings.together(settings.kafka_config),
                 policy=settings.batch_policy("kafka"),
+            )
+        )
+    if settings.bigquery_table:
+        found.append(
+            BigQuery(
+                table=settings.bigquery_table,
+                method=settings.bigquery_method,
+                schema=settings.bigquery_schema,
+                endpoint=settings.bigquery_endpoint or None,
+                storage_endpoint=settings.bigquery_storage_endpoint or None,
+                ca_file=_text(settings.ca_file),
+                policy=settings.batch_policy("bigquery"),
             )
         )
     if settings.files_dir:

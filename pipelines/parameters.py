@@ -128,8 +128,11 @@ def whole(group: Group, default: int, help: str, **more: Any) -> int:
     return _field(default, group, help, values.whole, "NUMBER", **more)
 
 
-def byte_count(group: Group, default: int, help: str, *, at_least: int = 1) -> int:
-    return _field(default, group, help, values.byte_count, "BYTES", unit="bytes", at_least=at_least)
+def byte_count(
+    group: Group, default: int, help: str, *, at_least: int = 1, at_most: int | None = None
+) -> int:
+    more: dict[str, Any] = {"unit": "bytes", "at_least": at_least, "at_most": at_most}
+    return _field(default, group, help, values.byte_count, "BYTES", **more)
 
 
 def seconds(group: Group, default: float, help: str) -> float:

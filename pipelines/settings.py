@@ -39,6 +39,7 @@ WATCHING = Group("Watching")
 HTTP = Group("HTTP destinations")
 SPLUNK = Group("Splunk HEC", destination="splunk", first="splunk_hec_url")
 KAFKA = Group("Kafka", destination="kafka", first="kafka_bootstrap_servers")
+BIGQUERY = Group("BigQuery", destination="bigquery", first="bigquery_table")
 FILES = Group("Files", destination="files", first="files_dir")
 CUSTOM = Group("Your own destinations", destination="custom", first="custom_destination")
 
@@ -158,6 +159,46 @@ class Settings:
     kafka_max_events: int = whole(KAFKA, 1000, "Events handed over at once.", at_least=1)
     kafka_max_bytes: int = byte_count(KAFKA, 900_000, "Bytes handed over at once, before compression.")
     kafka_max_age: float = seconds(KAFKA, 0.2, "How long an event waits for others.")
+
+    bigquery_table: str = text(
+        BIGQUERY,
+        "",
+        "Table that events go to; it is created when missing, its dataset is not.",
+        read=values.bigquery_table,
+        placeholder="PROJECT.DATASET.TABLE",
+        in_demo=False,
+        example="my-project.grantex.events",
+    )
+    bigquery_method: Literal["storage_write", "insert_all"] = choice(
+        BIGQUERY,
+        "storage_write",
+        "storage_write: each event once; insert_all: at least once.",
+        ("storage_write", "insert_all"),
+    )
+    bigquery_schema: Literal["typed", "compatible"] = choice(
+        BIGQUERY,
+        "typed",
+        "typed: TIMESTAMP and JSON columns; compatible: four STRING columns.",
+        ("typed", "compatible"),
+    )
+    bigquery_endpoint: str = url(
+        BIGQUERY,
+        "",
+        "Root of another REST service; http:// is an emulator without credentials.",
+        ours="/bigquery/v2",
+        example="http://127.0.0.1:9050",
+    )
+    bigquery_storage_endpoint: str = url(
+        BIGQUERY,
+        "",
+        "Root of another Storage Write (gRPC) service.",
+        ours="/google.cloud",
+        example="http://127.0.0.1:9060",
+    )
+    bigquery_max_events: int = whole(BIGQUERY, 500, "Events in one request.", at_least=1, at_most=50_000)
+    # BigQuery refuses requests above 10 MB; the rest is room for what surrounds the rows.
+    bigquery_max_bytes: int = byte_count(BIGQUERY, 9_000_000, "Bytes in one request.", at_most=9_500_000)
+    bigquery_max_age: float = seconds(BIGQUERY, 5, "How long an event waits for others.")
 
     files_dir: Path | None = optional_path(
         FILES, "Where NDJSON files are written.", "DIRECTORY", example="./out"

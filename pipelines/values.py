@@ -7,6 +7,8 @@ import re
 from pathlib import Path
 from urllib.parse import SplitResult, urlsplit
 
+from transforms.write.bigquery_table import parse_table
+
 BYTE_UNITS = {"": 1, "KiB": 1024, "MiB": 1024**2, "GiB": 1024**3, "kB": 1000, "MB": 1000**2, "GB": 1000**3}
 
 # Shown back in an error. Anything else might be a secret that landed on the wrong flag.
@@ -148,3 +150,8 @@ def splunk_index(text: str) -> str:
     if not re.fullmatch(r"[a-z0-9_][a-z0-9_-]*", text, re.ASCII):
         raise ValueError("must be lower-case letters, digits, _ and -, as Splunk's index names are")
     return text
+
+
+def bigquery_table(text: str) -> str:
+    """A table's full name, as BigQuery and its older tools write it."""
+    return str(parse_table(text))

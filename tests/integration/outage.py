@@ -34,7 +34,7 @@ class Spell:
         lags = sorted(self.lags)
         return (
             f"lag of files median {lags[len(lags) // 2]:.2f} s, worst {lags[-1]:.2f} s; "
-            f"resident {self.memory[0]:.0f} -> {self.memory[-1]:.0f} MB; "
+            f"resident {' '.join(f'{mb:.0f}' for mb in self.memory[:: max(1, len(self.memory) // 6)])} MB; "
             f"pending for splunk at most {max(self.pending):,.0f}"
         )
 
@@ -44,44 +44,59 @@ class Outage:
     """What was seen, and what was found at the end."""
 
     before: Spell
-    during: Spell
+    during: dict[How, Spell]
     after: Spell
-    recovery: float  # seconds from the service's return until nothing was pending
+    noticed: float  # seconds from the service's return until it took events again
+    recovery: float  # seconds from then until it was up to date
     published: int = 0
     lost: dict[str, int] = field(default_factory=dict)
     repeated: dict[str, int] = field(default_factory=dict)
 
     def __str__(self) -> str:
         return (
-            f"before: {self.before}\nduring: {self.during}\nafter:  {self.after}\n"
-            f"caught up {self.recovery:.1f} s after the return; {self.published:,} events published, "
-            f"lost {self.lost}, repeated {self.repeated}"
+            f"before: {self.before}\n"
+            + "".join(f"{how}:   {spell}\n" for how, spell in self.during.items())
+            + f"after:  {self.after}\n"
+            f"events went through {self.noticed:.1f} s after the return, up to date {self.recovery:.1f} s "
+            f"later; {self.published:,} events published, lost {self.lost}, repeated {self.repeated}"
         )
 
 
-def run(around: World, how: How, seconds: float, rate: float, warm_up: float) -> Outage:
-    """Publish `rate` events a second throughout; Splunk is away for `seconds`."""
+def run(around: World, hows: Sequence[How], seconds: float, rate: float, warm_up: float) -> Outage:
+    """Publish `rate` events a second throughout; Splunk is away for `seconds` in each of these ways."""
     with around.live_job(files_max_age=FILES_MAX_AGE) as job:
         with around.feed.publishing(rate):
             job.wait_until(lambda: ids_in_files(around.out), "the first file")
-            before = watch(job, warm_up)
-            around.splunk.down() if how == "down" else around.splunk.hang()
-            during = watch(job, seconds)
-            around.splunk.up() if how == "down" else around.splunk.release()
-            back = time.monotonic()
-            job.wait_until(lambda: job.metric("grantex_events_pending", "splunk") < rate, "it caught up", 120)
-            recovery = time.monotonic() - back
-            after = watch(job, warm_up)
+            outage = Outage(watch(job, warm_up), {}, Spell(), 0.0, 0.0)
+            for how in hows:
+                outage.during[how] = _away(around, job, how, seconds)
+                _return(around, job, outage, rate)
+            outage.after = watch(job, warm_up)
         job.wait_until_settled("files", "splunk", timeout=60)
         code = job.drain()
         assert code == 0, f"exit code {code}"
-    outage = Outage(before, during, after, recovery)
-    outage.published = sum(len(stream.sent_ids) for stream in around.feed.streams)
     published = {event_id for stream in around.feed.streams for event_id in stream.sent_ids}
+    outage.published = len(published)
     for name, ids in (("files", Counter(ids_in_files(around.out))), ("splunk", Counter(around.splunk.ids))):
         outage.lost[name] = len(published - ids.keys())
         outage.repeated[name] = ids.total() - len(ids)
     return outage
+
+
+def _away(around: World, job: Job, how: How, seconds: float) -> Spell:
+    around.splunk.down() if how == "down" else around.splunk.hang()
+    spell = watch(job, seconds)
+    around.splunk.up() if how == "down" else around.splunk.release()
+    return spell
+
+
+def _return(around: World, job: Job, outage: Outage, rate: float) -> None:
+    """Wait until Splunk is up to date: it has all but the newest second."""
+    back, count = time.monotonic(), around.splunk.count
+    job.wait_until(lambda: around.splunk.count > count, "events go through again", 60)
+    first = time.monotonic()
+    job.wait_until(lambda: job.metric("grantex_events_pending", "splunk") < rate, "it is up to date", 120)
+    outage.noticed, outage.recovery = first - back, time.monotonic() - first
 
 
 def watch(job: Job, seconds: float) -> Spell:
@@ -108,7 +123,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         tempfile.TemporaryDirectory(prefix="grantex-outage-") as directory,
         world(Path(directory), keep_events=False) as around,
     ):
-        outage = run(around, given.how, given.seconds, given.rate, warm_up=15.0)
+        outage = run(around, [given.how], given.seconds, given.rate, warm_up=15.0)
     print(f"splunk {given.how} for {given.seconds:.0f} s at {given.rate:,.0f} events/s\n{outage}")
     return 1 if any(outage.lost.values()) or outage.repeated["files"] else 0
 

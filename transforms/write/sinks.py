@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import ParamSpec
 
+from transforms.write.bigquery import BigQuery
 from transforms.write.contract import Destination
 from transforms.write.files import Files
 from transforms.write.kafka import Kafka
@@ -26,6 +27,7 @@ def _sink(destination: Callable[P, Destination]) -> Callable[P, WriteTo]:
     return make
 
 
+WriteToBigQuery = _sink(BigQuery)
 WriteToFiles = _sink(Files)
 WriteToKafka = _sink(Kafka)
 WriteToSplunk = _sink(Splunk)

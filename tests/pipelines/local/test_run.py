@@ -124,6 +124,13 @@ def test_a_state_directory_in_use_is_refused(feed: PracticeFeed, tmp_path: Path)
     assert feed.requests == []
 
 
+def test_the_state_directory_of_another_feed_is_refused(feed: PracticeFeed, tmp_path: Path) -> None:
+    Journal(tmp_path / "state", feed_url="https://feed.test").close()
+    with pytest.raises(CannotStart, match=r"--state_dir=.*https://feed\.test"):
+        Start(feed, tmp_path, Shelved(Shelf())).here()
+    assert feed.requests == []
+
+
 def test_a_status_port_that_is_taken_is_refused_and_the_journal_is_free_again(
     feed: PracticeFeed, tmp_path: Path
 ) -> None:
