@@ -18,7 +18,7 @@ from pipelines import credentials
 from pipelines.custom import load
 from pipelines.destinations import label
 from pipelines.settings import BadParameters, parse
-from tests.integration.job import World, world
+from tests.integration.job import world
 from transforms.batch import BatchPolicy
 from transforms.secret import EnvSecret, LiteralSecret, Secret
 from transforms.write.contract import Destination
@@ -27,6 +27,7 @@ ROOT = Path(__file__).parents[2]
 EXAMPLE = "tests.pipelines.example_destination:Audit"
 HERE = f"{__name__}:Typed"
 TOKEN = "audit-77c1-for-nobodys-eyes"
+SEVEN = BatchPolicy(7, 700, 0.7)
 
 
 @dataclass(frozen=True)
@@ -39,7 +40,7 @@ class Typed(Destination):
     loud: bool = False
     token: Secret | None = None
     hosts: list[str] = field(default_factory=list)
-    policy: BatchPolicy = BatchPolicy(7, 700, 0.7)
+    policy: BatchPolicy = SEVEN
 
 
 @dataclass(frozen=True)
@@ -89,7 +90,7 @@ def test_its_name_survives_the_way_to_a_worker_and_is_its_label() -> None:
         ("a-b:C?name=x", "must be package.module:Class?name=NAME&key=value"),
         ("no_such_package.audit:Audit?name=x", "there is no module no_such_package.audit"),
         (f"{__name__}:Missing?name=x", f"{__name__} has no Missing"),
-        (f"{__name__}:World?name=x", "must be a subclass of transforms.write.contract.Destination"),
+        (f"{__name__}:Service?name=x", "must be a subclass of transforms.write.contract.Destination"),
         (f"{__name__}:Plain?name=x", "must be a dataclass"),
         (f"{HERE}?path=x", "needs ?name=NAME"),
         (f"{HERE}?name=../up&path=x", "needs ?name=NAME"),
