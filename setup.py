@@ -27,10 +27,12 @@ INSTALL_REQUIRES = [
 ]
 
 DEV_REQUIRES = [
+    "kubernetes-validate>=1.31",
     "mypy>=1.18",
     "playwright>=1.55",
     "pytest>=8.4",
     "pytest-timeout>=2.4",
+    "pyyaml>=6.0",
     "ruff>=0.14",
 ]
 
