@@ -105,8 +105,8 @@ function showFeed({ feed, at, journal_bytes: held }) {
   fact("Rate", rate(perSecond((look) => look.received)));
   fact("Last event", ago(latest(feed.connections, "last_event_at"), at));
   fact("Last sign of life", ago(latest(feed.connections, "last_heard_at"), at));
-  fact("Repeats dropped", number(feed.duplicates));
-  fact("Unreadable frames", number(feed.dead_letters), feed.dead_letters ? "watch" : "");
+  fact("Repeats", number(feed.duplicates));
+  fact("Unreadable", number(feed.dead_letters), feed.dead_letters ? "watch" : "");
   fact("Gaps", feed.gap_open ? `${number(feed.gaps)}, one open` : number(feed.gaps), feed.gap_open ? "trouble" : "");
   fact("Journal", bytes(held));
   const list = $("connections");
