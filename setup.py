@@ -24,6 +24,7 @@ INSTALL_REQUIRES = [
     "prometheus-client>=0.21",
     "rich>=13.9",
     "xxhash>=3.5",
+    "zstandard>=0.23",
 ]
 
 DEV_REQUIRES = [

@@ -22,7 +22,12 @@ PIN = re.compile(
     r"^(?P<name>[A-Za-z0-9._-]+)==(?P<version>[^ ;\\]+)(?: ; (?P<marker>[^\\]+?))? \\$", re.MULTILINE
 )
 # Distributions whose import name is another one.
-DISTRIBUTIONS = {"google": "google-cloud-secret-manager", "botocore": "boto3", "httpcore": "httpx"}
+DISTRIBUTIONS = {
+    "google": "google-cloud-secret-manager",
+    "botocore": "boto3",
+    "httpcore": "httpx",
+    "grpc": "grpcio",
+}
 
 
 def declared(name: str) -> list[Requirement]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import random
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from heapq import heappop, heappush
 
@@ -135,7 +135,9 @@ class Outbox:
             rejected += dead
             later.update(refused)
         gone = {index for index, _ in rejected}
-        delivered = [i for i in range(len(batch.events)) if i not in later and i not in gone]
+        delivered: Sequence[int] = range(len(batch.events))
+        if later or gone:
+            delivered = [index for index in delivered if index not in later and index not in gone]
         settled = Settled(batch, delivered, rejected)
         self._count(settled, outcome, now)
         self._learn(entry, settled, outcome, later, bool(refused), now)

@@ -27,5 +27,6 @@ def settlement(settled: Settled) -> Settlement:
 def receipt(destination: str, settled: Settled) -> Receipt:
     """What was delivered."""
     batch = settled.batch
-    ids = [batch.events[index].id for index in settled.delivered]
+    events = batch.events
+    ids = [events[index].id for index in settled.delivered]
     return Receipt(destination, batch.id, ids, batch.attempts)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 from transforms.event import Batch
@@ -33,15 +34,17 @@ class Settled:
     """
 
     batch: Batch
-    delivered: list[int]
+    delivered: Sequence[int]
     rejected: list[tuple[int, str]]
     left: Batch | None = None
     halves: tuple[Batch, ...] = ()
     again: list[Entry] = field(default_factory=list)
 
-    def offsets(self, indexes: list[int]) -> list[int]:
+    def offsets(self, indexes: Sequence[int]) -> list[int]:
         """The journal offsets of these events (none for a batch without offsets)."""
         offsets = self.batch.offsets
+        if len(indexes) == len(offsets):  # all of them, the usual case
+            return list(offsets)
         return [offsets[index] for index in indexes] if offsets else []
 
 

@@ -17,7 +17,7 @@ from transforms.event import Batch, Event
 from transforms.secret import Secret, SecretError
 from transforms.secret_value import usable
 from transforms.write.contract import Destination, Outcome, Writer
-from transforms.write.created_at import epoch_text
+from transforms.write.created_at import MAX_FRACTION, epoch_text
 from transforms.write.http_connection import HttpConnection, Reply, gzip
 from transforms.write.http_outcome import is_credential
 from transforms.write.splunk_reply import outcome_of
@@ -68,11 +68,13 @@ class Splunk(Destination):
         object.__setattr__(self, "_fixed", around.fixed_size)
 
     def size(self, event: Event) -> int:
-        """Bytes of `event` in an uncompressed request: the sizes of a batch add up to its body."""
-        time = epoch_text(event.created_at)
+        """The most bytes of `event` in an uncompressed request: a batch's body is no larger than their sum.
+
+        Each event is asked for its size on the way in, so this is no exact sum: `time` counts as its
+        longest text, which saves half of what batching an event costs.
+        """
         fixed: int = self._fixed  # type: ignore[attr-defined]
-        length = len(event.raw) + len(encode_text(event.id)) + fixed
-        return length + TIME_SIZE + len(time) if time else length
+        return len(event.raw) + len(id_text(event.id)) + fixed
 
     def encode(self, events: Sequence[Event]) -> bytes:
         """The uncompressed body of a request: one JSON object and a newline an event."""
@@ -85,9 +87,16 @@ class Splunk(Destination):
 
 
 TIME = b',"time":'
-TIME_SIZE = len(TIME)
+TIME_SIZE = len(TIME) + 12 + 1 + MAX_FRACTION  # seconds until the year 33658, a point, the fraction
 HEAD = b'{"event":'
 TAIL = b"}}\n"
+
+
+def id_text(event_id: str) -> bytes:
+    """An event id as a JSON string. Ids of the service need no escaping, which is quickly seen."""
+    if event_id.isascii() and event_id.isidentifier():
+        return b'"%b"' % event_id.encode()
+    return encode_text(event_id)
 
 
 class Envelope:
@@ -98,7 +107,7 @@ class Envelope:
         if settings.host is not None:
             metadata["host"] = settings.host
         self._middle = b"," + encode_text(metadata)[1:-1] + b',"fields":{"event_id":'
-        self.fixed_size = len(HEAD) + len(self._middle) + len(TAIL)
+        self.fixed_size = len(HEAD) + TIME_SIZE + len(self._middle) + len(TAIL)
 
     def encode(self, events: Sequence[Event]) -> bytes:
         parts: list[bytes] = []
@@ -107,9 +116,9 @@ class Envelope:
         for event in events:
             time = epoch_text(event.created_at)
             if time:
-                add((HEAD, event.raw, TIME, time, middle, encode_text(event.id), TAIL))
+                add((HEAD, event.raw, TIME, time, middle, id_text(event.id), TAIL))
             else:  # Splunk stamps the event on arrival, which is the best that is left
-                add((HEAD, event.raw, middle, encode_text(event.id), TAIL))
+                add((HEAD, event.raw, middle, id_text(event.id), TAIL))
         return b"".join(parts)
 
 
