@@ -1,0 +1,75 @@
+"""Prism, Beam's own portable runner, built once from Go's module proxy: a cluster in small.
+
+It has what the in-process runner lacks: real streaming, state, processing-time timers, splits, checkpoints
+with a delay. Its workers run inside the driver (LOOPBACK), so a test sees what they did.
+
+Mark tests that use it `own_network(needs=prism.program)`: it listens on every interface.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import apache_beam as beam
+from apache_beam.options.pipeline_options import PipelineOptions
+
+from tests.servers.process import cache_directory, install_once, unavailable
+
+VERSION = "2.77.0"
+PACKAGE = f"github.com/apache/beam/sdks/v2/go/cmd/prism@v{VERSION}"
+BUILD_SECONDS = 900.0  # two minutes of two idle cores
+
+
+def program() -> Path:
+    """The built program. Skips the test, or fails it under CI, when it cannot be had."""
+    directory = cache_directory(f"prism-{VERSION}")
+    with install_once(directory) as missing:
+        if missing:
+            _build(directory)
+    return directory / "prism"
+
+
+def options(*more: str) -> PipelineOptions:
+    """What a pipeline needs to run on it, streaming; `more` are further options of Beam's."""
+    arguments = ["--runner=PrismRunner", f"--prism_location={program()}", "--prism_log_level=warn"]
+    return PipelineOptions([*arguments, "--streaming", *more])
+
+
+@contextlib.contextmanager
+def running(build: Callable[[beam.Pipeline], object], *more: str) -> Iterator[Any]:
+    """Runs what `build` puts into a pipeline; yields Beam's PipelineResult. The job is cancelled at the end
+    of the block unless it is over by then."""
+    pipeline = beam.Pipeline(options=options(*more))
+    build(pipeline)
+    result = pipeline.run()
+    try:
+        yield result
+    finally:
+        result.cancel()
+        with contextlib.suppress(RuntimeError):  # how it says "cancelled"
+            result.wait_until_finish(duration=10_000)
+
+
+def _build(directory: Path) -> None:
+    if shutil.which("go") is None:
+        unavailable("Prism is built from source: it needs Go (https://go.dev/doc/install)")
+    # Its hundreds of megabytes of modules are of no use afterwards; writable, so that they can be removed.
+    with tempfile.TemporaryDirectory(dir=directory) as work:
+        paths = {"GOBIN": str(directory), "GOPATH": f"{work}/go", "GOCACHE": f"{work}/cache"}
+        env = {**os.environ, **paths, "GOFLAGS": "-modcacherw"}
+        command = ["go", "install", PACKAGE]
+        try:
+            done = subprocess.run(
+                command, capture_output=True, text=True, timeout=BUILD_SECONDS, env=env, check=False
+            )
+        except subprocess.TimeoutExpired:
+            unavailable(f"Prism was not built within {BUILD_SECONDS:.0f} s")
+    if done.returncode:
+        unavailable(f"Prism cannot be built here: {done.stderr[-500:]}")
