@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, fields, is_dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
@@ -108,10 +108,15 @@ def _range(least: float | None, most: float | None) -> str:
 
 
 def declared(settings: Any) -> dict[str, Parameter]:
-    """The parameters of a settings class by name, in the order of their declaration."""
+    """The parameters of a settings class by name, in the order of its bases and of their declarations.
+
+    (A dataclass itself has its fields from the last base to the first.)
+    """
+    rooms = [each for each in (*settings.__bases__, settings) if is_dataclass(each)]
     return {
         each.name: replace(each.metadata["parameter"], name=each.name)
-        for each in fields(settings)
+        for room in rooms
+        for each in fields(room)
         if "parameter" in each.metadata
     }
 
@@ -158,7 +163,8 @@ def choice(group: Group, default: Word, help: str, choices: tuple[Word, ...], la
 
 def names(group: Group, help: str, **more: Any) -> tuple[str, ...]:
     none: tuple[str, ...] = ()
-    return _field(none, group, help, values.names, "NAME,NAME", **more)
+    read, placeholder = more.pop("read", values.names), more.pop("placeholder", "NAME,NAME")
+    return _field(none, group, help, read, placeholder, **more)
 
 
 def pairs(
@@ -179,7 +185,7 @@ def optional_path(group: Group, help: str, placeholder: str, **more: Any) -> Pat
 
 
 def url(group: Group, default: str, help: str, *, ours: str, **more: Any) -> str:
-    """The root of a service that has the path `ours`; "" when there is no default."""
+    """The root of a service that has the path `ours` ("" when none is added); "" without a default."""
     return _field(default, group, help, partial(values.url, ours=ours), "URL", in_demo=False, **more)
 
 

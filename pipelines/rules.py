@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 
 from pipelines import credentials
 from pipelines.command_line import Arrived
+from pipelines.groups import bigquery, datadog, s3
 from pipelines.parameters import Parameter
 
 if TYPE_CHECKING:
@@ -30,7 +31,9 @@ def check(
         *_ca_file(settings, arrived),
         *_directories(settings, arrived, bad),
         *_forgotten(settings, parameters),
-        *_emulator(settings, arrived),
+        *bigquery.faults(settings, arrived),
+        *s3.faults(settings, arrived),
+        *datadog.faults(settings, arrived),
         *_custom_names(settings, parameters),
     ]
     if "demo" not in bad:  # else what is needed is not known
@@ -117,16 +120,6 @@ def _directories(settings: Settings, arrived: Arrived, bad: frozenset[str]) -> I
         if archive is not None and _overlap(archive, path):
             source = arrived.source("files_dir")
             yield f"{source}: must be apart from --{name}, neither inside it nor around it"
-
-
-def _emulator(settings: Settings, arrived: Arrived) -> Iterator[str]:
-    """Half of an emulator would send the other half of the calls to Google without credentials."""
-    rest, storage = settings.bigquery_endpoint, settings.bigquery_storage_endpoint
-    if settings.bigquery_method == "storage_write" and rest.startswith("http://") and not storage:
-        yield (
-            f"{arrived.source('bigquery_endpoint')}: an emulator needs --bigquery_storage_endpoint, too, or "
-            "--bigquery_method=insert_all"
-        )
 
 
 def _unwritable(path: Path) -> str:

@@ -12,7 +12,7 @@ from pathlib import Path
 import apache_beam as beam
 
 from pipelines import exit_codes
-from pipelines.destinations import destinations, feed_settings, label
+from pipelines.destinations import destinations, feed_settings
 from pipelines.local import logs
 from pipelines.local.demo import practice
 from pipelines.local.lane import Lane
@@ -23,7 +23,7 @@ from transforms.dead_letter import WriteDeadLetters
 from transforms.feed.read import ReadFromGrantex
 from transforms.window import Window
 from transforms.write.contract import Destination
-from transforms.write.write_to import WriteTo
+from transforms.write.write_to import WriteTo, label
 
 log = logging.getLogger("grantex.run")
 

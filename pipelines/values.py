@@ -7,8 +7,6 @@ import re
 from pathlib import Path
 from urllib.parse import SplitResult, urlsplit
 
-from transforms.write.bigquery_table import parse_table
-
 BYTE_UNITS = {"": 1, "KiB": 1024, "MiB": 1024**2, "GiB": 1024**3, "kB": 1000, "MB": 1000**2, "GB": 1000**3}
 
 # Shown back in an error. Anything else might be a secret that landed on the wrong flag.
@@ -45,10 +43,10 @@ def byte_count(text: str) -> int:
 
 
 def bytes_in_words(count: int) -> str:
-    """`count` with the largest unit that divides it: 10 GiB."""
-    for unit in ("GiB", "MiB", "KiB"):
+    """`count` with the largest unit that divides it: 10 GiB, 64 MB."""
+    for unit in sorted(BYTE_UNITS, key=BYTE_UNITS.__getitem__, reverse=True):
         if count and count % BYTE_UNITS[unit] == 0:
-            return f"{count // BYTE_UNITS[unit]} {unit}"
+            return f"{count // BYTE_UNITS[unit]} {unit}".rstrip()
     return str(count)
 
 
@@ -101,7 +99,7 @@ def host(text: str) -> str:
 
 
 def url(text: str, ours: str) -> str:
-    """The root of an HTTP service, without a trailing slash; the path `ours` is ours to add."""
+    """The root of an HTTP service, without a trailing slash; the path `ours`, if any, is ours to add."""
     printable(text)
     parts = _split(text)
     if parts.scheme not in ("http", "https") or not parts.netloc:
@@ -112,7 +110,7 @@ def url(text: str, ours: str) -> str:
     if parts.query or parts.fragment or text.endswith(("?", "#")):
         raise ValueError("must end with the host or a path, without ? and #")
     root = parts.path.rstrip("/")
-    if ours in f"{root}/":
+    if ours and ours in f"{root}/":
         raise ValueError(f"must be the root of the service; {ours} is added by itself")
     return f"{parts.scheme}://{parts.netloc}{root}"
 
@@ -143,15 +141,3 @@ def _check_host(parts: SplitResult) -> None:
 def shown(text: str) -> str:
     """`=text` when it cannot be a secret that was given to the wrong flag, else nothing."""
     return f"={text}" if len(text) <= 200 and _HARMLESS.fullmatch(text) else ""
-
-
-def splunk_index(text: str) -> str:
-    """An index name as Splunk allows it."""
-    if not re.fullmatch(r"[a-z0-9_][a-z0-9_-]*", text, re.ASCII):
-        raise ValueError("must be lower-case letters, digits, _ and -, as Splunk's index names are")
-    return text
-
-
-def bigquery_table(text: str) -> str:
-    """A table's full name, as BigQuery and its older tools write it."""
-    return str(parse_table(text))

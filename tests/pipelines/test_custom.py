@@ -16,12 +16,12 @@ import pytest
 
 from pipelines import credentials
 from pipelines.custom import load
-from pipelines.destinations import label
 from pipelines.settings import BadParameters, parse
 from tests.integration.job import world
 from transforms.batch import BatchPolicy
 from transforms.secret import EnvSecret, LiteralSecret, Secret
 from transforms.write.contract import Destination
+from transforms.write.write_to import label
 
 ROOT = Path(__file__).parents[2]
 EXAMPLE = "tests.pipelines.example_destination:Audit"

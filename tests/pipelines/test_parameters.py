@@ -145,6 +145,30 @@ def test_harmless_values_are_repeated() -> None:
     assert values.shown("http://127.0.0.1:99999") == "=http://127.0.0.1:99999"
 
 
+@pytest.mark.parametrize(
+    ("count", "words"),
+    [(10 * 1024**3, "10 GiB"), (64_000_000, "64 MB"), (4_500_000, "4500 kB"), (1536, "1536"), (0, "0")],
+)
+def test_a_number_of_bytes_is_told_in_the_unit_that_a_person_would_take(count: int, words: str) -> None:
+    assert values.bytes_in_words(count) == words
+    assert values.byte_count(words) == count
+
+
+@dataclass(frozen=True, kw_only=True)
+class More:
+    more: int = parameters.whole(GROUP, 1, "More.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Together(Things, More):
+    last: int = parameters.whole(GROUP, 1, "Last.")
+    no_parameter: int = 0
+
+
+def test_parameters_come_in_the_order_of_the_bases() -> None:
+    assert list(declared(Together)) == [*THINGS, "more", "last"]
+
+
 def test_every_field_of_a_settings_class_is_a_parameter_by_its_name() -> None:
     assert list(THINGS) == list(Things.__dataclass_fields__)
     wait = THINGS["wait"]

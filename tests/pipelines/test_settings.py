@@ -59,7 +59,7 @@ def test_a_run_with_one_destination_has_typed_values_and_defaults() -> None:
     assert settings.warnings == ()
 
 
-@pytest.mark.parametrize("name", ["splunk", "files"])
+@pytest.mark.parametrize("name", ["bigquery", "s3", "datadog", "splunk", "kafka", "files"])
 def test_a_destination_has_the_same_defaults_here_as_in_anyones_pipeline(name: str) -> None:
     destination = importlib.import_module(f"transforms.write.{name}")
     assert Settings().batch_policy(name) == destination.POLICY
@@ -108,7 +108,15 @@ def test_with_nothing_given_what_is_needed_is_said() -> None:
         "for example --feed_api_key=env:FEED_KEY",
         f"{firsts}: no destination is given; give at least one, or --demo=true to look around",
     ]
-    assert {"splunk_hec_url", "kafka_bootstrap_servers", "files_dir", "custom_destination"} <= set(FIRSTS)
+    assert FIRSTS == [
+        "bigquery_table",
+        "s3_bucket",
+        "datadog_api_key",
+        "splunk_hec_url",
+        "kafka_bootstrap_servers",
+        "files_dir",
+        "custom_destination",
+    ]
 
 
 def test_a_destination_without_its_token_is_refused() -> None:

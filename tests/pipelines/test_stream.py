@@ -11,8 +11,12 @@ from apache_beam.options.pipeline_options import PipelineOptions
 from pipelines.local.runner import in_process_runner
 from pipelines.stream import build
 from transforms.secret import LiteralSecret
+from transforms.write.bigquery import BigQuery
 from transforms.write.contract import Destination
+from transforms.write.datadog import Datadog
 from transforms.write.files import Files
+from transforms.write.kafka import Kafka
+from transforms.write.s3 import S3
 from transforms.write.splunk import Splunk
 
 GOLDEN = Path(__file__).parent / "golden_labels.txt"
@@ -31,6 +35,11 @@ def both() -> list[Destination]:
     return [Splunk("https://splunk.example.com:8088", LiteralSecret(TOKEN)), Files("out")]
 
 
+def every() -> list[Destination]:
+    others = [BigQuery("p-r-o.d.t"), S3("archive"), Datadog(LiteralSecret(TOKEN)), Kafka("kafka:9092")]
+    return [*others, *both()]
+
+
 def labels(proto: Any) -> set[str]:
     """Names of our own stages; those inside Beam's Create differ from version to version."""
     names = {one.unique_name for one in proto.components.transforms.values()}
@@ -39,8 +48,8 @@ def labels(proto: Any) -> set[str]:
 
 def test_the_labels_are_those_that_running_jobs_know() -> None:
     """A change here breaks the update of running cluster jobs: they match state by these names."""
-    lanes = [labels(graph(one, lane=one.name)) for one in both()]
-    whole = labels(graph(*both()))
+    lanes = [labels(graph(one, lane=one.name)) for one in every()]
+    whole = labels(graph(*every()))
     assert sorted(whole.union(*lanes)) == GOLDEN.read_text().splitlines()
 
 

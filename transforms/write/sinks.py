@@ -7,8 +7,10 @@ from typing import ParamSpec
 
 from transforms.write.bigquery import BigQuery
 from transforms.write.contract import Destination
+from transforms.write.datadog import Datadog
 from transforms.write.files import Files
 from transforms.write.kafka import Kafka
+from transforms.write.s3 import S3
 from transforms.write.splunk import Splunk
 from transforms.write.write_to import WriteTo
 
@@ -28,6 +30,8 @@ def _sink(destination: Callable[P, Destination]) -> Callable[P, WriteTo]:
 
 
 WriteToBigQuery = _sink(BigQuery)
+WriteToDatadog = _sink(Datadog)
 WriteToFiles = _sink(Files)
 WriteToKafka = _sink(Kafka)
+WriteToS3 = _sink(S3)
 WriteToSplunk = _sink(Splunk)

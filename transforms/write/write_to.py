@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import threading
 from collections.abc import Iterator
 from typing import Any, NamedTuple
@@ -62,9 +63,8 @@ class WriteTo(beam.PTransform):  # type: ignore[type-arg]
         self._dead_letter_limit = dead_letter_limit
 
     def default_label(self) -> str:
-        """`WriteTo` and the destination's name in PascalCase."""
-        words = _name(self._destination).replace("-", "_").split("_")
-        return "WriteTo" + "".join(word[:1].upper() + word[1:] for word in words)
+        """`WriteTo` and the destination's part of labels."""
+        return f"WriteTo{label(self._destination)}"
 
     def expand(self, pcoll: Any) -> WriteResult:
         """Elements in, a WriteResult out."""
@@ -200,6 +200,15 @@ class Deliver(beam.DoFn):
             f"{self._name}: {status.pending} events of a bundle were not delivered within "
             f"{self._give_up_after:.0f} s: {status.last_error or 'no answer'}; the runner retries the bundle"
         )
+
+
+def label(destination: Destination) -> str:
+    """A destination's part of a graph's labels: its name, with the capitals of its class where they are the
+    same (BigQuery). Two destinations of one class have two names, and so two labels."""
+    kind, words = type(destination).__name__, re.split(r"[-_]", destination.name)
+    if "".join(words).lower() in ("", kind.lower()):
+        return kind
+    return "".join(word[:1].upper() + word[1:] for word in words)
 
 
 def _name(destination: Destination) -> str:
