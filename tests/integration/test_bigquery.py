@@ -6,13 +6,12 @@ import json
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 from typing import get_args
 
 import pytest
 
-from tests.servers.bigquery import PROJECT, Emulator, running
+from tests.servers.bigquery import PROJECT, Emulator
 from tests.transforms.write.encodings import CREATED_AT, event
 from transforms.event import Batch, Event
 from transforms.write.bigquery import BigQuery, Method
@@ -20,13 +19,6 @@ from transforms.write.bigquery_rows import SchemaName
 from transforms.write.contract import Outcome
 
 ROOT = Path(__file__).parents[2]
-
-
-@pytest.fixture(scope="module")
-def emulator(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Emulator]:
-    with running(tmp_path_factory.mktemp("bqemulator") / "log") as started:
-        started.create_dataset("events")
-        yield started
 
 
 def settings(

@@ -45,14 +45,18 @@ PROPERTIES = """
 process.roles=broker,controller
 node.id=1
 controller.quorum.voters=1@127.0.0.1:{controller}
-listeners=PLAINTEXT://127.0.0.1:{plain},SASL_PLAINTEXT://127.0.0.1:{sasl},CONTROLLER://127.0.0.1:{controller}
-advertised.listeners=PLAINTEXT://127.0.0.1:{plain},SASL_PLAINTEXT://127.0.0.1:{sasl}
+listeners=PLAINTEXT://127.0.0.1:{plain},SASL_PLAINTEXT://127.0.0.1:{sasl},\
+CONTROLLER://127.0.0.1:{controller},PROXIED://127.0.0.1:{behind}
+advertised.listeners=PLAINTEXT://127.0.0.1:{plain},SASL_PLAINTEXT://127.0.0.1:{sasl},\
+PROXIED://127.0.0.1:{proxy}
 inter.broker.listener.name=PLAINTEXT
 controller.listener.names=CONTROLLER
 listener.security.protocol.map=\
-PLAINTEXT:PLAINTEXT,SASL_PLAINTEXT:SASL_PLAINTEXT,CONTROLLER:PLAINTEXT
+PLAINTEXT:PLAINTEXT,SASL_PLAINTEXT:SASL_PLAINTEXT,CONTROLLER:PLAINTEXT,PROXIED:SASL_PLAINTEXT
 sasl.enabled.mechanisms=PLAIN
 listener.name.sasl_plaintext.plain.sasl.jaas.config=\
+org.apache.kafka.common.security.plain.PlainLoginModule required user_{user}="{password}";
+listener.name.proxied.plain.sasl.jaas.config=\
 org.apache.kafka.common.security.plain.PlainLoginModule required user_{user}="{password}";
 log.dirs={logs}
 auto.create.topics.enable=false
@@ -77,14 +81,19 @@ class Record:
 
 
 class KafkaServer:
-    """A broker that can be killed and started again on the same data and ports."""
+    """A broker that can be killed and started again on the same data and ports.
+
+    behind_proxy: a port with SASL whose clients are told to come through `proxy_port`, where whoever wants
+    to stand in between must listen.
+    """
 
     def __init__(self, directory: Path) -> None:
         self._jars = jars()
         self._directory = directory
-        self._ports = [free_port() for _ in range(3)]
+        self._ports = [free_port() for _ in range(5)]
         self.servers = f"127.0.0.1:{self._ports[0]}"
         self.sasl_servers = f"127.0.0.1:{self._ports[1]}"
+        self.behind_proxy, self.proxy_port = self._ports[3:]
         self._settings = directory / "server.properties"
         self._format()
         self.start()
@@ -152,12 +161,14 @@ class KafkaServer:
         return ["java", "-Xms128m", "-Xmx384m", "-XX:+UseSerialGC", "-cp", f"{self._jars}/*"]
 
     def _format(self) -> None:
-        plain, sasl, controller = self._ports
+        plain, sasl, controller, behind, proxy = self._ports
         self._settings.write_text(
             PROPERTIES.format(
                 plain=plain,
                 sasl=sasl,
                 controller=controller,
+                behind=behind,
+                proxy=proxy,
                 user=USER,
                 password=PASSWORD,
                 logs=self._directory / "data",

@@ -6,7 +6,6 @@ import gzip
 import json
 import pickle
 import socket
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,7 +13,7 @@ import pytest
 import zstandard
 
 from tests.servers.process import free_port
-from tests.servers.seaweedfs import SeaweedFS, running
+from tests.servers.seaweedfs import SeaweedFS
 from tests.transforms.write.encodings import batch, event
 from tests.transforms.write.splunk_server import all_later
 from transforms.event import Batch, Event
@@ -23,12 +22,6 @@ from transforms.write.layout import hour_partition
 from transforms.write.s3 import S3
 
 HOUR = "dt=2026-03-01/hour=12"
-
-
-@pytest.fixture(scope="module")
-def seaweedfs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SeaweedFS]:
-    with running(tmp_path_factory.mktemp("seaweedfs")) as server:
-        yield server
 
 
 @pytest.fixture
