@@ -12,6 +12,7 @@ from apache_beam.pvalue import DoOutputsTuple, PBegin, TaggedOutput
 from apache_beam.transforms.window import TimestampedValue
 from apache_beam.utils.timestamp import Timestamp
 
+from transforms import coders  # noqa: F401 - elements travel by them
 from transforms.dead_letter import DeadLetter
 from transforms.event import Chunk, Event
 from transforms.feed.request import FeedSettings
@@ -69,11 +70,13 @@ class ReadFromGrantex(beam.PTransform[PBegin, DoOutputsTuple]):  # type: ignore[
 
     def expand(self, pbegin: PBegin) -> DoOutputsTuple:
         read = beam.ParDo(_ReadJournal(self._standalone)).with_output_types(Chunk)
-        return (
+        outputs = (
             pbegin
             | "Source" >> beam.Create([self._name], reshuffle=False)
             | "Journal" >> read.with_outputs(DEAD_LETTERS, main=CHUNKS)
         )
+        outputs[DEAD_LETTERS].element_type = DeadLetter
+        return outputs
 
     def display_data(self) -> dict[str, Any]:
         return {"source": self._name}

@@ -1,0 +1,77 @@
+"""Coders: what goes in comes out, in whatever process and version."""
+
+from __future__ import annotations
+
+import pickle
+from pathlib import Path
+from typing import Any
+
+import apache_beam as beam
+import pytest
+from apache_beam.coders import Coder, registry
+from apache_beam.portability import python_urns
+
+from pipelines.stream import build
+from transforms.coders import ChunkCoder, DeadLetterCoder, ReceiptCoder
+from transforms.dead_letter import DeadLetter
+from transforms.event import Chunk, Event
+from transforms.write.contract import Receipt
+from transforms.write.files import Files
+
+EVENTS = [
+    Event("evt_1", "grant.created", "2026-03-01T12:00:00Z", b'{"id":"evt_1"}'),
+    Event("\u00e9", "", "", b"\xff\x00"),
+]
+VALUES = [
+    (ChunkCoder(), Chunk(EVENTS, 7, 12.5)),
+    (ChunkCoder(), Chunk((), 9, 0.25, flush=True)),
+    (ReceiptCoder(), Receipt("s3", "ab" * 16, ["evt_1", "evt_2"], 3)),
+    (DeadLetterCoder(), DeadLetter("write", "s3", "too_large: 5 bytes", b"\xff", "evt_1", 2, 1.5)),
+]
+
+
+def fields(value: Any) -> Any:
+    return (list(value.events), value.first, value.taken_at, value.flush) if type(value) is Chunk else value
+
+
+@pytest.mark.parametrize(("coder", "value"), VALUES)
+def test_what_goes_in_comes_out(coder: Coder, value: object) -> None:
+    assert fields(coder.decode(coder.encode(value))) == fields(value)
+
+
+@pytest.mark.parametrize(("coder", "value"), VALUES)
+def test_a_coder_works_after_it_was_pickled(coder: Coder, value: object) -> None:
+    coder.decode(coder.encode(value))
+    copy = pickle.loads(pickle.dumps(coder))
+    assert copy == coder
+    assert hash(copy) == hash(coder)
+    assert fields(copy.decode(coder.encode(value))) == fields(value)
+
+
+@pytest.mark.parametrize(("coder", "value"), VALUES)
+def test_another_version_is_refused(coder: Coder, value: object) -> None:
+    with pytest.raises(ValueError, match="reads version 1, not 02"):
+        coder.decode(b"\x02" + coder.encode(value)[1:])
+    with pytest.raises(ValueError, match="not nothing"):
+        coder.decode(b"")
+
+
+@pytest.mark.parametrize(("coder", "value"), VALUES)
+def test_a_size_is_estimated_without_encoding(coder: Coder, value: object) -> None:
+    assert coder.estimate_size(value) == pytest.approx(len(coder.encode(value)), abs=150)
+
+
+def test_they_are_the_coders_of_their_types() -> None:
+    for coder, value in VALUES:
+        assert registry.get_coder(type(value)) == coder
+
+
+def test_no_stage_of_the_job_pickles_its_elements() -> None:
+    pipeline = beam.Pipeline()
+    build(pipeline, [Files("out")], source="x", window_size=60, dead_letters=Path("d"), lane="files")
+    components = pipeline.to_runner_api().components
+    used = [components.coders[each.coder_id].spec for each in components.pcollections.values()]
+    ours = {spec.payload for spec in used if spec.urn == python_urns.PICKLED_CODER}
+    assert len(ours) == 3
+    for name in (b"ChunkCoder", b"ReceiptCoder", b"DeadLetterCoder"):
+        assert any(name in payload for payload in ours)
