@@ -20,8 +20,7 @@ from isal import isal_zlib
 from isal.igzip_lib import IsalError
 
 from pipelines.local.practice import http_server
-from pipelines.local.practice.faults import Fault
-from pipelines.local.practice.http_wire import Request
+from pipelines.local.practice.http_wire import Answer, Request
 
 KEY = "practice-datadog-key"
 PATH = "/api/v2/logs"
@@ -76,7 +75,7 @@ class PracticeDatadog(http_server.PracticeServer):
         """From now on only `key` is good."""
         self.key = key
 
-    def judge(self, request: Request, fault: Fault) -> tuple[int, bytes]:
+    def judge(self, request: Request) -> Answer:
         if request.path != PATH or request.method != "POST":
             return error(404, "Not Found", "")
         given = request.headers.get("dd-api-key")
@@ -100,7 +99,7 @@ class PracticeDatadog(http_server.PracticeServer):
         except (msgspec.DecodeError, UnicodeDecodeError):
             return error(400, "Bad Request", "a log is not an object with text in its fields")
         self._take(raws, found)
-        return 202, fault.garbage or ACCEPTED
+        return Answer(202, ACCEPTED)
 
     def _take(self, raws: Sequence[Any], found: Sequence[Log]) -> None:
         oldest = (self.now() - MAX_AGE) * 1000
@@ -136,10 +135,10 @@ def unpack(body: bytes, encoding: str) -> bytes | None:
         return None
 
 
-def error(status: int, title: str, detail: str) -> tuple[int, bytes]:
+def error(status: int, title: str, detail: str) -> Answer:
     """An answer in the intake's form of errors."""
     said = {"status": str(status), "title": title, "detail": detail}
-    return status, json.dumps({"errors": [said]}).encode()
+    return Answer(status, json.dumps({"errors": [said]}).encode())
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import msgspec
 from isal import isal_zlib
+from isal.igzip_lib import IsalError
 
 # Code -> status and text, from Splunk's "Troubleshoot HTTP Event Collector".
 CODES: Mapping[int, tuple[int, str]] = {
@@ -33,16 +34,25 @@ CODES: Mapping[int, tuple[int, str]] = {
     18: (503, "HEC is unhealthy, queues are full"),
     19: (503, "HEC is unhealthy, ack service unavailable"),
     20: (503, "HEC is unhealthy, queues are full, ack service unavailable"),
+    # Since Splunk 9.
+    21: (400, "Invalid token"),
+    22: (400, "Token disabled"),
+    23: (503, "Server is shutting down"),
+    24: (200, "HEC queue approaching capacity"),
+    25: (200, "HEC ACK approaching capacity"),
+    26: (429, "HEC queue at capacity"),
+    27: (429, "HEC ACK channel at capacity"),
 }
 DECODER = json.JSONDecoder()
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
-    """A reply of HEC; `number` is its `invalid-event-number`."""
+class Verdict:
+    """A reply of HEC; `number` is its `invalid-event-number`, `ack_id` what acknowledgement is asked with."""
 
     code: int
     number: int | None = None
+    ack_id: int | None = None
 
     @property
     def status(self) -> int:
@@ -50,10 +60,21 @@ class Answer:
 
     @property
     def body(self) -> bytes:
+        """The JSON that is answered."""
         fields: dict[str, object] = {"text": CODES[self.code][1], "code": self.code}
         if self.number is not None:
             fields["invalid-event-number"] = self.number
+        if self.ack_id is not None:
+            fields["ackId"] = self.ack_id
         return json.dumps(fields, separators=(",", ":")).encode()
+
+
+class Refused(Exception):
+    """A request is answered with this instead of being looked into further."""
+
+    def __init__(self, code: int) -> None:
+        super().__init__(CODES[code][1])
+        self.verdict = Verdict(code)
 
 
 class Indexed(msgspec.Struct, frozen=True, gc=False):
@@ -61,54 +82,53 @@ class Indexed(msgspec.Struct, frozen=True, gc=False):
 
     event: msgspec.Raw
     time: float | None = None
-    index: str = "main"
+    index: str = ""  # the token's own
     source: str = ""
     sourcetype: str = ""
     host: str = ""
-    fields: dict[str, str] = {}
+    fields: dict[str, Any] = {}
 
     @property
     def event_id(self) -> str:
         """The indexed field `event_id`, "" without one."""
-        return self.fields.get("event_id", "")
+        return str(self.fields.get("event_id", ""))
 
 
+Allowed = Callable[[str], bool]
 lines_decoder = msgspec.json.Decoder(Indexed)
 BLANK = (b'""', b"null")
 
 
-def judge_token(authorization: str | None, token: str, disabled: bool) -> Answer | None:
-    """The refusal that an `Authorization` header earns; None when the token is good."""
-    if not authorization:
-        return Answer(2)
-    scheme, _, given = authorization.partition(" ")
-    if scheme != "Splunk" or not given.strip():
-        return Answer(3)
-    if given.strip() != token:
-        return Answer(4)
-    return Answer(1) if disabled else None
-
-
 def unpack(body: bytes, encoding: str) -> bytes | None:
-    """The body without its gzip; None for any other encoding (HEC answers 415 to deflate)."""
+    """The body without its gzip; None for any other encoding (HEC answers 415 to deflate). Raises Refused
+    for what is no gzip."""
     if encoding in ("", "identity"):
         return body
-    return bytes(isal_zlib.decompress(body, 31)) if encoding == "gzip" else None
+    if encoding != "gzip":
+        return None
+    try:
+        return bytes(isal_zlib.decompress(body, 31))
+    except IsalError:  # type: ignore[misc]  # typed as a value
+        raise Refused(6) from None
 
 
-def judge(body: bytes, indexes: Collection[str]) -> tuple[Sequence[Indexed], Answer]:
+def judge(body: bytes, allowed: Allowed, index: str) -> tuple[Sequence[Indexed], Verdict]:
     """What of `body` is indexed, and the answer. Objects stand one behind the other, white space between
-    them or not; everything before the first bad one is indexed and nothing from it on."""
+    them or not; everything before the first bad one is indexed and nothing from it on.
+
+    allowed: whether an index may be written to. index: where events go that name none."""
     try:
         found = lines_decoder.decode_lines(body)
     except (msgspec.DecodeError, UnicodeDecodeError):
-        return judge_slowly(body, indexes)
-    if all(one.index in indexes and bytes(one.event) not in BLANK for one in found):
-        return found, Answer(0 if found else 5)
-    return judge_slowly(body, indexes)
+        return judge_slowly(body, allowed, index)
+    names = {one.index for one in found}
+    flat = all(bytes(one.event) not in BLANK and not nested(one.fields) for one in found)
+    if flat and "" not in names and all(map(allowed, names)):
+        return found, Verdict(0 if found else 5)
+    return judge_slowly(body, allowed, index)
 
 
-def judge_slowly(body: bytes, indexes: Collection[str]) -> tuple[Sequence[Indexed], Answer]:
+def judge_slowly(body: bytes, allowed: Allowed, index: str) -> tuple[Sequence[Indexed], Verdict]:
     """`judge` one object at a time, to find which one is bad and why."""
     text = body.decode("utf-8", errors="surrogateescape")
     indexed: list[Indexed] = []
@@ -117,21 +137,22 @@ def judge_slowly(body: bytes, indexes: Collection[str]) -> tuple[Sequence[Indexe
         try:
             value, end = DECODER.raw_decode(text, at)
         except (ValueError, RecursionError):
-            return indexed, Answer(6, len(indexed))
-        code = fault_of(value, indexes)
+            return indexed, Verdict(6, len(indexed))
+        code = fault_of(value, allowed, index)
         if code:
             # Code 7 reports a number one too high: so does the real service.
-            return indexed, Answer(code, len(indexed) + (code == 7))
+            return indexed, Verdict(code, len(indexed) + (code == 7))
         raw = text[at:end].encode("utf-8", errors="surrogateescape")
         try:
-            indexed.append(lines_decoder.decode(raw))
+            one = lines_decoder.decode(raw)
         except (msgspec.DecodeError, UnicodeDecodeError):
-            return indexed, Answer(6, len(indexed))
+            return indexed, Verdict(6, len(indexed))
+        indexed.append(one if one.index else msgspec.structs.replace(one, index=index))
         at = _skip(text, end)
-    return indexed, Answer(0 if indexed else 5)
+    return indexed, Verdict(0 if indexed else 5)
 
 
-def fault_of(value: Any, indexes: Collection[str]) -> int:
+def fault_of(value: Any, allowed: Allowed, index: str) -> int:
     """The code of what is wrong with one object, 0 for nothing."""
     if not isinstance(value, dict):
         return 6
@@ -140,9 +161,16 @@ def fault_of(value: Any, indexes: Collection[str]) -> int:
     if value["event"] == "":
         return 13
     fields = value.get("fields", {})
-    if not isinstance(fields, dict) or any(not isinstance(field, str) for field in fields.values()):
+    if not isinstance(fields, dict):
+        return 6
+    if nested(fields):
         return 15
-    return 0 if value.get("index", "main") in indexes else 7
+    return 0 if allowed(value.get("index", index)) else 7
+
+
+def nested(fields: Mapping[str, Any]) -> bool:
+    """Whether a field holds an object, which cannot be indexed; several values are fine."""
+    return any(isinstance(value, dict) for value in fields.values())
 
 
 def _skip(text: str, at: int) -> int:

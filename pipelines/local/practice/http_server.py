@@ -16,8 +16,8 @@ from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import TypeVar
 
-from pipelines.local.practice.faults import Fault, FaultCommands
-from pipelines.local.practice.http_wire import Request, read_head, read_request, response
+from pipelines.local.practice.faults import FaultCommands
+from pipelines.local.practice.http_wire import Answer, Request, read_head, read_request, response
 from pipelines.local.practice.http_wire import Reset as ResetNow
 
 Server = TypeVar("Server", bound="PracticeServer")
@@ -57,8 +57,8 @@ class PracticeServer(FaultCommands):
         self._connections: set[socket.socket] = set()
         self._threads: list[threading.Thread] = []
 
-    def judge(self, request: Request, fault: Fault) -> tuple[int, bytes]:
-        """Take a request that has no fault of its own, or refuse it: status and body of the answer."""
+    def judge(self, request: Request) -> Answer:
+        """Take a request that has no fault of its own, or refuse it."""
         raise NotImplementedError
 
     # Life
@@ -162,7 +162,7 @@ class PracticeServer(FaultCommands):
         head = read_head(connection, rest)
         if head is None:
             return None
-        fault = self.next_fault()
+        fault = self.next_fault(head.path)
         if fault.reset == "before":
             cut(connection)
         request, rest = read_request(connection, head, half=fault.reset == "during")
@@ -174,13 +174,14 @@ class PracticeServer(FaultCommands):
                 self.requests.append(request)
             self._changed.notify_all()
         self.hold()
-        status, body = (fault.status, fault.body) if fault.status else self.judge(request, fault)
+        answer = Answer(fault.status, fault.body, fault.headers) if fault.status else self.judge(request)
         if self.seconds_late:
             time.sleep(self.seconds_late)
         if fault.reset == "after":
             cut(connection)
-        answer = response(status, body, fault.headers)
-        connection.sendall(answer[: -len(body) // 2] if fault.cut_answer else answer)
+        body = fault.garbage or answer.body
+        sent = response(answer.status, body, answer.headers)
+        connection.sendall(sent[: -len(body) // 2] if fault.cut_answer else sent)
         return None if fault.cut_answer else rest
 
     def taken(self, ids: Sequence[str]) -> None:

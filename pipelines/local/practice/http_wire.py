@@ -6,6 +6,7 @@ import socket
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from http import HTTPStatus
+from typing import NamedTuple
 
 MAX_HEAD = 64 * 1024
 READ = 256 * 1024
@@ -23,6 +24,7 @@ class Head:
     path: str
     headers: Mapping[str, str]
     rest: bytes
+    query: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +35,15 @@ class Request:
     path: str
     headers: Mapping[str, str]
     body: bytes
+    query: str = ""
+
+
+class Answer(NamedTuple):
+    """What a request is answered with."""
+
+    status: int
+    body: bytes
+    headers: tuple[tuple[str, str], ...] = ()
 
 
 def read_head(connection: socket.socket, rest: bytes) -> Head | None:
@@ -48,7 +59,8 @@ def read_head(connection: socket.socket, rest: bytes) -> Head | None:
     if len(words) != 3:
         return None
     headers = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
-    return Head(words[0], words[1].partition("?")[0], headers, data[end + 4 :])
+    path, _, query = words[1].partition("?")
+    return Head(words[0], path, headers, data[end + 4 :], query)
 
 
 def read_request(connection: socket.socket, head: Head, half: bool = False) -> tuple[Request, bytes]:
@@ -65,7 +77,7 @@ def read_request(connection: socket.socket, head: Head, half: bool = False) -> t
         parts.append(more)
         size += len(more)
     data = b"".join(parts)
-    return Request(head.method, head.path, head.headers, data[:length]), data[length:]
+    return Request(head.method, head.path, head.headers, data[:length], head.query), data[length:]
 
 
 def response(status: int, body: bytes, headers: Iterable[tuple[str, str]] = ()) -> bytes:

@@ -5,21 +5,35 @@ As a program of its own: `python -m pipelines.local.practice.splunk --port P [--
 
 from __future__ import annotations
 
+import json
 import ssl
-from collections.abc import Sequence
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
 
 from pipelines.local.practice import http_server
-from pipelines.local.practice.faults import Fault
-from pipelines.local.practice.hec import Answer, Indexed, judge, judge_token, unpack
-from pipelines.local.practice.http_wire import Request
+from pipelines.local.practice.balancer import Balancer, Stickiness
+from pipelines.local.practice.hec import Indexed, Refused, Verdict, judge, unpack
+from pipelines.local.practice.hec_acks import Acknowledgements, ids_in, judge_channel
+from pipelines.local.practice.hec_tokens import Token, judge_token
+from pipelines.local.practice.http_wire import Answer, Request
 
 TOKEN = "practice-hec-token"  # noqa: S105 (of a practice server on loopback)
 MAX_BODY = 800 * 1024 * 1024  # Splunk Enterprise's default `max_content_length`
-EVENT_PATHS = ("/services/collector/event", "/services/collector", "/services/collector/event/1.0")
+ROOT = "/services/collector"
+EVENT_PATHS = (f"{ROOT}/event", ROOT, f"{ROOT}/event/1.0")
+ACK_PATHS = (f"{ROOT}/ack", f"{ROOT}/ack/1.0")
+HEALTH_PATHS = (f"{ROOT}/health", f"{ROOT}/health/1.0")
+NOT_FOUND = b'{"text":"The requested URL was not found on this server.","code":404}'
 
 
 class PracticeSplunk(http_server.PracticeServer):
-    """A context manager that serves HEC on `url` until it is left; `events` is what it indexed."""
+    """A context manager that serves HEC on `url` until it is left; `events` is what it indexed.
+
+    indexes: those that exist. acknowledge: the token has indexer acknowledgement; what is taken is
+    acknowledged `ack_seconds` later (infinite: never), and lost when its indexer crashes before that.
+    indexers, stickiness: how many stand behind a load balancer, and how that keeps to one of them.
+    """
 
     def __init__(
         self,
@@ -32,55 +46,121 @@ class PracticeSplunk(http_server.PracticeServer):
         ids_file: str | None = None,
         max_body: int = MAX_BODY,
         tls: ssl.SSLContext | None = None,
+        acknowledge: bool = False,
+        ack_seconds: float = 0.0,
+        indexers: int = 1,
+        stickiness: Stickiness = "steady",
+        monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         super().__init__(port, keep_events=keep_events, keep_ids=keep_ids, ids_file=ids_file, tls=tls)
-        self.token = token
-        self.disabled = False
+        self.tokens = [Token(token, acknowledges=acknowledge)]
         self.indexes = set(indexes)
         self.max_body = max_body
         self.busy_code = 0
+        self.ack_seconds = ack_seconds
         self.events: list[Indexed] = []
+        self.balancer = Balancer(indexers, stickiness)
+        self._monotonic = monotonic
+        self._indexers = [Acknowledgements() for _ in range(indexers)]
+
+    @property
+    def token(self) -> str:
+        """The value of the first token."""
+        return self.tokens[0].value
 
     # Faults on command
 
     def rotate(self, token: str) -> None:
         """From now on only `token` is good."""
-        self.token = token
+        self.tokens[0].value = token
 
-    def answer_code(self, code: int, number: int | None = None, times: int = 1) -> None:
+    def answer_code(self, code: int, number: int | None = None, times: int = 1, path: str = "") -> None:
         """Answer the next requests with one of HEC's codes and index nothing."""
-        answer = Answer(code, number)
-        self.answer(answer.status, answer.body, times=times)
+        verdict = Verdict(code, number)
+        self.answer(verdict.status, verdict.body, times=times, path=path)
 
     def busy(self, code: int = 9) -> None:
-        """Answer everything with 9, 18, 19 or 20 until `busy(0)`."""
+        """Answer every event with 8, 9, 18, 19, 20, 23, 26 or 27 until `busy(0)`."""
         self.busy_code = code
+
+    def crash(self, indexer: int = 0) -> None:
+        """One indexer ends and starts anew: what it had not acknowledged is lost, its channels too."""
+        with self._changed:
+            lost = self._indexers[indexer].crash(self._monotonic())
+            gone = Counter(event.event_id for event in lost)
+            objects = set(map(id, lost))
+            self.count -= len(lost)
+            self.events = [event for event in self.events if id(event) not in objects]
+            kept = []
+            for event_id in reversed(self.ids):
+                if gone[event_id] > 0:
+                    gone[event_id] -= 1
+                else:
+                    kept.append(event_id)
+            self.ids = kept[::-1]
 
     # Serving
 
-    def judge(self, request: Request, fault: Fault) -> tuple[int, bytes]:
-        if request.path.startswith("/services/collector/health"):
-            healthy = Answer(18 if self.busy_code else 17)  # never looks at the token
-            return healthy.status, healthy.body
-        if request.path not in EVENT_PATHS or request.method != "POST":
-            return 404, b'{"text":"The requested URL was not found on this server.","code":404}'
-        answer = judge_token(request.headers.get("authorization"), self.token, self.disabled)
-        if answer is None and self.busy_code:
-            answer = Answer(self.busy_code)
-        if answer is not None:
-            return answer.status, answer.body
-        if len(request.body) > self.max_body:
-            return 413, b"Content-Length of %d too large" % len(request.body)
-        body = unpack(request.body, request.headers.get("content-encoding", ""))
-        if body is None:
-            return 415, b"Unsupported Media Type"
+    def judge(self, request: Request) -> Answer:
+        with self._changed:
+            number, cookie = self.balancer.choose(request.headers.get("cookie", ""))
+        try:
+            status, body = self._judge(request, self._indexers[number])
+        except Refused as refused:
+            status, body = refused.verdict.status, refused.verdict.body
+        return Answer(status, body, (("Set-Cookie", cookie),) if cookie else ())
+
+    def _judge(self, request: Request, indexer: Acknowledgements) -> tuple[int, bytes]:
+        if request.path in HEALTH_PATHS:
+            raise Refused(self.busy_code or 17)  # never looks at the token
+        if request.path not in EVENT_PATHS + ACK_PATHS or request.method != "POST":
+            return 404, NOT_FOUND
+        token = judge_token(request.headers, request.query, self.tokens)
+        if request.path in ACK_PATHS:
+            return self._poll(request, token, indexer)
+        return self._take(request, token, indexer)
+
+    def _poll(self, request: Request, token: Token, indexer: Acknowledgements) -> tuple[int, bytes]:
+        if not token.acknowledges:
+            raise Refused(14)
+        channel = judge_channel(request.headers, request.query)
+        asked = ids_in(request.body)
+        with self._changed:
+            acks = indexer.poll(channel, asked, self._monotonic())
+        return 200, json.dumps({"acks": acks}, separators=(",", ":")).encode()
+
+    def _take(self, request: Request, token: Token, indexer: Acknowledgements) -> tuple[int, bytes]:
+        if self.busy_code:
+            raise Refused(self.busy_code)
+        channel = judge_channel(request.headers, request.query) if token.acknowledges else ""
+        body = request.body
+        if len(body) <= self.max_body:
+            unpacked = unpack(body, request.headers.get("content-encoding", ""))
+            if unpacked is None:
+                return 415, b"<html>Unsupported Media Type"
+            body = unpacked
         if len(body) > self.max_body:
-            return 413, b"Content-Length of %d too large" % len(body)
-        indexed, answer = judge(body, self.indexes)
-        if self._keep_events:
-            self.events += indexed
-        self.taken([one.event_id for one in indexed])
-        return answer.status, fault.garbage or answer.body
+            return 413, b"<html>Content-Length of %d too large" % len(body)
+        indexed, verdict = judge(body, lambda index: self._allowed(index, token), token.index)
+        return self._indexed(indexed, verdict, channel, indexer)
+
+    def _indexed(
+        self, indexed: Sequence[Indexed], verdict: Verdict, channel: str, indexer: Acknowledgements
+    ) -> tuple[int, bytes]:
+        with self._changed:
+            if channel and indexed:
+                # What stood before a bad object is taken as well, but no id is given for it.
+                name = channel if verdict.code == 0 else "refused"
+                ack_id = indexer.take(name, indexed, self._monotonic(), self.ack_seconds)
+                if verdict.code == 0:
+                    verdict = Verdict(0, ack_id=ack_id)
+            if self._keep_events:
+                self.events += indexed
+            self.taken([one.event_id for one in indexed])
+        return verdict.status, verdict.body
+
+    def _allowed(self, index: str, token: Token) -> bool:
+        return index in self.indexes and (not token.indexes or index in token.indexes)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

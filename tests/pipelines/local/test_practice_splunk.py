@@ -15,6 +15,7 @@ from typing import Any
 import httpx
 import pytest
 
+from pipelines.local.practice.hec import CODES
 from pipelines.local.practice.splunk import PracticeSplunk
 
 GOOD = {"event": {"id": "a"}, "time": 1772366400.123, "index": "main", "fields": {"event_id": "a"}}
@@ -64,11 +65,12 @@ def test_gzip_is_accepted_and_deflate_is_not(splunk: PracticeSplunk) -> None:
     body = joined(good("a"))
     assert said(post(splunk, gzip.compress(body), Content_Encoding="gzip")) == (200, 0, None)
     assert post(splunk, zlib.compress(body), Content_Encoding="deflate").status_code == 415
+    assert said(post(splunk, b"no gzip", Content_Encoding="gzip")) == (400, 6, None)
     assert splunk.ids == ["a"]
 
 
 def test_code_1_token_disabled(splunk: PracticeSplunk) -> None:
-    splunk.disabled = True
+    splunk.tokens[0].disabled = True
     assert said(post(splunk, joined(GOOD))) == (403, 1, None)
 
 
@@ -100,7 +102,10 @@ def test_code_5_no_data_with_a_good_token_is_the_preflight(splunk: PracticeSplun
         (6, b'{"event": '),
         (6, b"not json"),
         (6, b"[1]"),
+        (6, b'{"event": "x", "fields": ["a"]}'),
+        (6, b'{"event": "x", "time": "noon"}'),
         (12, b'{"time": 1}'),
+        (12, b'{"event": null}'),
         (13, b'{"event": ""}'),
         (15, b'{"event": "x", "fields": {"a": {"nested": "b"}}}'),
     ],
@@ -123,20 +128,53 @@ def test_code_7_reports_a_number_one_too_high(splunk: PracticeSplunk, before: in
     assert splunk.count == before
 
 
-@pytest.mark.parametrize("code", [9, 18, 19, 20])
-def test_busy_codes_are_503(splunk: PracticeSplunk, code: int) -> None:
+def test_code_7_for_an_index_that_exists_and_is_not_allowed_for_the_token(splunk: PracticeSplunk) -> None:
+    splunk.indexes.add("other")
+    assert said(post(splunk, joined({**GOOD, "index": "other"}))) == (200, 0, None)
+    splunk.tokens[0].indexes = ["main"]
+    assert said(post(splunk, joined({**GOOD, "index": "other"}))) == (400, 7, 1)
+
+
+def test_an_event_that_names_no_index_goes_to_the_tokens(splunk: PracticeSplunk) -> None:
+    splunk.indexes.add("other")
+    splunk.tokens[0].index = "other"
+    assert said(post(splunk, b'{"event": "x"}')) == (200, 0, None)
+    assert splunk.events[0].index == "other"
+
+
+def test_fields_may_hold_several_values(splunk: PracticeSplunk) -> None:
+    assert said(post(splunk, b'{"event": "x", "fields": {"a": ["b", "c"], "n": 1}}')) == (200, 0, None)
+
+
+@pytest.mark.parametrize(
+    ("code", "status"),
+    [(8, 500), (9, 503), (18, 503), (19, 503), (20, 503), (23, 503), (26, 429), (27, 429)],
+)
+def test_busy_codes_until_it_is_over(splunk: PracticeSplunk, code: int, status: int) -> None:
     splunk.busy(code)
-    assert said(post(splunk, joined(GOOD))) == (503, code, None)
+    assert said(post(splunk, joined(GOOD))) == (status, code, None)
     splunk.busy(0)
     assert said(post(splunk, joined(GOOD))) == (200, 0, None)
     assert splunk.count == 1
 
 
-@pytest.mark.parametrize(("code", "status"), [(8, 500), (10, 400), (11, 400), (14, 400), (16, 400)])
-def test_codes_on_command(splunk: PracticeSplunk, code: int, status: int) -> None:
+def test_code_16_for_a_token_in_the_url(splunk: PracticeSplunk) -> None:
+    with httpx.Client(trust_env=False) as client:
+        url = f"{splunk.url}/services/collector/event?token={splunk.token}"
+        assert said(client.post(url, content=joined(GOOD))) == (400, 16, None)
+
+
+def test_the_token_may_be_a_password(splunk: PracticeSplunk) -> None:
+    with httpx.Client(trust_env=False, auth=("x", splunk.token)) as client:
+        assert said(client.post(f"{splunk.url}/services/collector/event", content=joined(GOOD)))[1] == 0
+
+
+@pytest.mark.parametrize(("code", "status"), [(code, CODES[code][0]) for code in sorted(CODES)])
+def test_each_code_on_command(splunk: PracticeSplunk, code: int, status: int) -> None:
     splunk.answer_code(code)
     assert said(post(splunk, joined(GOOD))) == (status, code, None)
     assert splunk.count == 0
+    assert said(post(splunk, joined(GOOD))) == (200, 0, None)
 
 
 def test_413_above_the_limit_packed_or_not() -> None:
@@ -150,6 +188,8 @@ def test_413_above_the_limit_packed_or_not() -> None:
 def test_code_17_health_never_checks_the_token(splunk: PracticeSplunk) -> None:
     with httpx.Client(trust_env=False) as client:
         assert said(client.get(splunk.url + "/services/collector/health")) == (200, 17, None)
+        splunk.busy(18)
+        assert said(client.get(splunk.url + "/services/collector/health/1.0")) == (503, 18, None)
 
 
 def test_other_paths_are_404(splunk: PracticeSplunk) -> None:
@@ -189,6 +229,14 @@ def test_answers_on_command_for_so_many_requests(splunk: PracticeSplunk) -> None
         assert (response.status_code, response.headers["retry-after"]) == (503, "7")
     assert post(splunk, joined(GOOD)).status_code == 200
     assert splunk.count == 1
+
+
+def test_a_fault_for_one_path_waits_for_it(splunk: PracticeSplunk) -> None:
+    splunk.answer(503, path="/event")
+    with httpx.Client(trust_env=False) as client:
+        assert client.get(splunk.url + "/services/collector/health").status_code == 200
+    assert post(splunk, joined(GOOD)).status_code == 503
+    assert post(splunk, joined(GOOD)).status_code == 200
 
 
 def test_garbage_is_indexed(splunk: PracticeSplunk) -> None:

@@ -6,9 +6,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from pipelines.local.practice.faults import Fault
 from pipelines.local.practice.http_server import PracticeServer
-from pipelines.local.practice.http_wire import Request
+from pipelines.local.practice.http_wire import Answer, Request
 from tests.transforms.write.encodings import batch
 from tests.transforms.write.splunk_server import all_later
 from transforms.write import s3_client
@@ -21,9 +20,9 @@ HOUR = "dt=2026-03-01/hour=12"
 class Bucket(PracticeServer):
     """Takes every object, unless it was told to answer something else."""
 
-    def judge(self, request: Request, fault: Fault) -> tuple[int, bytes]:
+    def judge(self, request: Request) -> Answer:
         self.taken([request.path])
-        return 200, b""
+        return Answer(200, b"")
 
     def refuse(self, status: int, code: str, **headers: str) -> None:
         """Answer the next request with one of S3's error codes."""
