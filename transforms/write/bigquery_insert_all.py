@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import httpx
 from google.auth.exceptions import GoogleAuthError
 
-from transforms.event import Batch
+from transforms.event import Batch, Event
 from transforms.write.bigquery_credentials import GoogleToken, token_outcome
 from transforms.write.bigquery_reply import insert_outcome, rest_outcome
-from transforms.write.bigquery_rows import insert_body
+from transforms.write.bigquery_rows import insert_body, json_row, json_text_row
 from transforms.write.bigquery_table import REST_ENDPOINT, Tables
 from transforms.write.contract import Outcome, Writer
 from transforms.write.http_connection import HttpConnection
@@ -36,7 +38,7 @@ class InsertAllWriter(Writer):
         self._connection = HttpConnection(url, {"Content-Type": "application/json"}, settings.ca_file)
 
     def write(self, batch: Batch) -> Outcome | None:
-        """Post `batch` once."""
+        """Post `batch` once, and once more what is refused for what is in it, then as nothing but text."""
         count = len(batch.events)
         try:
             headers = self._token.headers()
@@ -45,22 +47,38 @@ class InsertAllWriter(Writer):
                 if outcome is not None:
                     return outcome
                 self._table_ready = True
-            for name, value in headers.items():
-                self._connection.set_header(name, value)
-            reply = self._connection.post(insert_body(batch.events, self._schema))
+            outcome = self._post([json_row(event, self._schema) for event in batch.events], headers)
+            if outcome is not None and outcome.rejected and self._schema == "typed":
+                outcome = self._post_as_text(batch.events, outcome, headers)
         except GoogleAuthError as error:
             return token_outcome(error, count, self._where)
         except httpx.TransportError as error:
             return as_outcome(error, count, self._where)
-        if is_delivered(reply.status):
-            outcome = insert_outcome(self._where, reply.body, count)
-        else:
-            outcome = rest_outcome(self._where, reply.status, reply.headers, reply.body, count, time.time())
-        if reply.status == 401:
-            self._token.forget()
         if outcome is not None and outcome.blocked:
             self._table_ready = False  # look again: it may have been deleted, changed or mended
         return outcome
+
+    def _post(self, rows: Sequence[bytes], headers: Mapping[str, str]) -> Outcome | None:
+        for name, value in headers.items():
+            self._connection.set_header(name, value)
+        reply = self._connection.post(insert_body(rows))
+        if is_delivered(reply.status):
+            return insert_outcome(self._where, reply.body, len(rows))
+        if reply.status == 401:
+            self._token.forget()
+        return rest_outcome(self._where, reply.status, reply.headers, reply.body, len(rows), time.time())
+
+    def _post_as_text(
+        self, events: Sequence[Event], first: Outcome, headers: Mapping[str, str]
+    ) -> Outcome | None:
+        """A moment outside of what partitions take, or JSON that BigQuery's type does not: still an event."""
+        refused = sorted(first.rejected)
+        second = self._post([json_text_row(events[index]) for index in refused], headers) or Outcome()
+        rejected = {refused[index]: reason for index, reason in second.rejected.items()}
+        later = sorted({*first.later, *(refused[index] for index in second.later)})
+        if not (rejected or later):
+            return None
+        return replace(first, rejected=rejected, later=later, blocked=first.blocked or second.blocked)
 
     def close(self) -> None:
         self._connection.close()

@@ -7,6 +7,7 @@ tabledata.insertAll, and BigQuery's table of error messages.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from typing import NamedTuple
 
 import msgspec
 
@@ -37,14 +38,29 @@ def said(message: str) -> str:
     return "".join(letter for letter in message[:300] if letter.isprintable()) or "no text"
 
 
-def status_outcome(where: str, code: int, message: str, count: int) -> Outcome:
-    """The outcome of a gRPC status that is not OK for a batch of `count` events, none of them written.
+class Status(NamedTuple):
+    """A gRPC status that is not OK. detail: StorageError's code, such as "STREAM_FINALIZED", or "".
+    retry_after: seconds that RetryInfo asks for."""
+
+    code: int
+    message: str
+    detail: str = ""
+    retry_after: float | None = None
+
+
+def status_outcome(where: str, status: Status, count: int) -> Outcome:
+    """The outcome of `status` for a batch of `count` events, none of them written.
 
     Whether an append that got no answer was written is asked of its stream before the next attempt, so
     nothing here is `unknown`.
     """
+    code, message, detail, wait = status
     later = range(count)
     answer = f"{NAMES.get(code, f'code {code}')}: {said(message)}"
+    if detail in STREAM_IS_OVER:
+        return Outcome(later=later, cause=f"{where} answered {answer}. The rows go into a new stream.")
+    if advice := _DETAIL_ADVICE.get(detail):
+        return Outcome(later=later, cause=f"{where} answered {answer}. {MENDED}: {advice}.", blocked=True)
     if code in (INVALID_ARGUMENT, RESOURCE_EXHAUSTED) and is_too_large(message):
         cause = f"{where} found the request too large ({answer}). It is sent again in halves."
         return Outcome(later=later, cause=cause, too_large=True)
@@ -53,9 +69,29 @@ def status_outcome(where: str, code: int, message: str, count: int) -> Outcome:
         return Outcome(later=later, cause=cause, blocked=True)
     if advice := _ADVICE.get(code):
         return Outcome(later=later, cause=f"{where} answered {answer}. {MENDED}: {advice}.", blocked=True)
-    return Outcome(later=later, cause=f"{where} answered {answer}. {KEPT}.")
+    return Outcome(later=later, cause=f"{where} answered {answer}. {KEPT}.", retry_after=wait)
 
 
+# StorageError's codes that are about the stream alone: another one will do.
+STREAM_IS_OVER = frozenset(
+    {
+        "INVALID_STREAM_STATE",
+        "INVALID_STREAM_TYPE",
+        "OFFSET_ALREADY_EXISTS",
+        "OFFSET_OUT_OF_RANGE",
+        "STREAM_ALREADY_COMMITTED",
+        "STREAM_FINALIZED",
+        "STREAM_NOT_FOUND",
+    }
+)
+_KEY = "see to the table's encryption key (CMEK) and BigQuery's right to use it"
+_DETAIL_ADVICE = {
+    "SCHEMA_MISMATCH_EXTRA_FIELDS": "the table lacks a column that --bigquery_schema writes; add it",
+    "CMEK_NOT_PROVIDED": _KEY,
+    "INVALID_CMEK_PROVIDED": _KEY,
+    "CMEK_ENCRYPTION_ERROR": _KEY,
+    "KMS_PERMISSION_DENIED": _KEY,
+}
 _ADVICE = {
     UNAUTHENTICATED: "the credentials are not valid; give a service account or user that is",
     PERMISSION_DENIED: "grant the service account roles/bigquery.dataEditor on the dataset",
@@ -73,11 +109,7 @@ def is_too_large(message: str) -> bool:
 def row_errors_outcome(where: str, errors: Iterable[tuple[int, str]], count: int) -> Outcome | None:
     """The outcome of an append that failed for some of its rows: these never, the rest again, because
     nothing of that append was written. None when no row of the batch is named."""
-    rejected = {
-        index: f"invalid_row: {where} refused it: {said(message)}"
-        for index, message in errors
-        if 0 <= index < count
-    }
+    rejected = {index: f"invalid_row: {where} refused it: {said(message)}" for index, message in errors}
     if not rejected:
         return None
     later = [index for index in range(count) if index not in rejected]

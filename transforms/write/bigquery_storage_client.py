@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlsplit
@@ -62,15 +62,15 @@ class Appends:
         """BigQuery ended the call, as it does after some minutes without a request."""
         return not self._replies.empty() or not self._reader.is_alive()
 
-    def append(self, request: Any, timeout: float = APPEND_SECONDS) -> Any:
+    def append(self, request: Any) -> Any:
         """The answer to `request`. Raises grpc.RpcError when the call ended instead, TimeoutError when
-        nothing came within `timeout` seconds: then the rows may have been written or not."""
+        nothing came within APPEND_SECONDS: then the rows may have been written or not."""
         self._requests.put(request)
         self.fresh = False
         try:
-            reply = self._replies.get(timeout=timeout)
+            reply = self._replies.get(timeout=APPEND_SECONDS)
         except queue.Empty:
-            raise TimeoutError(f"no answer within {timeout:.0f} s") from None
+            raise TimeoutError(f"no answer within {APPEND_SECONDS:.0f} s") from None
         if isinstance(reply, Exception):
             raise reply
         return reply
@@ -148,10 +148,9 @@ def append_request(name: str, offset: int, rows: Sequence[bytes], schema: Any | 
     return request
 
 
-def stored(replied: Any) -> Iterator[tuple[int, str]]:
-    """The row errors of an answer: index and message."""
-    for error in replied.row_errors:
-        yield int(error.index), str(error.message)
+def row_errors(reply: Any, count: int) -> list[tuple[int, str]]:
+    """Index and message of each row of an append of `count` that its answer names."""
+    return [(int(error.index), str(error.message)) for error in reply.row_errors if 0 <= error.index < count]
 
 
 def _trusted(ca_file: str | None) -> Any:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import logging
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import grpc  # type: ignore[import-untyped]
 import httpx
@@ -22,16 +22,18 @@ from transforms.event import Batch
 from transforms.write.bigquery_credentials import GoogleToken, token_outcome
 from transforms.write.bigquery_reply import (
     ALREADY_EXISTS,
-    DEADLINE_EXCEEDED,
     INVALID_ARGUMENT,
     NOT_FOUND,
     OK,
+    STREAM_IS_OVER,
     UNAUTHENTICATED,
+    Status,
     row_errors_outcome,
     status_outcome,
 )
-from transforms.write.bigquery_rows import descriptor, proto_row
-from transforms.write.bigquery_storage_client import Appends, StorageClient, append_request, stored
+from transforms.write.bigquery_rows import descriptor, proto_row, proto_text_row
+from transforms.write.bigquery_status import status_of_call, status_of_reply
+from transforms.write.bigquery_storage_client import Appends, StorageClient, append_request, row_errors
 from transforms.write.bigquery_table import Tables
 from transforms.write.contract import Outcome, Writer
 from transforms.write.http_outcome import KEPT
@@ -83,7 +85,7 @@ class StorageWriter(Writer):
             outcome = self._attempt(batch)
             settled = outcome is None
         except grpc.RpcError as error:
-            outcome = self._failed(error, count)
+            outcome = self._judge(status_of_call(error), count)
         except GoogleAuthError as error:
             outcome = token_outcome(error, count, self._where)
         except httpx.TransportError as error:  # from looking at the table: no rows were sent
@@ -144,37 +146,49 @@ class StorageWriter(Writer):
         if not self._stream:
             self._stream, self._offset = self._client.create_stream(self._path), 0
         batch.remember(msgspec.json.encode(Memo(self._stream, self._offset, len(rows))))
+        reply = self._send(rows)
+        as_text: set[int] = set()
+        while more := {index for index, _ in row_errors(reply, len(rows))} - as_text:
+            if self._schema != "typed":
+                break
+            # A moment outside of what partitions take, or JSON that BigQuery's type does not: still an
+            # event. Nothing was written, so the same rows go to the same place, these as nothing but text.
+            as_text |= more
+            for index in more:
+                rows[index] = proto_text_row(batch.events[index])
+            self._hang_up()  # whether BigQuery goes on with a call after that is not promised
+            reply = self._send(rows)
+        code = int(reply.error.code)
+        # The offset is ours alone, so whatever exists there already is this batch.
+        if code in (OK, ALREADY_EXISTS) and not reply.row_errors:
+            self._offset += len(rows)
+            return None
+        outcome = row_errors_outcome(self._where, row_errors(reply, len(rows)), len(rows))
+        status = status_of_reply(reply.error)
+        return outcome or self._judge(status._replace(code=code or INVALID_ARGUMENT), len(rows))
+
+    def _send(self, rows: list[bytes]) -> Any:
+        """The answer to an append at our offset. Raises as `Appends.append`."""
         appends = self._appends
         if appends is None or appends.ended:  # nothing is in flight: the stream itself goes on
             appends = self._appends = self._client.connect(self._stream)
             if self._closed:
                 appends.close()
         schema = self._descriptor if appends.fresh else None
-        reply = appends.append(append_request(self._stream, self._offset, rows, schema))
-        code = int(reply.error.code)
-        # The offset is ours alone, so whatever exists there already is this batch.
-        if code in (OK, ALREADY_EXISTS) and not reply.row_errors:
-            self._offset += len(rows)
-            return None
-        return self._refused(code or INVALID_ARGUMENT, reply, len(rows))
+        return appends.append(append_request(self._stream, self._offset, rows, schema))
 
-    def _refused(self, code: int, reply: object, count: int) -> Outcome:
-        outcome = row_errors_outcome(self._where, stored(reply), count)
-        return outcome or self._judge(code, reply.error.message, count)  # type: ignore[attr-defined]
-
-    def _failed(self, error: grpc.RpcError, count: int) -> Outcome:
-        code = error.code().value[0] if error.code() else DEADLINE_EXCEEDED
-        return self._judge(code, error.details() or "", count)
-
-    def _judge(self, code: int, message: str, count: int) -> Outcome:
-        if code in (NOT_FOUND, INVALID_ARGUMENT):
+    def _judge(self, status: Status, count: int) -> Outcome:
+        if status.code in (NOT_FOUND, INVALID_ARGUMENT) and status.detail not in STREAM_IS_OVER:
             self._table_ready = False
-        if code == UNAUTHENTICATED:
+        if status.code == UNAUTHENTICATED:
             self._token.forget()
-        return status_outcome(self._where, code, message, count)
+        return status_outcome(self._where, status, count)
 
     def _leave_stream(self) -> None:
         self._stream = ""
+        self._hang_up()
+
+    def _hang_up(self) -> None:
         appends, self._appends = self._appends, None
         if appends is not None:
             appends.close()

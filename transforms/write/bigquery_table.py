@@ -49,7 +49,8 @@ def parse_table(text: str) -> TableName:
 
 
 def definition(table: TableName, schema: SchemaName) -> dict[str, Any]:
-    """The body of `tables.insert`: by day of created_at where that is a TIMESTAMP, clustered by type."""
+    """The body of `tables.insert`: by day of created_at where that is a TIMESTAMP and else by day of arrival,
+    clustered by type."""
     made: dict[str, Any] = {
         "tableReference": {
             "projectId": table.project,
@@ -58,10 +59,11 @@ def definition(table: TableName, schema: SchemaName) -> dict[str, Any]:
         },
         "description": "Events of Grantex, written by grantex-beam.",
         "schema": {"fields": [_field(column) for column in columns(schema)]},
+        "timePartitioning": {"type": "DAY"},
         "clustering": {"fields": ["event_type"]},
     }
     if schema == "typed":
-        made["timePartitioning"] = {"type": "DAY", "field": "created_at"}
+        made["timePartitioning"]["field"] = "created_at"
     return made
 
 
