@@ -17,7 +17,7 @@ PIP_INSTALL := $(BIN)/python -m pip install --disable-pip-version-check
 CONFIGURED := $(strip $(ARGS) $(filter GRANTEX_%,$(.VARIABLES)))
 
 .DELETE_ON_ERROR:
-.PHONY: help run test bench bench-memory kill-test lock clean
+.PHONY: help run test bench bench-memory kill-test outage-test lock clean
 .DEFAULT_GOAL := help
 
 help:  ## list what there is
@@ -58,8 +58,11 @@ bench: $(TEST_READY)  ## this job against by_hand.py, side by side; ARGS=--quick
 bench-memory: $(TEST_READY)  ## resident memory over 100,000 tiny bundles
 	@exec $(BIN)/python -m tests.benchmarks.memory $(ARGS)
 
-kill-test: $(TEST_READY)  ## kill -9 at KILLS=20 random moments under load, then count every event
+kill-test: $(TEST_READY)  ## kill -9 at KILLS=20 random moments, six destinations, then count every event
 	@exec $(BIN)/python -m tests.integration.kill_test --kills $(KILLS) $(ARGS)
+
+outage-test: $(TEST_READY)  ## two of six destinations away for 60 s each; ARGS="--away=hang:kafka --seconds=20"
+	@exec $(BIN)/python -m tests.integration.outage $(ARGS)
 
 lock:  ## pin every dependency again, with hashes; ARGS=--upgrade for the newest of each
 	@$(PYTHON) -m venv $(VENV)-lock && $(VENV)-lock/bin/python -m pip install --quiet uv

@@ -11,7 +11,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -46,6 +46,12 @@ def stats(port: int) -> dict[str, Any]:
         connection.close()
 
 
+def cpu_of(pid: int) -> float:
+    """Seconds of CPU that a process has used so far, user and system, all threads."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / TICKS
+
+
 @dataclass
 class Ended:
     """What the kernel says of a process that has ended."""
@@ -57,13 +63,12 @@ class Ended:
 class Side:
     """One side as a whole child process; its output is kept for when it fails."""
 
-    def __init__(self, command: Sequence[str]) -> None:
+    def __init__(self, command: Sequence[str], environment: Mapping[str, str] | None = None) -> None:
         self.command = command
         self.output = tempfile.TemporaryFile()  # noqa: SIM115
         self.started = time.monotonic()
-        self.process = subprocess.Popen(
-            command, cwd=ROOT, env=os.environ | ENVIRONMENT, stdout=self.output, stderr=self.output
-        )
+        given = {**os.environ, **ENVIRONMENT, **(environment or {})}
+        self.process = subprocess.Popen(command, cwd=ROOT, env=given, stdout=self.output, stderr=self.output)
 
     @property
     def running(self) -> bool:
@@ -73,8 +78,7 @@ class Side:
 
     def cpu(self) -> float:
         """Seconds of CPU so far, user and system, all threads."""
-        fields = Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(")")[2].split()
-        return (int(fields[11]) + int(fields[12])) / TICKS
+        return cpu_of(self.process.pid)
 
     def memory(self, name: str) -> float:
         """MB resident: `VmRSS` now, `VmHWM` at most so far."""
@@ -103,9 +107,9 @@ class Side:
 
 
 @contextlib.contextmanager
-def running(command: Sequence[str]) -> Iterator[Side]:
+def running(command: Sequence[str], environment: Mapping[str, str] | None = None) -> Iterator[Side]:
     """A side that is gone at the end, whatever happened."""
-    side = Side(command)
+    side = Side(command, environment)
     try:
         yield side
     finally:

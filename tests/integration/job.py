@@ -12,7 +12,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,6 +21,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from pipelines.local.practice.feed import PracticeFeed
 from pipelines.local.practice.splunk import PracticeSplunk
+from tests.servers.landing import Landing
 
 ROOT = Path(__file__).parents[2]
 SECRETS = {
@@ -37,6 +38,30 @@ def free_port() -> int:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port: int = listener.getsockname()[1]
         return port
+
+
+def get(port: int, path: str) -> tuple[int, str]:
+    """Status and body of one of a job's pages; 0 while nobody answers."""
+    try:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=5) as answer:
+            return answer.status, answer.read().decode()
+    except urllib.error.HTTPError as error:
+        with error:
+            return error.code, error.read().decode()
+    except OSError:
+        return 0, ""
+
+
+def metrics_at(port: int) -> dict[Sample, float]:
+    """Every sample of a job's /metrics, summed over labels other than the destination; empty while it
+    starts."""
+    status, body = get(port, "/metrics")
+    found: dict[Sample, float] = {}
+    for family in text_string_to_metric_families(body) if status == 200 else ():
+        for sample in family.samples:
+            key = sample.name, sample.labels.get("destination", "")
+            found[key] = found.get(key, 0.0) + sample.value
+    return found
 
 
 @dataclass
@@ -57,24 +82,11 @@ class Job:
 
     def get(self, path: str) -> tuple[int, str]:
         """Status and body of one of its pages; 0 while nobody answers."""
-        try:
-            with urllib.request.urlopen(f"http://127.0.0.1:{self.port}{path}", timeout=5) as answer:
-                return answer.status, answer.read().decode()
-        except urllib.error.HTTPError as error:
-            with error:
-                return error.code, error.read().decode()
-        except OSError:
-            return 0, ""
+        return get(self.port, path)
 
     def metrics(self) -> dict[Sample, float]:
         """Every sample of /metrics, summed over labels other than the destination; empty while it starts."""
-        status, body = self.get("/metrics")
-        found: dict[Sample, float] = {}
-        for family in text_string_to_metric_families(body) if status == 200 else ():
-            for sample in family.samples:
-                key = sample.name, sample.labels.get("destination", "")
-                found[key] = found.get(key, 0.0) + sample.value
-        return found
+        return metrics_at(self.port)
 
     def metric(self, name: str, destination: str = "") -> float:
         """One sample; -1 while it cannot be had."""
@@ -134,6 +146,7 @@ class World:
     feed: PracticeFeed
     splunk: PracticeSplunk
     environment: Mapping[str, str] = field(default_factory=lambda: dict(SECRETS))
+    more: Mapping[str, object] = field(default_factory=dict)
 
     @property
     def state(self) -> Path:
@@ -147,8 +160,14 @@ class World:
     def dead_letters(self) -> Path:
         return self.state / "dead_letters"
 
+    def deliver_to(self, landings: Sequence[Landing]) -> None:
+        """The job's destinations are these and, unless they are left out by None, files and Splunk."""
+        for one in landings:
+            self.more = {**self.more, **one.flags}
+            self.environment = {**self.environment, **one.environment}
+
     def flags(self, **more: object) -> list[str]:
-        """Flags for both destinations at a test's pace; a value of None leaves a flag out."""
+        """Flags for all destinations at a test's pace; a value of None leaves a flag out."""
         flags: dict[str, object] = {
             "feed_url": self.feed.url,
             "feed_api_key": "env:PRACTICE_FEED_KEY",
@@ -158,7 +177,9 @@ class World:
             "files_dir": self.out,
             "files_max_age": 0.5,
             "state_dir": self.state,
-        } | more
+            **self.more,
+            **more,
+        }
         return [f"--{name}={value}" for name, value in flags.items() if value is not None]
 
     def popen(self, flags: list[str]) -> Job:

@@ -1,132 +1,239 @@
-"""Splunk down or hanging under load, from outside: `python -m tests.integration.outage --seconds 60`."""
+"""`make outage-test`: destinations that hang or refuse under load, and what the others notice of it."""
 
 from __future__ import annotations
 
 import argparse
+import statistics
 import sys
 import tempfile
 import threading
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import get_args
 
-from tests.integration.evidence import ids_in_files
+import pytest
+
 from tests.integration.job import Job, World, world
+from tests.servers.landing import How, Landing
+from tests.servers.six import real_servers, six
 
 SAMPLE_EVERY = 0.25  # seconds
-FILES_MAX_AGE = 1.0
-How = Literal["down", "hang"]
+# Seconds an event may wait for others: the defaults, but for archives, whose five minutes would hide all.
+MAX_AGES = {"files": 5.0, "s3": 5.0, "bigquery": 5.0, "splunk": 2.0, "datadog": 2.0, "kafka": 0.2}
+DELAY_LIMIT = 1.0  # seconds beyond max_age
+MEMORY_LIMIT = 300.0  # MB resident
+BACK, UP_TO_DATE, SETTLED = 60.0, 180.0, 120.0  # seconds; waited out only by what fails
+
+
+@dataclass(frozen=True)
+class Away:
+    """One outage: "hang:splunk"."""
+
+    how: How
+    name: str
+
+    @classmethod
+    def parse(cls, text: str) -> Away:
+        """Raises ValueError."""
+        how, _, name = text.partition(":")
+        for known in get_args(How):
+            if how == known and name in MAX_AGES:
+                return cls(known, name)
+        raise ValueError(text)
+
+    def __str__(self) -> str:
+        return f"{self.name} {self.how}s"
 
 
 @dataclass
 class Spell:
-    """A part of the run: seconds of lag of `files`, MB resident, events pending for `splunk`."""
+    """A part of the run.
 
-    lags: list[float] = field(default_factory=list)
+    delays: by destination, seconds of lag beyond max_age, of those that are not away; memory: MB resident;
+    pending, circuit: of the one that is away.
+    """
+
+    title: str
+    delays: dict[str, list[float]] = field(default_factory=dict)
     memory: list[float] = field(default_factory=list)
     pending: list[float] = field(default_factory=list)
     circuit: list[float] = field(default_factory=list)
+    noticed: float = 0.0  # seconds from the return until events went through again
+    recovery: float = 0.0  # seconds from then until it was up to date
+
+    @property
+    def worst(self) -> float:
+        return max(max(each) for each in self.delays.values())
 
     def __str__(self) -> str:
-        lags = sorted(self.lags)
-        return (
-            f"lag of files median {lags[len(lags) // 2]:.2f} s, worst {lags[-1]:.2f} s; "
-            f"resident {' '.join(f'{mb:.0f}' for mb in self.memory[:: max(1, len(self.memory) // 6)])} MB; "
-            f"pending for splunk at most {max(self.pending):,.0f}"
+        lags = (
+            f"{name} {statistics.median(delays):.2f}/{max(delays):.2f}"
+            for name, delays in self.delays.items()
         )
+        every = max(1, len(self.memory) // 8)
+        lines = [
+            f"{self.title}:",
+            f"  lag beyond max_age, median/worst s: {', '.join(lags)}",
+            f"  MB resident: {' '.join(f'{mb:.0f}' for mb in self.memory[::every])}",
+        ]
+        if self.pending:
+            lines.append(
+                f"  {max(self.pending):,.0f} events waited for it; {self.noticed:.1f} s after its return "
+                f"they went through, {self.recovery:.1f} s later all had arrived"
+            )
+        return "\n".join(lines)
 
 
 @dataclass
-class Outage:
+class Outages:
     """What was seen, and what was found at the end."""
 
-    before: Spell
-    during: dict[How, Spell]
-    after: Spell
-    noticed: float  # seconds from the service's return until it took events again
-    recovery: float  # seconds from then until it was up to date
+    spells: list[Spell]
     published: int = 0
     lost: dict[str, int] = field(default_factory=dict)
     repeated: dict[str, int] = field(default_factory=dict)
+    broken: list[str] = field(default_factory=list)  # that each id is there once
+
+    @property
+    def during(self) -> list[Spell]:
+        return [spell for spell in self.spells if spell.pending]
+
+    @property
+    def worst(self) -> float:
+        return max(spell.worst for spell in self.spells)
+
+    @property
+    def memory(self) -> float:
+        return max(max(spell.memory) for spell in self.spells)
 
     def __str__(self) -> str:
-        return (
-            f"before: {self.before}\n"
-            + "".join(f"{how}:   {spell}\n" for how, spell in self.during.items())
-            + f"after:  {self.after}\n"
-            f"events went through {self.noticed:.1f} s after the return, up to date {self.recovery:.1f} s "
-            f"later; {self.published:,} events published, lost {self.lost}, repeated {self.repeated}"
+        return "\n".join(map(str, self.spells)) + (
+            f"\n{self.published:,} events published; lost {self.lost}; repeated {self.repeated}\n"
+            f"worst lag beyond max_age {self.worst:.2f} s, most resident {self.memory:.0f} MB"
         )
 
 
-def run(around: World, hows: Sequence[How], seconds: float, rate: float, warm_up: float) -> Outage:
-    """Publish `rate` events a second throughout; Splunk is away for `seconds` in each of these ways."""
-    with around.live_job(files_max_age=FILES_MAX_AGE) as job:
+def run(
+    around: World,
+    landings: Sequence[Landing],
+    aways: Sequence[Away],
+    seconds: float,
+    rate: float,
+    warm_up: float,
+    ages: Mapping[str, float] = MAX_AGES,
+) -> Outages:
+    """Publish `rate` events a second throughout; each of `aways` in turn takes `seconds`."""
+    around.deliver_to(landings)
+    names = [one.name for one in landings]
+    by_name = {one.name: one for one in landings}
+    with around.live_job(**{f"{name}_max_age": ages[name] for name in names}) as job:
         with around.feed.publishing(rate):
-            job.wait_until(lambda: ids_in_files(around.out), "the first file")
-            outage = Outage(watch(job, warm_up), {}, Spell(), 0.0, 0.0)
-            for how in hows:
-                outage.during[how] = _away(around, job, how, seconds)
-                _return(around, job, outage, rate)
-            outage.after = watch(job, warm_up)
-        job.wait_until_settled("files", "splunk", timeout=60)
-        code = job.drain()
-        assert code == 0, f"exit code {code}"
-    published = {event_id for stream in around.feed.streams for event_id in stream.sent_ids}
-    outage.published = len(published)
-    for name, ids in (("files", Counter(ids_in_files(around.out))), ("splunk", Counter(around.splunk.ids))):
-        outage.lost[name] = len(published - ids.keys())
-        outage.repeated[name] = ids.total() - len(ids)
-    return outage
+            for name in names:
+                job.wait_until(lambda: _delivered(job, name) > 0, f"{name} has events")  # noqa: B023
+            outages = Outages([watch(job, "before", names, ages, warm_up)])
+            for away in aways:
+                others = [name for name in names if name != away.name]
+                with by_name[away.name].outages[away.how]():
+                    spell = watch(job, str(away), others, ages, seconds, away.name)
+                _return(job, spell, away.name, rate * (ages[away.name] + 1))
+                outages.spells.append(spell)
+            outages.spells.append(watch(job, "after", names, ages, warm_up))
+        job.wait_until_settled(*names, timeout=SETTLED)
+        assert job.drain() == 0
+    _count(around, landings, outages)
+    return outages
 
 
-def _away(around: World, job: Job, how: How, seconds: float) -> Spell:
-    around.splunk.down() if how == "down" else around.splunk.hang()
-    spell = watch(job, seconds)
-    around.splunk.up() if how == "down" else around.splunk.release()
-    return spell
-
-
-def _return(around: World, job: Job, outage: Outage, rate: float) -> None:
-    """Wait until Splunk is up to date: it has all but the newest second."""
-    back, count = time.monotonic(), around.splunk.count
-    job.wait_until(lambda: around.splunk.count > count, "events go through again", 60)
-    first = time.monotonic()
-    job.wait_until(lambda: job.metric("grantex_events_pending", "splunk") < rate, "it is up to date", 120)
-    outage.noticed, outage.recovery = first - back, time.monotonic() - first
-
-
-def watch(job: Job, seconds: float) -> Spell:
-    """Look at the job every quarter of a second."""
-    spell, pause, until = Spell(), threading.Event(), time.monotonic() + seconds
+def watch(
+    job: Job, title: str, names: Sequence[str], ages: Mapping[str, float], seconds: float, away: str = ""
+) -> Spell:
+    """Look at the job every quarter of a second; at `names` and, when it has a name, at what is `away`."""
+    spell, pause, until = (
+        Spell(title, {name: [] for name in names}),
+        threading.Event(),
+        time.monotonic() + seconds,
+    )
     while time.monotonic() < until:
         metrics = job.metrics()
-        spell.lags.append(metrics["grantex_delivery_lag_seconds", "files"])
-        spell.pending.append(metrics["grantex_events_pending", "splunk"])
-        spell.circuit.append(metrics["grantex_circuit_open", "splunk"])
+        for name, delays in spell.delays.items():
+            delays.append(max(0.0, metrics["grantex_delivery_lag_seconds", name] - ages[name]))
+        if away:
+            spell.pending.append(metrics["grantex_events_pending", away])
+            spell.circuit.append(metrics["grantex_circuit_open", away])
         spell.memory.append(job.memory())
         pause.wait(SAMPLE_EVERY)
     return spell
 
 
+def _return(job: Job, spell: Spell, name: str, usual: float) -> None:
+    """Wait until what was away is up to date: it has all but what may wait at this rate."""
+    back, count = time.monotonic(), _delivered(job, name)
+    job.wait_until(lambda: _delivered(job, name) > count, "events go through again", BACK)
+    first = time.monotonic()
+    job.wait_until(
+        lambda: job.metric("grantex_events_pending", name) <= usual, "it is up to date", UP_TO_DATE
+    )
+    spell.noticed, spell.recovery = first - back, time.monotonic() - first
+
+
+def _delivered(job: Job, name: str) -> float:
+    return job.metric("grantex_events_delivered_total", name)
+
+
+def _count(around: World, landings: Sequence[Landing], outages: Outages) -> None:
+    published = {event_id for stream in around.feed.streams for event_id in stream.sent_ids}
+    outages.published = len(published)
+    for one in landings:
+        ids = Counter(event_id for event_id, _ in one.read())
+        outages.lost[one.name] = len(published - ids.keys())
+        outages.repeated[one.name] = ids.total() - len(ids)
+        if one.once and outages.repeated[one.name]:
+            outages.broken.append(one.name)
+
+
+def _faults(outages: Outages) -> Iterator[str]:
+    if any(outages.lost.values()):
+        yield "events are lost"
+    if outages.broken:
+        yield f"twice where each id is once: {', '.join(outages.broken)}"
+    if outages.worst > DELAY_LIMIT:
+        yield f"a lag of more than {DELAY_LIMIT:.0f} s beyond max_age"
+    if outages.memory > MEMORY_LIMIT:
+        yield f"more than {MEMORY_LIMIT:.0f} MB"
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Returns 1 when anything was lost, or twice in files."""
+    """Returns 1 when anything was lost, twice where it must be once, late at the others, or too big."""
     parser = argparse.ArgumentParser(prog="tests.integration.outage", description=__doc__)
-    parser.add_argument("--how", choices=("down", "hang"), default="down")
+    parser.add_argument(
+        "--away",
+        type=Away.parse,
+        action="append",
+        metavar="hang|refuse:NAME",
+        help="repeatable (hang:splunk, refuse:datadog)",
+    )
     parser.add_argument("--seconds", type=float, default=60.0)
     parser.add_argument("--rate", type=float, default=1500.0, help="events a second")
     given = parser.parse_args(arguments)
+    aways = given.away or [Away("hang", "splunk"), Away("refuse", "datadog")]
     with (
         tempfile.TemporaryDirectory(prefix="grantex-outage-") as directory,
-        world(Path(directory), keep_events=False) as around,
+        world(Path(directory)) as around,
+        real_servers(around.place) as servers,
+        six(servers, around.splunk, around.out, "outage") as landings,
     ):
-        outage = run(around, [given.how], given.seconds, given.rate, warm_up=15.0)
-    print(f"splunk {given.how} for {given.seconds:.0f} s at {given.rate:,.0f} events/s\n{outage}")
-    return 1 if any(outage.lost.values()) or outage.repeated["files"] else 0
+        outages = run(around, landings, aways, given.seconds, given.rate, warm_up=15.0)
+    print(f"{', '.join(map(str, aways))} for {given.seconds:.0f} s at {given.rate:,.0f} events/s\n{outages}")
+    faults = list(_faults(outages))
+    print(f"FAILED: {'; '.join(faults)}" if faults else "nothing lost, and the others noticed nothing")
+    return 1 if faults else 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    try:
+        sys.exit(main())
+    except pytest.skip.Exception as error:
+        sys.exit(f"a server cannot be had here: {error.msg}")

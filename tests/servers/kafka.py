@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import shutil
-import signal
 import subprocess
 import time
 from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -112,14 +111,22 @@ class KafkaServer:
         """End it."""
         self._process.stop()
 
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    def hanging(self) -> AbstractContextManager[None]:
+        """It keeps its connections and answers nothing until the end of the block."""
+        return self._process.hanging()
+
     @contextlib.contextmanager
-    def hanging(self) -> Iterator[None]:
-        """It keeps its connections and answers nothing (SIGSTOP) until the end of the block."""
-        os.killpg(self._process.pid, signal.SIGSTOP)
+    def away(self) -> Iterator[None]:
+        """`kill -9`, and nobody listens until the end of the block, which is before it is up again."""
+        self.kill()
         try:
             yield
         finally:
-            os.killpg(self._process.pid, signal.SIGCONT)
+            self.start()
 
     def create_topic(self, topic: str, **config: str) -> None:
         """Create `topic` with the broker's settings `config` ("_" for ".")."""

@@ -140,6 +140,15 @@ class ServerProcess:
             self._process.wait(STOP_SECONDS)
         self.kill()
 
+    @contextlib.contextmanager
+    def hanging(self) -> Iterator[None]:
+        """It keeps its connections and answers nothing (SIGSTOP) until the end of the block."""
+        self._signal(signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            self._signal(signal.SIGCONT)
+
     def _signal(self, number: int) -> None:
         with contextlib.suppress(ProcessLookupError):  # the whole group has ended
             os.killpg(self._process.pid, number)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +30,7 @@ class SeaweedFS:
     access_key: str = "practice-admin"
     reader_key: str = "practice-reader"
     secret_key: str = "practice-secret"
+    process: ServerProcess | None = None
 
     def client(self) -> Any:
         """A boto3 client of the test's own, independent of what is being tested."""
@@ -65,11 +66,13 @@ def running(directory: Path) -> Iterator[SeaweedFS]:
     command += [f"-dir={directory}", "-filer", "-s3", f"-s3.config={config}", "-volume.max=2000"]
     command += [f"-{name}.port={port}" for name, port in ports.items()]
     command += [f"-{name}.port.grpc={port}" for name, port in grpc.items()]
+    # What else it would serve, on ports that are the same for every server of the machine.
+    command += ["-s3.port.iceberg=0", "-s3.port.lance=0"]
     # Each bucket has volumes of its own; they grow as they are filled.
     command += ["-master.volumeSizeLimitMB=64", "-master.telemetry=false"]
     with ServerProcess(command, directory / "weed.log") as process:
         process.wait_until(lambda: listens(ports["s3"]) and can_write(server), "SeaweedFS")
-        yield server
+        yield replace(server, process=process)
         process.kill()  # it takes its time to end, and nothing of it is kept
 
 
