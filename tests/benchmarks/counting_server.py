@@ -1,8 +1,8 @@
 """Destinations in a process of their own: they count the events of HEC-like requests and do little else.
 
-Prints its ports as the first line, one a destination. Any `GET` answers that port's figures as JSON, times
-in CLOCK_MONOTONIC, which is the same for every process of a machine. With --record, when each event
-arrived: when its request had been read whole.
+Prints its ports as the first line, one a destination. Any `GET` answers the figures of all of them as JSON
+(`stats`), times in CLOCK_MONOTONIC, which is the same for every process of a machine. With --record, when
+each event arrived at that port: when its request had been read whole.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import re
 import socket
 import threading
 import time
+from collections.abc import Sequence
 from typing import BinaryIO, cast
 
 from isal import igzip
@@ -51,13 +52,22 @@ class Destination:
                 for event_id in EVENT_ID.findall(plain):
                     self.arrived.setdefault(event_id.decode(), now)
 
-    def stats(self) -> bytes:
-        """The figures as JSON."""
+    def stats(self, everyone: Sequence[Destination]) -> bytes:
+        """JSON: `events` and `most` that a destination has had, the one that had fewest and the one that had
+        most; `requests` and `bytes` of all; when all had their `first`, and the `last` event of any."""
+        events = [each.events for each in everyone]
+        figures: dict[str, object] = {
+            "events": min(events),
+            "most": max(events),
+            "requests": sum(each.requests for each in everyone),
+            "bytes": sum(each.bytes for each in everyone),
+            "first": max(each.first for each in everyone),
+            "last": max(each.last for each in everyone),
+        }
         with self.lock:
-            names = ("events", "requests", "bytes", "first", "last", "arrived")
-            return json.dumps({name: getattr(self, name) for name in names}).encode()
+            return json.dumps({**figures, "arrived": self.arrived}).encode()
 
-    def serve(self, connection: socket.socket) -> None:
+    def serve(self, connection: socket.socket, everyone: Sequence[Destination]) -> None:
         """Answer the requests of one connection."""
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         with connection, connection.makefile("rb", buffering=262_144) as stream:
@@ -66,7 +76,7 @@ class Destination:
                     method, body, gzipped = request
                     if method == b"POST":
                         self.count(body, gzipped)
-                    connection.sendall(answer(SUCCESS if method == b"POST" else self.stats()))
+                    connection.sendall(answer(SUCCESS if method == b"POST" else self.stats(everyone)))
             except (BrokenPipeError, ConnectionResetError):
                 return
 
@@ -92,11 +102,11 @@ def answer(body: bytes) -> bytes:
     return head % len(body) + body
 
 
-def listen(listener: socket.socket, destination: Destination) -> None:
+def listen(listener: socket.socket, destination: Destination, everyone: Sequence[Destination]) -> None:
     """Accept for one destination until the process is ended."""
     while True:
         connection, _ = listener.accept()
-        threading.Thread(target=destination.serve, args=(connection,), daemon=True).start()
+        threading.Thread(target=destination.serve, args=(connection, everyone), daemon=True).start()
 
 
 def main() -> None:
@@ -106,9 +116,10 @@ def main() -> None:
     parser.add_argument("--record", action="store_true", help="remember when each event arrived")
     arguments = parser.parse_args()
     listeners = [socket.create_server(("127.0.0.1", 0)) for _ in range(arguments.destinations)]
+    everyone = [Destination(arguments.record) for _ in listeners]
     threads = [
-        threading.Thread(target=listen, args=(listener, Destination(arguments.record)))
-        for listener in listeners
+        threading.Thread(target=listen, args=(listener, destination, everyone))
+        for listener, destination in zip(listeners, everyone, strict=True)
     ]
     for thread in threads:
         thread.start()

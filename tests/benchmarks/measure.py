@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import tempfile
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from tests.benchmarks.processes import Side, running, server, stats
@@ -25,26 +27,39 @@ class Burst:
     cpu: float  # within that time
     cpu_whole: float  # of the whole process, start and imports included
     peak: float  # resident
-    first: float  # from the start of the process to the first event counted
+    first: float  # from the start of the process until every destination had its first event
     requests: int
 
 
-def burst(command: Command, events: int, max_events: int, chunk_bytes: int, compression: str) -> Burst:
-    """Send `events` as fast as the side reads and wait for the last of them."""
+@dataclass(frozen=True)
+class Load:
+    """What a burst consists of: so many events to each of so many destinations."""
+
+    events: int
+    max_events: int
+    destinations: int = 1
+    chunk_bytes: int = 65_536  # of the feed's HTTP chunks; 0: one event a chunk
+    compression: str = "none"
+
+
+def burst(command: Command, load: Load) -> Burst:
+    """Send the events as fast as the side reads and wait until every destination has the last of them."""
+    feed_arguments = (f"--events={load.events}", f"--chunk_bytes={load.chunk_bytes}")
     with (
         tempfile.TemporaryDirectory() as state,
-        server("feed_server", f"--events={events}", f"--chunk_bytes={chunk_bytes}") as (feed,),
-        server("counting_server") as (hec,),
-        running(command(Task(feed, hec, state, max_events=max_events, compression=compression))) as side,
+        server("feed_server", *feed_arguments) as (feed,),
+        server("counting_server", f"--destinations={load.destinations}") as hecs,
+        running(command(Task(feed, hecs, state, load.max_events, compression=load.compression))) as side,
     ):
         samples: list[tuple[float, float]] = []
-        figures = await_events(side, hec, events, samples)
+        figures = await_events(side, hecs[0], load.events, samples)
         samples.append((time.monotonic(), side.cpu()))
         peak = side.memory("VmHWM")
         asked = stats(feed)["asked"]
         ended = stop(side, command)
-        if figures["events"] > events or stats(hec)["events"] != events:
-            raise BenchmarkError(f"{stats(hec)['events']} events were delivered, {events} were sent")
+        counted = stats(hecs[0])
+        if not counted["events"] == counted["most"] == load.events:
+            raise BenchmarkError(f"{counted['events']} to {counted['most']} of {load.events} events arrived")
     return Burst(
         wall=figures["last"] - asked,
         cpu=cpu_at(samples, figures["last"]) - cpu_at(samples, asked),
@@ -58,7 +73,7 @@ def burst(command: Command, events: int, max_events: int, chunk_bytes: int, comp
 def await_events(
     side: Side, hec: int, events: int, samples: list[tuple[float, float]], poll: float = POLL
 ) -> dict[str, float]:
-    """Wait until `events` are counted; `samples` gets (time, CPU seconds) at every look."""
+    """Wait until `events` are counted everywhere; `samples` gets (time, CPU seconds) at every look."""
     deadline = time.monotonic() + GIVE_UP
     while (figures := stats(hec))["events"] < events:
         if not side.running:
@@ -88,21 +103,30 @@ def stop(side: Side, command: Command) -> float:
     return ended.cpu
 
 
-def idle(command: Command, seconds: float) -> float:
-    """Share of one core, connected, after a few events, with nothing happening for `seconds`."""
-    with (
-        tempfile.TemporaryDirectory() as state,
-        server("feed_server", "--events=10", "--spacing=0.01") as (feed,),
-        server("counting_server") as (hec,),
-        running(command(Task(feed, hec, state, max_events=500))) as side,
-    ):
-        await_events(side, hec, 10, [])
+def idle(sides: Mapping[str, tuple[Command, int]], seconds: float) -> dict[str, float]:
+    """Share of one core that each side takes, connected, after a few events, with nothing happening for
+    `seconds`. sides: name -> command and number of destinations; all idle at the same time, so that a busy
+    minute of the machine falls on each of them."""
+    with contextlib.ExitStack() as stack:
+        standing = {name: idling(stack, command, count) for name, (command, count) in sides.items()}
         time.sleep(3)
-        before, since = side.cpu(), time.monotonic()
+        before, since = {name: side.cpu() for name, side in standing.items()}, time.monotonic()
         time.sleep(seconds)
-        share = (side.cpu() - before) / (time.monotonic() - since)
-        stop(side, command)
-    return share
+        taken = time.monotonic() - since
+        shares = {name: (side.cpu() - before[name]) / taken for name, side in standing.items()}
+        for name, side in standing.items():
+            stop(side, sides[name][0])
+    return shares
+
+
+def idling(stack: contextlib.ExitStack, command: Command, destinations: int) -> Side:
+    """A side that has delivered a few events to each destination and has nothing more to do."""
+    state = stack.enter_context(tempfile.TemporaryDirectory())
+    (feed,) = stack.enter_context(server("feed_server", "--events=10", "--spacing=0.01"))
+    hecs = stack.enter_context(server("counting_server", f"--destinations={destinations}"))
+    side = stack.enter_context(running(command(Task(feed, hecs, state, max_events=500))))
+    await_events(side, hecs[0], 10, [])
+    return side
 
 
 def latency(command: Command, events: int) -> list[float]:
@@ -114,10 +138,10 @@ def latency(command: Command, events: int) -> list[float]:
     with (
         tempfile.TemporaryDirectory() as state,
         server("feed_server", f"--events={events}", *pace) as (feed,),
-        server("counting_server", "--record") as (hec,),
-        running(command(Task(feed, hec, state, max_events=500))) as side,
+        server("counting_server", "--record") as hecs,
+        running(command(Task(feed, hecs, state, max_events=500))) as side,
     ):
-        await_events(side, hec, events, [], poll=0.5)
-        left, arrived = stats(feed)["left"], stats(hec)["arrived"]
+        await_events(side, hecs[0], events, [], poll=0.5)
+        left, arrived = stats(feed)["left"], stats(hecs[0])["arrived"]
         stop(side, command)
     return sorted(arrived[event_id] - moment for event_id, moment in left.items())

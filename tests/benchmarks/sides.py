@@ -1,18 +1,18 @@
-"""How each side is started: the same feed, destination, batch size and age for both."""
+"""How each side is started: the same feed, destinations, batch size and age for both."""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
 class Task:
-    """What a side is asked to do. `max_age` in seconds."""
+    """What a side is asked to do: every event to the HEC behind each port. `max_age` in seconds."""
 
     feed_port: int
-    hec_port: int
+    hec_ports: Sequence[int]
     state_dir: str
     max_events: int
     max_age: float = 0.2
@@ -24,25 +24,49 @@ Command = Callable[[Task], list[str]]
 
 def by_hand(task: Task) -> list[str]:
     """The yardstick's command line."""
-    urls = [f"http://127.0.0.1:{port}" for port in (task.feed_port, task.hec_port)]
+    feed, *hecs = (f"http://127.0.0.1:{port}" for port in (task.feed_port, *task.hec_ports))
     figures = [str(task.max_events), str(task.max_age)]
-    return [sys.executable, "-m", "tests.benchmarks.by_hand", urls[0], *figures, urls[1]]
+    return [sys.executable, "-m", "tests.benchmarks.by_hand", feed, *figures, *hecs]
 
 
 def ours(task: Task) -> list[str]:
-    """The job's command line."""
+    """The job's command line. Destinations after the first are of the same class under other names, each
+    with its lane and cursor: both sides send the same requests to the same servers."""
+    first, *others = task.hec_ports
     return [
-        sys.executable,
-        "-m",
-        "pipelines.stream",
-        f"--feed_url=http://127.0.0.1:{task.feed_port}",
-        "--feed_api_key=env:BENCH_FEED_KEY",
-        f"--splunk_hec_url=http://127.0.0.1:{task.hec_port}",
+        *job(task.feed_port, task.state_dir),
+        f"--splunk_hec_url=http://127.0.0.1:{first}",
         "--splunk_hec_token=env:BENCH_HEC_TOKEN",
         f"--splunk_max_events={task.max_events}",
         f"--splunk_max_age={task.max_age}",
         f"--http_compression={task.compression}",
-        f"--state_dir={task.state_dir}",
+        *(another(task, number, port) for number, port in enumerate(others, 2)),
         "--status_port=0",
+    ]
+
+
+def job(feed_port: int, state_dir: str) -> list[str]:
+    """What every command line of the job begins with."""
+    return [
+        sys.executable,
+        "-m",
+        "pipelines.stream",
+        f"--feed_url=http://127.0.0.1:{feed_port}",
+        "--feed_api_key=env:BENCH_FEED_KEY",
+        f"--state_dir={state_dir}",
         "--log_level=WARNING",
     ]
+
+
+def another(task: Task, number: int, port: int) -> str:
+    """The flag for one more HEC."""
+    options = {
+        "name": f"splunk_{number}",
+        "url": f"http://127.0.0.1:{port}",
+        "token": "env:BENCH_HEC_TOKEN",
+        "max_events": task.max_events,
+        "max_age": task.max_age,
+        "compression": task.compression,
+    }
+    query = "&".join(f"{key}={value}" for key, value in options.items())
+    return f"--custom_destination=transforms.write.splunk:Splunk?{query}"

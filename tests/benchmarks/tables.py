@@ -1,0 +1,101 @@
+"""The tables of `make bench`: bursts in pairs, the idle minute and the delay of single events."""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+
+from tests.benchmarks.measure import Burst, Load, burst, idle, latency
+from tests.benchmarks.sides import Command, by_hand, ours
+
+LABELS: Mapping[Command, str] = {ours: "ours", by_hand: "by hand"}
+ROWS: Sequence[tuple[str, str, Callable[[Burst], float]]] = (
+    ("wall, stream asked to last event", "s", lambda run: run.wall),
+    ("CPU in that time", "s", lambda run: run.cpu),
+    ("CPU of the whole process", "s", lambda run: run.cpu_whole),
+    ("peak resident memory", "MB", lambda run: run.peak),
+    ("process start to first delivery", "s", lambda run: run.first),
+    ("requests", "", lambda run: run.requests),
+)
+
+
+def one_destination(arguments: argparse.Namespace) -> None:
+    """One HEC: large and small batches, one event a chunk, and what compression costs."""
+    plain = pairs(arguments, Load(arguments.events, 1000))
+    pairs(arguments, Load(arguments.events, 100))
+    pairs(arguments, Load(arguments.events, 1000, chunk_bytes=0))
+    if arguments.command is ours:
+        gzip_cost(arguments, Load(arguments.events, 1000), plain)
+
+
+def five_destinations(arguments: argparse.Namespace) -> None:
+    """Five HECs, each of which gets every event: five lanes against five queues with a thread each."""
+    plain = pairs(arguments, Load(arguments.events, 1000, destinations=5))
+    pairs(arguments, Load(arguments.events, 100, destinations=5))
+    if arguments.command is ours:
+        gzip_cost(arguments, Load(arguments.events, 1000, destinations=5), plain)
+
+
+def pairs(arguments: argparse.Namespace, load: Load) -> float:
+    """Run and print one table; gives the median wall time of the subject."""
+    subject: Command = arguments.command
+    runs: list[tuple[Burst, Burst]] = []
+    for number in range(arguments.runs):
+        sides = (subject, by_hand) if number % 2 == 0 else (by_hand, subject)
+        done = [burst(side, load) for side in sides]
+        runs.append((done[0], done[1]) if number % 2 == 0 else (done[1], done[0]))
+    print(f"\n{what(load)}")
+    title = f"median of {arguments.runs}"
+    print(f"  {title:34} {LABELS[subject]:>10} {'by hand':>10} {'ratio':>7}   each pair")
+    for name, unit, figure in ROWS:
+        mine, theirs = (statistics.median(figure(run[side]) for run in runs) for side in (0, 1))
+        each = " ".join(f"{figure(first) / figure(second):.2f}" for first, second in runs)
+        print(
+            f"  {name:34} {mine:8.2f} {unit:2}{theirs:8.2f} {unit:2}{mine / theirs:7.2f}   {each}", flush=True
+        )
+    return statistics.median(run[0].wall for run in runs)
+
+
+def what(load: Load) -> str:
+    """A load in one line."""
+    number = f"{load.destinations} destination{'s' if load.destinations > 1 else ''}"
+    chunks = f"{load.chunk_bytes // 1024} KiB" if load.chunk_bytes else "one event"
+    return f"{number}, {load.max_events} a batch, {load.events} events, HTTP chunks of {chunks}"
+
+
+def gzip_cost(arguments: argparse.Namespace, load: Load, plain: float) -> None:
+    """Ours with compressed requests, against ours without."""
+    runs = [burst(ours, replace(load, compression="gzip")) for _ in range(arguments.runs)]
+    wall, cpu = (statistics.median(figure(run) for run in runs) for figure in (ROWS[0][2], ROWS[1][2]))
+    print(f"\nThe same with --http_compression=gzip, {load.max_events} a batch:")
+    print(f"  wall {wall:.2f} s ({wall / plain:.2f} times without), CPU in that time {cpu:.2f} s", flush=True)
+
+
+def idle_minute(arguments: argparse.Namespace) -> None:
+    """What it costs to wait for events."""
+    subject: Command = arguments.command
+    sides = {
+        f"{LABELS[subject]}, five destinations": (subject, 5),
+        f"{LABELS[subject]}, one": (subject, 1),
+        "by hand, five": (by_hand, 5),
+    }
+    print(f"\nIdle for {arguments.idle:.0f} s, connected, share of one core")
+    for name, share in idle(sides, arguments.idle).items():
+        print(f"  {name:24} {share:7.2%}", flush=True)
+
+
+def single_events(arguments: argparse.Namespace) -> None:
+    """How long an event that comes alone takes to its request."""
+    print(f"\nOne event to its request, max_age 0.2 s, {arguments.singles} events 50 ms apart on average")
+    subject: Command = arguments.command
+    for name, side in ((LABELS[subject], subject), (LABELS[by_hand], by_hand)):
+        delays = latency(side, arguments.singles)
+        middle, high = percentile(delays, 0.5), percentile(delays, 0.99)
+        print(f"  {name:8} p50 {middle:.3f} s   p99 {high:.3f} s   max {delays[-1]:.3f} s", flush=True)
+
+
+def percentile(ordered: Sequence[float], share: float) -> float:
+    """The value below which `share` of them are; the nearest one that occurred."""
+    return ordered[min(len(ordered) - 1, int(share * len(ordered)))]
