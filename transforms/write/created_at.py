@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from datetime import datetime, timedelta
 from functools import lru_cache
 
@@ -18,8 +19,7 @@ MAX_FRACTION = 9
 
 
 # Events come in bursts of the same second, and there are only a thousand endings with milliseconds: two
-# look-ups replace parsing (0.3 us instead of 2 us). The whole text is looked up first (0.1 us), because
-# each is asked for twice, for the size and for the body. The sizes hold every millisecond, some minutes of
+# look-ups replace parsing (0.3 us instead of 2 us). The sizes hold every millisecond, some minutes of
 # seconds, and the texts of several batches.
 @lru_cache(maxsize=1024)
 def moment(second: str) -> datetime | None:
@@ -88,6 +88,36 @@ def short_epoch_text(created_at: str) -> bytes:
         return b""
     seconds = whole_seconds(created_at[:19], rest[1])
     return b"" if seconds is None else seconds + rest[0]
+
+
+def epoch_texts(created_at: Sequence[str]) -> list[bytes]:
+    """`epoch_text` of each: 0.2 us where all are UTC, as the service's are."""
+    if max(map(len, created_at), default=0) <= MAX_LENGTH:
+        try:
+            return [_utc_second(text[:19]) + _utc_ending(text[19:]) for text in created_at]
+        except _Unusual:
+            pass
+    return [epoch_text(text) for text in created_at]
+
+
+class _Unusual(Exception):
+    """Not UTC, or no time at all."""
+
+
+@lru_cache(maxsize=1024)
+def _utc_second(second: str) -> bytes:
+    seconds = whole_seconds(second, 0)
+    if seconds is None:
+        raise _Unusual
+    return seconds
+
+
+@lru_cache(maxsize=4096)
+def _utc_ending(rest: str) -> bytes:
+    fraction = ending(rest)
+    if fraction is None or fraction[1]:
+        raise _Unusual
+    return fraction[0]
 
 
 def epoch_milliseconds(created_at: str) -> int | None:

@@ -17,7 +17,7 @@ from transforms.event import Batch, Event
 from transforms.secret import Secret, SecretError
 from transforms.secret_value import usable
 from transforms.write.contract import Destination, Outcome, Writer
-from transforms.write.created_at import MAX_FRACTION, epoch_text
+from transforms.write.created_at import MAX_FRACTION, epoch_texts
 from transforms.write.http_connection import HttpConnection, Reply, gzip
 from transforms.write.http_outcome import is_credential
 from transforms.write.splunk_reply import outcome_of
@@ -71,10 +71,10 @@ class Splunk(Destination):
         """The most bytes of `event` in an uncompressed request: a batch's body is no larger than their sum.
 
         Each event is asked for its size on the way in, so this is no exact sum: `time` counts as its
-        longest text, which saves half of what batching an event costs.
+        longest text, and an id with a sign that may need escaping as if all of it did.
         """
-        fixed: int = self._fixed  # type: ignore[attr-defined]
-        return len(event.raw) + len(id_text(event.id)) + fixed
+        size: int = len(event.raw) + len(event.id) + self._fixed  # type: ignore[attr-defined]
+        return size if is_plain(event.id) else size + MOST_ESCAPED * len(event.id)
 
     def encode(self, events: Sequence[Event]) -> bytes:
         """The uncompressed body of a request: one JSON object and a newline an event."""
@@ -89,14 +89,13 @@ class Splunk(Destination):
 TIME = b',"time":'
 TIME_SIZE = len(TIME) + 12 + 1 + MAX_FRACTION  # seconds until the year 33658, a point, the fraction
 HEAD = b'{"event":'
-TAIL = b"}}\n"
+TAIL = b'"}}\n'
+MOST_ESCAPED = 5  # bytes that a character of an id may need beyond one: \u0000
 
 
-def id_text(event_id: str) -> bytes:
-    """An event id as a JSON string. Ids of the service need no escaping, which is quickly seen."""
-    if event_id.isascii() and event_id.isidentifier():
-        return b'"%b"' % event_id.encode()
-    return encode_text(event_id)
+def is_plain(text: str) -> bool:
+    """Letters, digits and underscores of ASCII, like the service's ids: no JSON string escapes those."""
+    return text.isascii() and text.isidentifier()
 
 
 class Envelope:
@@ -106,20 +105,28 @@ class Envelope:
         metadata = {"source": settings.source, "sourcetype": settings.sourcetype, "index": settings.index}
         if settings.host is not None:
             metadata["host"] = settings.host
-        self._middle = b"," + encode_text(metadata)[1:-1] + b',"fields":{"event_id":'
+        self._middle = b"," + encode_text(metadata)[1:-1] + b',"fields":{"event_id":"'
         self.fixed_size = len(HEAD) + TIME_SIZE + len(self._middle) + len(TAIL)
 
     def encode(self, events: Sequence[Event]) -> bytes:
-        parts: list[bytes] = []
-        add = parts.extend
-        middle = self._middle
-        for event in events:
-            time = epoch_text(event.created_at)
-            if time:
-                add((HEAD, event.raw, TIME, time, middle, id_text(event.id), TAIL))
-            else:  # Splunk stamps the event on arrival, which is the best that is left
-                add((HEAD, event.raw, middle, id_text(event.id), TAIL))
+        """One object an event. All of a batch at once takes a third of one after the other."""
+        ids = [event.id for event in events]
+        times = epoch_texts([event.created_at for event in events])
+        parts = [HEAD, b"", TIME, b"", self._middle, b"", TAIL] * len(events)
+        parts[1::7] = [event.raw for event in events]
+        parts[3::7] = times
+        parts[5::7] = id_texts(ids)
+        if b"" in times:  # Splunk stamps the event on arrival, which is the best that is left
+            parts[2::7] = [TIME if time else b"" for time in times]
         return b"".join(parts)
+
+
+def id_texts(ids: Sequence[str]) -> list[bytes]:
+    """Event ids as they stand between the quotes of a JSON string."""
+    # Behind a letter, so that an id may begin with a digit.
+    if is_plain("x" + "".join(ids)):
+        return "\n".join(ids).encode().split(b"\n")
+    return [encode_text(event_id)[1:-1] for event_id in ids]
 
 
 class SplunkWriter(Writer):

@@ -8,7 +8,7 @@ from datetime import datetime, timezone
 import pytest
 
 from transforms.write import created_at
-from transforms.write.created_at import date_and_hour, epoch_milliseconds, epoch_text
+from transforms.write.created_at import date_and_hour, epoch_milliseconds, epoch_text, epoch_texts
 
 
 @pytest.mark.parametrize(
@@ -73,11 +73,28 @@ def test_the_hour_is_that_of_utc() -> None:
     assert date_and_hour("2026-12-31T23:30:00-00:45") == ("2027-01-01", "00")
 
 
+ODD = [
+    "",
+    "2026-03-01T12:00:00+02:00",
+    "1969-12-31T23:59:59Z",
+    "2026-03-01T12:00:00." + "1" * 99 + "Z",
+    "no time",
+]
+
+
+@pytest.mark.parametrize("odd", [[], *([text] for text in ODD), ODD])
+def test_many_at_once_are_what_each_is_alone(odd: list[str]) -> None:
+    texts = [f"2026-03-01T12:00:{n:02d}.{n:03d}Z" for n in range(60)] + odd + ["2026-03-01t12:00:00z"]
+    assert epoch_texts(texts) == [epoch_text(text) for text in texts]
+    assert epoch_texts(odd) == [epoch_text(text) for text in odd]
+
+
 def test_huge_text_is_not_kept_in_a_cache() -> None:
-    caches = (created_at.ending, created_at.short_epoch_text, created_at.utc_hour)
+    caches = (created_at.ending, created_at.short_epoch_text, created_at.utc_hour, created_at._utc_ending)
     before = [cache.cache_info().currsize for cache in caches]
     assert epoch_text("2026-03-01T12:00:00." + "1" * 100_000 + "Z") == b""
     assert date_and_hour("2026-03-01T12:00:00." + "2" * 100_000 + "Z") is None
+    assert epoch_texts(["2026-03-01T12:00:00." + "3" * 100_000 + "Z"]) == [b""]
     assert [cache.cache_info().currsize for cache in caches] == before
 
 
