@@ -13,11 +13,14 @@ from transforms.feed.source import Turn
 from transforms.write.delivery import Delivery
 
 HEARTBEAT = 5.0  # seconds after which a bundle ends though nothing happened
-BUNDLE_SECONDS = 0.25  # a bundle that has run so long ends, so that its metrics and state are current
-# A bundle costs some 5 ms whatever it carries: under a trickle of single events chunks are left to gather
-# for this long. It is part of what an event may wait beyond `max_age`.
+# A bundle costs some 5 ms whatever it carries, and nothing here waits for its end: receipts are recorded and
+# dead letters written as they come. So it goes on while there is something to do, and ends now and then to
+# give Beam its metrics and the restriction that is left.
+BUNDLE_SECONDS = 5.0
+# Events are left to gather for this long: each turn costs a commit and a pass through the graph whatever it
+# carries. It is part of what an event may wait beyond `max_age`.
 GATHER_SECONDS = 0.02
-GATHER_EVENTS = 500  # with so many waiting there is nothing to gather for
+GATHER_EVENTS = 5_000  # with so many waiting there is nothing to gather for
 TRIM_EVERY = 0.5  # seconds
 
 
@@ -70,13 +73,10 @@ class LaneSource:
             self._clock.wait(self._woken, self._sleep(now, heartbeat))
 
     def next(self, position: int, bundle_seconds: float) -> Turn | None:
-        if bundle_seconds >= BUNDLE_SECONDS or self._journal.end - position < GATHER_EVENTS:
-            return None
-        room = self._current.room()
-        return Turn(room) if room else None
+        return None if bundle_seconds >= BUNDLE_SECONDS else self.wait(position)
 
     def _gather(self, position: int) -> None:
-        """Let a trickle gather: a bundle at most every 20 ms unless there is much to do."""
+        """Let events gather: a turn at most every 20 ms unless there is much to do."""
         rest = self._last_turn + GATHER_SECONDS - self._clock.monotonic()
         if rest > 0 and self._journal.end - position < GATHER_EVENTS and self._drain_until is None:
             self._clock.wait(threading.Event(), rest)

@@ -94,7 +94,7 @@ _WATERMARK = beam.DoFn.WatermarkEstimatorParam(ManualWatermarkEstimator.default_
 
 
 class _ReadJournal(beam.DoFn):
-    """The splittable DoFn: a bundle is a few turns of the source, then the remainder is deferred.
+    """The splittable DoFn: a bundle is some turns of the source, then the remainder is deferred.
 
     The in-process runner ignores the delay of a deferred remainder, so waiting happens in here.
     """

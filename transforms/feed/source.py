@@ -33,7 +33,7 @@ class Source(Protocol):
         """Block until there is something to do."""
 
     def next(self, position: int, bundle_seconds: float) -> Turn | None:
-        """Like `wait` without blocking: None ends the bundle, which has run for `bundle_seconds`."""
+        """What comes next in a bundle that has run for `bundle_seconds`: like `wait`, but None ends it."""
 
     def read(self, position: int, events: int) -> Sequence[Chunk]:
         """Chunks from `position` on, about `events` events and at least one chunk when there is any."""
