@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import shutil
 import sqlite3
 from collections.abc import Callable, Iterator, Sequence
@@ -18,13 +19,15 @@ FEED = "https://feed.test"
 FILES = ("journal.sqlite3", "journal.sqlite3-wal")
 
 
-def event(number: int, payload: bytes = b"") -> Event:
-    """Event `number`: the same every time it is made with the same payload."""
-    raw = b'{"id":"evt_%08d","type":"t","data":"%s"}' % (number, payload)
+def event(number: int, payload: bytes | int = b"") -> Event:
+    """Event `number`: the same every time it is made with the same payload. A number of bytes stands for
+    noise, which no packing makes smaller."""
+    data = random.Random(number).randbytes(payload) if isinstance(payload, int) else payload
+    raw = b'{"id":"evt_%08d","type":"t","data":"%s"}' % (number, data)
     return Event(f"evt_{number:08d}", "t", "2026-03-01T12:00:00Z", raw)
 
 
-def events(start: int, end: int, payload: bytes = b"") -> list[Event]:
+def events(start: int, end: int, payload: bytes | int = b"") -> list[Event]:
     """The events `start..end`, without the last."""
     return [event(number, payload) for number in range(start, end)]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import random
 import sqlite3
 from pathlib import Path
@@ -21,7 +22,7 @@ from transforms.feed.journal import Journal
 from transforms.feed.journal.database import JournalDamaged
 from transforms.write.ledger import Settlement
 
-PAYLOAD = b"x" * 300
+PAYLOAD = 300
 EVENTS = 20_000
 PAGE = 4096
 DATABASE, LOG = "journal.sqlite3", "journal.sqlite3-wal"
@@ -189,7 +190,8 @@ def test_a_truncated_file(crashed: Path, tmp_path: Path, keep: float) -> None:
     (copy / LOG).unlink()
     journal = reopen_damaged(copy)
     books = journal.books()["down"]
-    assert books.delivered >= 0.8 * keep * EVENTS - 1000
+    # A leaf of the tree may stand far behind the bodies of its rows, up to a dozen, which all go with it.
+    assert books.delivered >= 0.8 * keep * EVENTS - 3000
     journal.close()
 
 
@@ -252,12 +254,18 @@ def test_a_torn_end_of_the_log_is_an_ordinary_crash(crashed: Path, tmp_path: Pat
 
 
 def find_body(file: Path, number: int) -> int:
-    return file.read_bytes().index(b'"id":"evt_%08d"' % number)
+    """Where the file holds the middle of the packed chunk with that event."""
+    with contextlib.closing(sqlite3.connect(file)) as connection:
+        query = "SELECT body FROM chunks WHERE first <= ? ORDER BY first DESC LIMIT 1"
+        body: bytes = connection.execute(query, (number,)).fetchone()[0]
+    content, middle = file.read_bytes(), len(body) // 2
+    # A slice that does not cross the end of a page stands in the file as it is.
+    return next(at for near in range(0, PAGE, 16) if (at := content.find(body[middle + near :][:16])) >= 0)
 
 
 def test_altered_bytes_within_a_chunk_are_never_delivered(tmp_path: Path) -> None:
     begin(tmp_path).close()
-    damage(tmp_path / DATABASE, find_body(tmp_path / DATABASE, 7_250) + 40, b"altered")
+    damage(tmp_path / DATABASE, find_body(tmp_path / DATABASE, 7_250), b"altered")
     journal = open_journal(tmp_path)  # SQLite finds nothing wrong with that
     assert journal.gaps() == []
     with pytest.raises(JournalDamaged, match="start again"):

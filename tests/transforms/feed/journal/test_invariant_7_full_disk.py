@@ -21,7 +21,7 @@ from transforms.write.ledger import Settlement
 
 MEGABYTES = 64
 BLOCK = 250
-PAYLOAD = b"x" * 800
+PAYLOAD = 800
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from transforms.event import Batch
 from transforms.write.ledger import Settlement
 
 BLOCK = 500
-PAYLOAD = b"x" * 300
+PAYLOAD = 300
 
 
 def test_the_log_stays_small_beside_idle_readers(tmp_path: Path) -> None:
