@@ -14,6 +14,8 @@ INSTALL_REQUIRES = [
     "google-auth>=2.30",
     # Only its protobuf messages are used: the calls themselves are made in transforms/write.
     "google-cloud-bigquery-storage>=2.30",
+    # Only its protobuf messages, as well.
+    "google-cloud-pubsub>=2.26",
     "google-cloud-secret-manager>=2.20",
     "grpcio>=1.65",
     "httpx>=0.28,<0.29",

@@ -164,7 +164,7 @@ def _beam_argument(name: str, value: str | None, action: argparse.Action) -> lis
     if action.nargs == 0:
         if value is not None and value.lower() not in ("true", "false"):
             raise ValueError("must be true or false (one of Beam's own flags)")
-        return [] if value is not None and value.lower() == "false" else [f"--{name}"]
+        return [f"--{name}"] if value is None or value.lower() == "true" else _opposite(action)
     if value is None:
         if action.nargs == "?":
             return [f"--{name}"]
@@ -177,3 +177,11 @@ def _beam_argument(name: str, value: str | None, action: argparse.Action) -> lis
     if action.choices is not None and converted not in action.choices:
         raise ValueError(f"must be one of {', '.join(map(str, action.choices))} (one of Beam's own flags)")
     return [f"--{name}={value}"]
+
+
+def _opposite(action: argparse.Action) -> list[str]:
+    """What says that a switch is off: nothing, or the other one of two (--use_public_ips=false)."""
+    for name, other in beam_flags().items():
+        if other.dest == action.dest and other.const is (not action.const):
+            return [f"--{name}"]
+    return []

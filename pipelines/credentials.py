@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Iterator, Mapping
 from typing import cast
 
+from pipelines.groups.run import DATAFLOW, IN_PROCESS
 from pipelines.parameters import Parameter
 from transforms.secret import EnvSecret, FileSecret, LiteralSecret, Secret, SecretError
 from transforms.write.contract import Destination
@@ -33,6 +34,8 @@ def check(
     """
     if isinstance(secret, LiteralSecret):
         return _literal(parameter, source, runner)
+    if runner != IN_PROCESS:
+        return "", _elsewhere(source, secret, runner)
     try:
         if isinstance(secret, EnvSecret):
             secret.value_in(environ)
@@ -44,7 +47,7 @@ def check(
 
 
 def _literal(parameter: Parameter, source: str, runner: str) -> tuple[str, str]:
-    if runner != "DirectRunner":
+    if runner != IN_PROCESS:
         return (
             f"{source}: a literal secret works on one machine only, and {runner} uses others; give "
             "secret:projects/P/secrets/S, aws-secret:NAME, or env:NAME or file:PATH that each worker has"
@@ -55,3 +58,13 @@ def _literal(parameter: Parameter, source: str, runner: str) -> tuple[str, str]:
             "env:NAME or file:PATH"
         )
     return "", ""
+
+
+def _elsewhere(source: str, secret: Secret, runner: str) -> str:
+    """A reference that is looked up on the workers, which may have what this machine has not."""
+    if runner == DATAFLOW and isinstance(secret, (EnvSecret, FileSecret)):
+        return (
+            f"{source}: {secret} is looked up on each of Dataflow's workers, which have it only if your "
+            "image does; secret:projects/P/secrets/S (Google Secret Manager) is what they can read"
+        )
+    return ""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 
-from pipelines.groups import bigquery, datadog, files, kafka, s3, splunk
+from pipelines.groups import bigquery, datadog, files, kafka, pubsub, s3, splunk
 from pipelines.parameters import Group
 from pipelines.settings import Settings
 from transforms.feed.request import FeedSettings
@@ -17,6 +17,7 @@ BY_GROUP: Mapping[Group, Callable[[Settings], Destination]] = {
     datadog.GROUP: datadog.destination,
     splunk.GROUP: splunk.destination,
     kafka.GROUP: kafka.destination,
+    pubsub.GROUP: pubsub.destination,
     files.GROUP: files.destination,
 }
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, fields, is_dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 from pipelines import values
 from transforms.secret import Secret, SecretError, parse_secret
@@ -45,6 +45,7 @@ class Parameter:
     repeatable: bool = False
     required: bool = False  # whenever its group is on
     in_demo: bool = True  # may be given together with --demo=true
+    on_cluster: Literal["used", "ignored", "refused"] = "used"  # when the runner is no lane of this machine
     example: str = ""
     default_text: str = ""
 
@@ -133,19 +134,16 @@ def whole(group: Group, default: int, help: str, **more: Any) -> int:
     return _field(default, group, help, values.whole, "NUMBER", **more)
 
 
-def byte_count(
-    group: Group, default: int, help: str, *, at_least: int = 1, at_most: int | None = None
-) -> int:
-    more: dict[str, Any] = {"unit": "bytes", "at_least": at_least, "at_most": at_most}
-    return _field(default, group, help, values.byte_count, "BYTES", **more)
+def byte_count(group: Group, default: int, help: str, *, at_least: int = 1, **more: Any) -> int:
+    return _field(default, group, help, values.byte_count, "BYTES", unit="bytes", at_least=at_least, **more)
 
 
 def seconds(group: Group, default: float, help: str) -> float:
     return _field(default, group, help, values.seconds, "SECONDS", unit="seconds", above=0, at_most=YEAR)
 
 
-def switch(group: Group, help: str) -> bool:
-    return _field(False, group, help, values.switch, "true|false", choices=("true", "false"))
+def switch(group: Group, help: str, **more: Any) -> bool:
+    return _field(False, group, help, values.switch, "true|false", choices=("true", "false"), **more)
 
 
 def choice(group: Group, default: Word, help: str, choices: tuple[Word, ...], later: str = "") -> Word:
@@ -171,8 +169,12 @@ def pairs(
     group: Group, help: str, *, read: Callable[[str], tuple[T, ...]], placeholder: str, **more: Any
 ) -> tuple[T, ...]:
     """Whatever `read` makes of each of several; what was given is never shown, it may hold secrets."""
+
+    def each(given: str) -> tuple[T, ...]:
+        return tuple(one for part in values.several(given) for one in read(part))
+
     none: tuple[T, ...] = ()
-    return _field(none, group, help, read, placeholder, secret=True, repeatable=True, **more)
+    return _field(none, group, help, each, placeholder, secret=True, repeatable=True, **more)
 
 
 def directory(group: Group, default: Path, help: str, **more: Any) -> Path:

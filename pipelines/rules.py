@@ -11,8 +11,10 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from pipelines import credentials
+from pipelines.cluster import rules as cluster
 from pipelines.command_line import Arrived
 from pipelines.groups import bigquery, datadog, s3
+from pipelines.groups.keeping import REMOTE
 from pipelines.parameters import Parameter
 
 if TYPE_CHECKING:
@@ -29,7 +31,7 @@ def check(
     """Faults and warnings. `bad` names parameters whose own fault is already reported."""
     faults = [
         *_ca_file(settings, arrived),
-        *_directories(settings, arrived, bad),
+        *(_on_this_machine(settings, arrived, bad) if settings.in_process else ()),
         *_forgotten(settings, parameters),
         *bigquery.faults(settings, arrived),
         *s3.faults(settings, arrived),
@@ -40,6 +42,9 @@ def check(
         faults += _belonging(settings, parameters, arrived)
         faults += _some_destination(settings, parameters)
     warnings = list(_plain_http(settings, parameters))
+    if not settings.in_process:
+        faults += cluster.faults(settings, parameters, arrived, environ)
+        warnings += cluster.warnings(settings, parameters, arrived)
     for name, parameter in parameters.items():
         source = arrived.source(name)
         for secret in credentials.secrets_in(getattr(settings, name)) if parameter.secret else ():
@@ -55,7 +60,8 @@ def _belonging(settings: Settings, parameters: Mapping[str, Parameter], arrived:
         first, source = parameter.group.first, arrived.source(name)
         on = settings.demo or not first or first in settings.given
         if name not in settings.given:
-            if parameter.required and on and not settings.demo:
+            in_its_place = name == "feed_api_key" and settings.pubsub_subscription
+            if parameter.required and on and not (settings.demo or in_its_place):
                 why = f"--{first} needs it" if first else "the feed needs it (--demo=true does not)"
                 example = f"{parameter.flag}={parameter.example}"
                 yield f"{parameter.flag}: is missing, and {why}; for example {example}"
@@ -102,11 +108,23 @@ def _ca_file(settings: Settings, arrived: Arrived) -> Iterator[str]:
         yield f"{source}: the file cannot be read ({why}); it must be a PEM file with a certificate"
 
 
+def _on_this_machine(settings: Settings, arrived: Arrived, bad: frozenset[str]) -> Iterator[str]:
+    """What only clusters do, and the directories."""
+    if settings.pubsub_subscription:
+        source = arrived.source("pubsub_subscription")
+        yield f"{source}: is read on Dataflow (--runner=DataflowRunner); one machine reads the feed itself"
+    if settings.dead_letters.startswith(REMOTE):
+        source = arrived.source("dead_letters")
+        yield f"{source}: must be a directory of this machine, where each is on disk before its receipt"
+    else:
+        yield from _directories(settings, arrived, bad)
+
+
 def _directories(settings: Settings, arrived: Arrived, bad: frozenset[str]) -> Iterator[str]:
     """Each directory must be possible to write, and nobody else's files may lie among the archive's."""
     ours = {
         "state_dir": settings.state_dir,
-        "dead_letters": settings.dead_letters,
+        "dead_letters": Path(settings.dead_letters) if settings.dead_letters else None,
         "files_dir": settings.files_dir,
     }
     if settings.demo:

@@ -15,6 +15,7 @@ from pipelines.groups.feed import FeedParameters
 from pipelines.groups.files import FilesParameters
 from pipelines.groups.kafka import KafkaParameters
 from pipelines.groups.keeping import KeepingParameters
+from pipelines.groups.pubsub import PubSubParameters
 from pipelines.groups.run import HttpParameters, RunParameters
 from pipelines.groups.s3 import S3Parameters
 from pipelines.groups.splunk import SplunkParameters
@@ -45,6 +46,7 @@ class Settings(
     DatadogParameters,
     SplunkParameters,
     KafkaParameters,
+    PubSubParameters,
     FilesParameters,
     CustomParameters,
 ):

@@ -6,45 +6,38 @@ import contextlib
 import logging
 import os
 import sys
-from collections.abc import Iterator, Sequence
-from pathlib import Path
+import threading
+from collections.abc import Sequence
 
 import apache_beam as beam
 
 from pipelines import exit_codes
+from pipelines.cluster import run as cluster
 from pipelines.destinations import destinations, feed_settings
 from pipelines.local import logs
+from pipelines.local import run as local
 from pipelines.local.demo import practice
 from pipelines.local.lane import Lane
-from pipelines.local.run import CannotStart, run
+from pipelines.local.run import CannotStart
 from pipelines.local.signals import stop_on_signals
 from pipelines.settings import BadParameters, Settings, parse
-from transforms.dead_letter import WriteDeadLetters
-from transforms.feed.read import ReadFromGrantex
+from pipelines.stages import Stages, in_a_lane, on_a_cluster
 from transforms.window import Window
 from transforms.write.contract import Destination
-from transforms.write.write_to import WriteTo, label
+from transforms.write.write_to import label
 
 log = logging.getLogger("grantex.run")
 
 
-def build(
-    pipeline: beam.Pipeline,
-    to: Sequence[Destination],
-    *,
-    source: str,
-    window_size: float,
-    dead_letters: Path,
-    lane: str | None = None,
-) -> None:
-    """The whole graph. On one machine it is built once for each destination, in a lane of its own."""
-    feed = pipeline | "ReadFromGrantex" >> ReadFromGrantex(source=source)
-    feed.dead_letters | "WriteFeedDeadLetters" >> WriteDeadLetters(dead_letters)
+def build(pipeline: beam.Pipeline, to: Sequence[Destination], stages: Stages, window_size: float) -> None:
+    """The whole graph, the same on every runner; what differs is in `stages`."""
+    feed = pipeline | stages.read
+    feed.dead_letters | "WriteFeedDeadLetters" >> stages.keep()
     windowed = feed.chunks | "Window" >> Window(window_size)
     for destination in to:
         name = label(destination)
-        written = windowed | f"WriteTo{name}" >> WriteTo(destination, lane=lane)
-        written.dead_letters | f"Write{name}DeadLetters" >> WriteDeadLetters(dead_letters)
+        written = windowed | f"WriteTo{name}" >> stages.write(destination)
+        written.dead_letters | f"Write{name}DeadLetters" >> stages.keep()
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -58,26 +51,28 @@ def main(argv: Sequence[str] | None = None) -> int:
     for line in settings.warnings:
         log.warning(line)
     try:
-        with practice(settings, stop) if settings.demo else _as_given(settings) as effective:
-
-            def graph(pipeline: beam.Pipeline, lane: Lane) -> None:
-                build(
-                    pipeline,
-                    [lane.destination],
-                    source=lane.name,
-                    window_size=effective.window_size,
-                    dead_letters=effective.dead_letters_dir,
-                    lane=lane.name,
-                )
-
-            return run(effective, feed_settings(effective), destinations(effective), graph, stop)
+        return _on_this_machine(settings, stop) if settings.in_process else _on_a_cluster(settings, stop)
     except CannotStart as error:
         return _refuse([str(error)])
 
 
-@contextlib.contextmanager
-def _as_given(settings: Settings) -> Iterator[Settings]:
-    yield settings
+def _on_this_machine(settings: Settings, stop: threading.Event) -> int:
+    """A lane for each destination, over one journal."""
+    with practice(settings, stop) if settings.demo else contextlib.nullcontext(settings) as effective:
+
+        def graph(pipeline: beam.Pipeline, lane: Lane) -> None:
+            stages = in_a_lane(lane.name, effective.dead_letters_dir)
+            build(pipeline, [lane.destination], stages, effective.window_size)
+
+        return local.run(effective, feed_settings(effective), destinations(effective), graph, stop)
+
+
+def _on_a_cluster(settings: Settings, stop: threading.Event) -> int:
+    """One job with all destinations."""
+    stages = on_a_cluster(settings)
+    return cluster.run(
+        settings, lambda pipeline: build(pipeline, destinations(settings), stages, settings.window_size), stop
+    )
 
 
 def _refuse(lines: Sequence[str]) -> int:

@@ -67,6 +67,17 @@ def names(text: str) -> tuple[str, ...]:
     return found
 
 
+def several(text: str) -> list[str]:
+    """`text` itself, or the parts of `^SEPARATOR^part SEPARATOR part`, which is how gcloud writes it: a
+    template's parameter and an environment variable cannot be repeated as a flag can."""
+    if not text.startswith("^"):
+        return [text]
+    separator, closed, rest = text[1:].partition("^")
+    if not closed or not separator or "" in (parts := rest.split(separator)):
+        raise ValueError("must be ^~^ONE~OTHER, with any separator between the two ^, or have no ^ in front")
+    return parts
+
+
 def printable(text: str) -> str:
     """Text without blanks."""
     if not text.isprintable() or " " in text:
@@ -84,7 +95,7 @@ def line(text: str) -> str:
 def path(text: str) -> Path:
     """A path on this machine; `~` is the home directory."""
     if "://" in text:
-        raise ValueError("must be a directory or file on this machine; other stores come later")
+        raise ValueError("must be a directory or file on this machine")
     try:
         return Path(text).expanduser()
     except RuntimeError:

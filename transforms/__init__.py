@@ -18,6 +18,7 @@ if TYPE_CHECKING:
         WriteToDatadog,
         WriteToFiles,
         WriteToKafka,
+        WriteToPubSub,
         WriteToS3,
         WriteToSplunk,
     )
@@ -30,6 +31,7 @@ __all__ = [
     "WriteToDatadog",
     "WriteToFiles",
     "WriteToKafka",
+    "WriteToPubSub",
     "WriteToS3",
     "WriteToSplunk",
 ]

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from pipelines.parameters import Group, choice, names, seconds, secret, url, whole
+from pipelines.parameters import Group, choice, names, seconds, secret, text, url, whole
+from transforms.pubsub_names import subscription
 from transforms.secret import Secret
 
 GROUP = Group("Feed")
@@ -22,4 +23,13 @@ class FeedParameters:
     )
     # The service allows five a developer.
     feed_connections: int = whole(GROUP, 1, "At most so many redundant connections.", at_least=1, at_most=5)
+    pubsub_subscription: str = text(
+        GROUP,
+        "",
+        "On Dataflow, instead of the feed: what a job on one machine publishes with --pubsub_topic.",
+        read=subscription,
+        placeholder="projects/PROJECT/subscriptions/NAME",
+        in_demo=False,
+        example="projects/my-project/subscriptions/grantex-events",
+    )
     window_size: float = seconds(GROUP, 300, "Length of the fixed windows over arrival time.")

@@ -18,7 +18,7 @@ GROUP = Group("Files", destination="files", first="files_dir")
 @dataclass(frozen=True, kw_only=True)
 class FilesParameters:
     files_dir: Path | None = optional_path(
-        GROUP, "Where NDJSON files are written.", "DIRECTORY", example="./out"
+        GROUP, "Where NDJSON files are written.", "DIRECTORY", on_cluster="refused", example="./out"
     )
     files_max_events: int = whole(GROUP, 10_000, "Events in one file.", at_least=1)
     # A batch is held in memory until its file is written.

@@ -5,9 +5,20 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from pipelines.parameters import Group, byte_count, directory, names, optional_path, seconds, whole
+from pipelines import values
+from pipelines.parameters import Group, byte_count, directory, names, seconds, text, whole
 
 GROUP = Group("What is kept")
+REMOTE = ("gs://", "s3://")
+
+
+def place(text: str) -> str:
+    """A directory of this machine, or what names begin with in a bucket, without a slash at its end."""
+    if not text.startswith(REMOTE):
+        return str(values.path(text))
+    if not values.printable(text).rstrip("/").partition("://")[2]:
+        raise ValueError("must name a bucket after ://")
+    return text.rstrip("/")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -18,13 +29,24 @@ class KeepingParameters:
         "Journal and dead letters; the demo has a temporary one.",
         default_text="./state",
         in_demo=False,
+        on_cluster="refused",
     )
     journal_max_bytes: int = byte_count(
-        GROUP, 10 * 1024**3, "Past it the feed is not read until destinations catch up.", at_least=1_000_000
+        GROUP,
+        10 * 1024**3,
+        "Past it the feed is not read until destinations catch up.",
+        at_least=1_000_000,
+        on_cluster="ignored",
     )
     dedupe_horizon: float = seconds(GROUP, 3600, "How long a repeated event id is recognised.")
-    dead_letters: Path | None = optional_path(
-        GROUP, "Where rejected events are written.", "DIRECTORY", default_text="<state_dir>/dead_letters"
+    dead_letters: str = text(
+        GROUP,
+        "",
+        "Where rejected events are written; on a cluster a gs:// or s3:// prefix.",
+        read=place,
+        placeholder="DIRECTORY",
+        default_text="<state_dir>/dead_letters",
+        example="gs://my-bucket/dead_letters",
     )
     dead_letter_limit: int = whole(
         GROUP, 10_000, "Dead letters in one hour after which a destination pauses.", at_least=1
@@ -34,10 +56,11 @@ class KeepingParameters:
         "A removed destination whose kept events may go.",
         repeatable=True,
         in_demo=False,
+        on_cluster="refused",
         example="splunk",
     )
 
     @property
     def dead_letters_dir(self) -> Path:
-        """Where dead letters go, also when `dead_letters` was not given."""
-        return self.dead_letters or self.state_dir / "dead_letters"
+        """Where dead letters go on this machine, also when `dead_letters` was not given."""
+        return Path(self.dead_letters) if self.dead_letters else self.state_dir / "dead_letters"

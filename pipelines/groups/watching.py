@@ -13,8 +13,21 @@ GROUP = Group("Watching")
 
 @dataclass(frozen=True, kw_only=True)
 class WatchingParameters:
-    status_port: int = whole(GROUP, 8787, "Port of the status page; 0 is off.", at_least=0, at_most=65_535)
-    status_host: str = text(GROUP, "127.0.0.1", "Address the status page listens on.", read=values.host)
+    status_port: int = whole(
+        GROUP,
+        8787,
+        "Port of the status page; 0 is off.",
+        at_least=0,
+        at_most=65_535,
+        on_cluster="ignored",
+    )
+    status_host: str = text(
+        GROUP,
+        "127.0.0.1",
+        "Address the status page listens on.",
+        read=values.host,
+        on_cluster="ignored",
+    )
     log_format: Literal["auto", "text", "json"] = choice(
         GROUP, "auto", "auto is text on a terminal, else json.", ("auto", "text", "json")
     )

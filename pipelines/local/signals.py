@@ -39,7 +39,8 @@ def _listen(arrived: socket.socket, kept_open: socket.socket, stop: threading.Ev
             stop.set()
     for number in arrived.recv(1):
         log.warning(
-            "%s: stopping at once; the journal keeps what is not delivered", signal.Signals(number).name
+            "%s: stopping at once; on one machine the journal keeps what is not delivered",
+            signal.Signals(number).name,
         )
     logging.shutdown()
     os._exit(exit_codes.FAILED)

@@ -57,4 +57,18 @@ def test_a_literal_is_refused_on_a_cluster() -> None:
     fault, _ = check(LiteralSecret(VALUE), runner="DataflowRunner")
     assert "--splunk_hec_token: a literal secret works on one machine only" in fault
     assert VALUE not in fault
-    assert check(EnvSecret("HEC"), runner="DataflowRunner") == ("", "")
+
+
+@pytest.mark.parametrize("runner", ["FlinkRunner", "PrismRunner", "DataflowRunner"])
+def test_what_workers_look_up_is_not_looked_up_here(runner: str) -> None:
+    assert check(EnvSecret("NONE"), runner=runner)[0] == ""
+    assert check(FileSecret("/nowhere"), runner=runner)[0] == ""
+
+
+def test_dataflows_workers_rarely_have_a_variable_or_a_file_of_yours() -> None:
+    for secret in (EnvSecret("HEC"), FileSecret("/run/hec")):
+        fault, warning = check(secret, runner="DataflowRunner")
+        assert fault == ""
+        assert f"--splunk_hec_token: {secret} is looked up on each of Dataflow's workers" in warning
+        assert check(secret, runner="FlinkRunner") == ("", "")
+    assert check(GoogleSecret("projects/p/secrets/s"), runner="DataflowRunner") == ("", "")

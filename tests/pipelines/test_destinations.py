@@ -17,6 +17,7 @@ from transforms.write.contract import Destination
 from transforms.write.datadog import Datadog
 from transforms.write.files import Files
 from transforms.write.kafka import Kafka
+from transforms.write.pubsub import PubSub
 from transforms.write.s3 import S3
 from transforms.write.splunk import Splunk
 
@@ -86,6 +87,10 @@ EVERYTHING: list[tuple[list[str], Destination]] = [
         ["bootstrap_servers=a:1,b:2", "topic=t", "config=linger.ms=7"],
         Kafka("a:1,b:2", "t", {"linger.ms": "7"}, POLICY),
     ),
+    (
+        ["topic=projects/my-project/topics/t-1", "endpoint=https://europe-west1-pubsub.googleapis.com"],
+        PubSub("projects/my-project/topics/t-1", "https://europe-west1-pubsub.googleapis.com", CA, POLICY),
+    ),
     (["dir=./out"], Files("out", policy=POLICY)),
 ]
 
@@ -118,7 +123,15 @@ def test_a_destination_is_on_when_its_first_flag_is_given() -> None:
     for name, flags in first.items():
         argv += [f"--{name}_{flag}" for flag in flags[: 2 if name == "splunk" else 1]]
     found = destinations(parse(argv, ENVIRON))
-    assert [each.name for each in found] == ["bigquery", "s3", "datadog", "splunk", "kafka", "files"]
+    assert [each.name for each in found] == [
+        "bigquery",
+        "s3",
+        "datadog",
+        "splunk",
+        "kafka",
+        "pubsub",
+        "files",
+    ]
     for each in found:
         kept = {field.name: getattr(each, field.name) for field in dataclasses.fields(each)}  # type: ignore[arg-type]
         default = {f.name: f.default for f in dataclasses.fields(each)}  # type: ignore[arg-type]

@@ -85,7 +85,7 @@ def test_a_kind_reads_its_text(name: str, text: str, value: object) -> None:
         ("kind", "LOUD", "--kind: must be one of INFO, ERROR; the default is INFO"),
         ("several", "a,,b", "--several: has an empty name between its commas"),
         ("several", "a b", "--several: must not contain blanks or characters that cannot be printed"),
-        ("place", "gs://bucket", "--place: must be a directory or file on this machine; other stores come later; the default is ./out"),
+        ("place", "gs://bucket", "--place: must be a directory or file on this machine; the default is ./out"),
         ("key", "env:", "--key: is not of the form env:NAME (the name of an environment variable, without a $); for example --key=env:KEY"),
         ("key", "", "--key: needs a value; for example --key=env:KEY"),
         ("count", " ", "--count: needs a value; the default is 1"),

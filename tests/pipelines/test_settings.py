@@ -114,6 +114,7 @@ def test_with_nothing_given_what_is_needed_is_said() -> None:
         "datadog_api_key",
         "splunk_hec_url",
         "kafka_bootstrap_servers",
+        "pubsub_topic",
         "files_dir",
         "custom_destination",
     ]
@@ -145,7 +146,10 @@ def test_a_destination_without_its_token_is_refused() -> None:
         ("--window_size", "--window_size: needs a value, such as --window_size=300"),
         ("--splunk_index=", "--splunk_index: needs a value; the default is main"),
         (f"--splunk_index={TOKEN.upper()}", "--splunk_index: must be lower-case letters"),
-        ("--runner=DataflowRunner", "--runner=DataflowRunner: must be DirectRunner; clusters (Dataflow, Flink)"),
+        ("--runner=SparkRunner", "--runner=SparkRunner: must be one of DirectRunner, DataflowRunner, FlinkRunner"),
+        ("--pubsub_topic=events", "--pubsub_topic: must be projects/PROJECT/topics/TOPIC; for example"),
+        ("--dead_letters=gs://bucket/x", "--dead_letters: must be a directory of this machine"),
+        ("--pubsub_subscription=projects/p-r-o/subscriptions/s-u-b", "--pubsub_subscription: is read on Dataflow"),
         ("--feed_transport=websocket", "--feed_transport: must be sse; websocket comes later"),
         ("--log_level=LOUD", "--log_level: must be one of DEBUG, INFO, WARNING, ERROR; the default is INFO"),
         ("--num_workers=few", "--num_workers: Beam does not accept this value (one of Beam's own flags)"),
@@ -185,6 +189,10 @@ def test_beams_own_flags_are_passed_on_as_beam_takes_them() -> None:
     beam = ["--streaming=true", "--no_auth=false", "--num_workers", "3", "--experiments=a", "--experiments=b"]
     settings = parse([*FEED, *SPLUNK, *beam], ENVIRON)
     assert settings.beam_args == ["--streaming", "--num_workers=3", "--experiments=a", "--experiments=b"]
+    # It has two flags, of which each says the opposite of the other.
+    [private] = parse([*FEED, *SPLUNK, "--use_public_ips=false"], ENVIRON).beam_args
+    assert private == "--no_use_public_ips"
+    assert parse([*FEED, *SPLUNK, "--no_use_public_ips=false"], ENVIRON).beam_args == ["--use_public_ips"]
 
     from apache_beam.options.pipeline_options import PipelineOptions, WorkerOptions
 

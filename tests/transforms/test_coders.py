@@ -11,6 +11,7 @@ import pytest
 from apache_beam.coders import Coder, registry
 from apache_beam.portability import python_urns
 
+from pipelines.stages import in_a_lane
 from pipelines.stream import build
 from transforms.coders import ChunkCoder, DeadLetterCoder, ReceiptCoder
 from transforms.dead_letter import DeadLetter
@@ -68,7 +69,7 @@ def test_they_are_the_coders_of_their_types() -> None:
 
 def test_no_stage_of_the_job_pickles_its_elements() -> None:
     pipeline = beam.Pipeline()
-    build(pipeline, [Files("out")], source="x", window_size=60, dead_letters=Path("d"), lane="files")
+    build(pipeline, [Files("out")], in_a_lane("files", Path("d")), window_size=60)
     components = pipeline.to_runner_api().components
     used = [components.coders[each.coder_id].spec for each in components.pcollections.values()]
     ours = {spec.payload for spec in used if spec.urn == python_urns.PICKLED_CODER}

@@ -21,6 +21,7 @@ def test_the_public_transforms_are_there_by_name() -> None:
         WriteToDatadog,
         WriteToFiles,
         WriteToKafka,
+        WriteToPubSub,
         WriteToS3,
         WriteToSplunk,
     )
@@ -33,6 +34,7 @@ def test_the_public_transforms_are_there_by_name() -> None:
         WriteToDatadog(key),
         WriteToFiles("out"),
         WriteToKafka("kafka:9092"),
+        WriteToPubSub("projects/my-project/topics/events"),
         WriteToS3("archive"),
         WriteToSplunk("https://splunk:8088", key),
     ]
@@ -42,6 +44,7 @@ def test_the_public_transforms_are_there_by_name() -> None:
         "WriteToDatadog",
         "WriteToFiles",
         "WriteToKafka",
+        "WriteToPubSub",
         "WriteToS3",
         "WriteToSplunk",
     ]

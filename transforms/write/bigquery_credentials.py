@@ -7,7 +7,8 @@ from typing import Any
 from transforms.write.contract import Outcome
 from transforms.write.http_outcome import KEPT
 
-SCOPES = ("https://www.googleapis.com/auth/bigquery",)
+BIGQUERY = "https://www.googleapis.com/auth/bigquery"
+PUBSUB = "https://www.googleapis.com/auth/pubsub"
 # Reading credentials asks a metadata server, or Google's token service, over HTTP.
 TOKEN_SECONDS = 10.0
 
@@ -15,8 +16,9 @@ TOKEN_SECONDS = 10.0
 class GoogleToken:
     """An access token, renewed when it is about to expire; `anonymous` has none, for emulators."""
 
-    def __init__(self, anonymous: bool = False) -> None:
+    def __init__(self, anonymous: bool = False, scope: str = BIGQUERY) -> None:
         self._anonymous = anonymous
+        self._scope = scope
         self._credentials: Any = None
 
     def headers(self) -> dict[str, str]:
@@ -27,7 +29,7 @@ class GoogleToken:
         from google.auth.transport.requests import Request
 
         if self._credentials is None:
-            self._credentials, _ = default(scopes=SCOPES)
+            self._credentials, _ = default(scopes=(self._scope,))
         if not self._credentials.valid:
             self._credentials.refresh(_limited(Request()))
         headers = {"authorization": f"Bearer {self._credentials.token}"}
@@ -58,6 +60,6 @@ def token_outcome(error: Exception, count: int, where: str) -> Outcome:
     cause = (
         f"{where}: Google gives no access token ({type(error).__name__}). {KEPT} when this is mended: set "
         "GOOGLE_APPLICATION_CREDENTIALS to a key file, run `gcloud auth application-default login`, or run "
-        "with a service account that may write to BigQuery."
+        "with a service account that may write there."
     )
     return Outcome(later=range(count), cause=cause, blocked=True)

@@ -10,6 +10,7 @@ from transforms.write.contract import Destination
 from transforms.write.datadog import Datadog
 from transforms.write.files import Files
 from transforms.write.kafka import Kafka
+from transforms.write.pubsub import PubSub
 from transforms.write.s3 import S3
 from transforms.write.splunk import Splunk
 from transforms.write.write_to import WriteTo
@@ -33,5 +34,6 @@ WriteToBigQuery = _sink(BigQuery)
 WriteToDatadog = _sink(Datadog)
 WriteToFiles = _sink(Files)
 WriteToKafka = _sink(Kafka)
+WriteToPubSub = _sink(PubSub)
 WriteToS3 = _sink(S3)
 WriteToSplunk = _sink(Splunk)

@@ -14,6 +14,7 @@ import apache_beam as beam
 import pytest
 
 from pipelines.local.lane import Lane
+from pipelines.stages import in_a_lane
 from pipelines.stream import build
 from tests.pipelines.local.shelf import Other, Shelf, Shelved
 from transforms.clock import SystemClock
@@ -48,9 +49,7 @@ def journal(tmp_path: Path) -> Iterator[Journal]:
 
 def lane(journal: Journal, destination: Destination, letters: Path, first: bool = True) -> Lane:
     def graph(pipeline: beam.Pipeline, lane: Lane) -> None:
-        build(
-            pipeline, [destination], source=lane.name, window_size=300, dead_letters=letters, lane=lane.name
-        )
+        build(pipeline, [destination], in_a_lane(lane.name, letters), window_size=300)
 
     return Lane(
         destination,
@@ -164,9 +163,7 @@ def test_a_lane_that_waits_for_its_restart_ends_at_once(journal: Journal, tmp_pa
     destination = Shelved(Shelf(failures=1000))
 
     def graph(pipeline: beam.Pipeline, lane: Lane) -> None:
-        build(
-            pipeline, [destination], source=lane.name, window_size=300, dead_letters=tmp_path, lane=lane.name
-        )
+        build(pipeline, [destination], in_a_lane(lane.name, tmp_path), window_size=300)
 
     waiting = Lane(destination, journal, graph, clock=SystemClock(), uniform=lambda low, high: 60.0)
     waiting.start()

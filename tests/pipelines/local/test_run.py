@@ -17,6 +17,7 @@ from pipelines.local.practice.events import generate
 from pipelines.local.practice.feed import PracticeFeed
 from pipelines.local.run import CannotStart, run
 from pipelines.settings import Settings
+from pipelines.stages import in_a_lane
 from pipelines.stream import build
 from tests.pipelines.local.shelf import Other, Shelf, Shelved
 from transforms.feed.journal import Journal
@@ -47,15 +48,8 @@ class Start:
         """Run in this thread."""
 
         def graph(pipeline: beam.Pipeline, lane: Lane) -> None:
-            letters = self.settings.dead_letters_dir
-            build(
-                pipeline,
-                [lane.destination],
-                source=lane.name,
-                window_size=300,
-                dead_letters=letters,
-                lane=lane.name,
-            )
+            stages = in_a_lane(lane.name, self.settings.dead_letters_dir)
+            build(pipeline, [lane.destination], stages, window_size=300)
 
         return run(self.settings, self.feed, self.destinations, graph, self.stop)
 

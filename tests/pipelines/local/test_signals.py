@@ -62,6 +62,6 @@ def test_the_second_signal_stops_at_once(
     said(process, 2)
     process.send_signal(second)
     assert said(process, 1) == [
-        f"WARNING {second.name}: stopping at once; the journal keeps what is not delivered"
+        f"WARNING {second.name}: stopping at once; on one machine the journal keeps what is not delivered"
     ]
     assert process.wait(10) == 1

@@ -1,0 +1,29 @@
+"""Beam's options for one job on a cluster: those that were given, and what this job needs of any runner."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from apache_beam.options.pipeline_options import PipelineOptions, SetupOptions, StandardOptions
+
+from pipelines.cluster import dataflow
+from pipelines.groups.run import DATAFLOW
+
+if TYPE_CHECKING:
+    from pipelines.settings import Settings
+
+
+def pipeline_options(settings: Settings, environ: Mapping[str, str]) -> PipelineOptions:
+    """Beam's options only: whatever is in them is part of the job's graph, so none of ours are."""
+    options = PipelineOptions(list(settings.beam_args))
+    standard = options.view_as(StandardOptions)
+    standard.runner = settings.runner
+    standard.streaming = True
+    setup = options.view_as(SetupOptions)
+    # Nothing of this job lives in a main session, and whatever does (an environment, say) stays at home.
+    setup.save_main_session = False
+    setup.pickle_library = "cloudpickle"
+    if settings.runner == DATAFLOW:
+        dataflow.pin(options, environ)
+    return options

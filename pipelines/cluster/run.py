@@ -1,0 +1,94 @@
+"""A run as one job on a cluster: submitted, and watched for as long as this process is a part of it."""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import apache_beam as beam
+from apache_beam.options.pipeline_options import GoogleCloudOptions
+
+from pipelines import exit_codes
+from pipelines.cluster.options import pipeline_options
+from pipelines.groups.run import DATAFLOW
+from transforms.feed.standalone import drain
+
+if TYPE_CHECKING:
+    from pipelines.settings import Settings
+
+log = logging.getLogger("grantex.run")
+
+Graph = Callable[[beam.Pipeline], None]
+
+
+def run(settings: Settings, graph: Graph, stop: threading.Event) -> int:
+    """Build and submit the job; returns the exit code.
+
+    On Dataflow that is all: the job goes on without this process, and in a template there is none yet.
+    Elsewhere the job lives as long as this process, and `stop` drains it.
+    """
+    options = pipeline_options(settings, os.environ)
+    pipeline = beam.Pipeline(options=options)
+    graph(pipeline)
+    result = pipeline.run()
+    if settings.runner == DATAFLOW:
+        return _submitted(result, options.view_as(GoogleCloudOptions))
+    return _watch(result, settings, stop)
+
+
+def _submitted(result: Any, cloud: GoogleCloudOptions) -> int:
+    """Say what there is. In a template nothing may be asked of `result`, which has no job."""
+    if cloud.template_location:
+        log.info("the job is written to %s, from which it is started", cloud.template_location)
+        return exit_codes.DRAINED
+    job = result.job_id()
+    where = f"{job} --region={cloud.region} --project={cloud.project}"
+    log.info("submitted as %s (%s); to end it: gcloud dataflow jobs drain %s", cloud.job_name, job, where)
+    return exit_codes.DRAINED
+
+
+def _watch(result: Any, settings: Settings, stop: threading.Event) -> int:
+    """Wait for the job's end, or for `stop`, and then for the drain."""
+    watcher = _Watcher(result, stop)
+    stop.wait()
+    if not watcher.ended.is_set():
+        log.info("draining: the feed is closed, what is received is being delivered")
+        drain()
+        if not watcher.ended.wait(settings.drain_timeout):
+            log.error(
+                "not drained within %.0f s (--drain_timeout): the job is cancelled, and what it had received "
+                "and not delivered is lost",
+                settings.drain_timeout,
+            )
+            result.cancel()
+            return exit_codes.FAILED
+    return watcher.exit_code()
+
+
+class _Watcher:
+    """Waits for the job in a thread, as Beam's wait cannot be interrupted."""
+
+    def __init__(self, result: Any, stop: threading.Event) -> None:
+        self.ended = threading.Event()
+        self._result = result
+        self._stop = stop
+        self._state = ""
+        threading.Thread(target=self._wait, name="job", daemon=True).start()
+
+    def exit_code(self) -> int:
+        if self._state in ("DONE", "DRAINED"):
+            log.info("drained: every event received is delivered or a dead letter")
+            return exit_codes.DRAINED
+        log.error("the job ended %s", self._state)
+        return exit_codes.FAILED
+
+    def _wait(self) -> None:
+        try:
+            self._state = str(self._result.wait_until_finish())
+        except Exception as error:  # noqa: BLE001 - how Beam says that a job failed or was cancelled
+            self._state = f"with {type(error).__name__}: {error}"
+        self.ended.set()
+        self._stop.set()

@@ -1,0 +1,61 @@
+"""What differs between one machine and a cluster: how the graph reads, delivers and keeps dead letters."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pipelines.destinations import feed_settings
+from pipelines.settings import Settings
+from transforms.dead_letter import WriteDeadLetters
+from transforms.feed.pubsub import ReadFromPubSub
+from transforms.feed.read import ReadFromGrantex
+from transforms.write.contract import Destination
+from transforms.write.write_to import WriteTo
+
+
+@dataclass(frozen=True)
+class Stages:
+    """The transforms that the graph is made of.
+
+    read: the beginning, under its own label; gives `.chunks` and `.dead_letters`.
+    write: a destination's sink; gives `.delivered` and `.dead_letters`.
+    keep: what dead letters go into.
+    """
+
+    read: Any
+    write: Callable[[Destination], Any]
+    keep: Callable[[], Any]
+
+
+def in_a_lane(lane: str, dead_letters: Path) -> Stages:
+    """One machine: the graph is built once for each destination, whose lane has its own cursor.
+
+    The lane's source and delivery are found by its name. They work by ticks: the in-process runner fires
+    timers at once or erratically, and grouping waits for the end. Everything is one fused stage, so a dead
+    letter is on disk before its receipt; the journal has taken out repeated ids already.
+    """
+    return Stages(
+        read=ReadFromGrantex(source=lane),
+        write=lambda destination: WriteTo(destination, lane=lane),
+        keep=lambda: WriteDeadLetters(dead_letters),
+    )
+
+
+def on_a_cluster(settings: Settings) -> Stages:
+    """A cluster: one graph with a keyed stage for each destination, on state and processing-time timers.
+
+    Workers keep nothing on their disks: the runner's checkpoints take the journal's place, and dead letters
+    go where all workers can write.
+    """
+    if settings.pubsub_subscription:
+        read: Any = ReadFromPubSub(settings.pubsub_subscription)
+    else:
+        read = ReadFromGrantex(feed_settings(settings), connections=settings.feed_connections)
+    return Stages(
+        read=read,
+        write=lambda destination: WriteTo(destination, dead_letter_limit=settings.dead_letter_limit),
+        keep=lambda: WriteDeadLetters(settings.dead_letters),
+    )
