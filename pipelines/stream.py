@@ -16,7 +16,6 @@ from pipelines.cluster import run as cluster
 from pipelines.destinations import destinations, feed_settings
 from pipelines.local import logs
 from pipelines.local import run as local
-from pipelines.local.demo import practice
 from pipelines.local.lane import Lane
 from pipelines.local.run import CannotStart
 from pipelines.local.signals import stop_on_signals
@@ -58,13 +57,21 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _on_this_machine(settings: Settings, stop: threading.Event) -> int:
     """A lane for each destination, over one journal."""
-    with practice(settings, stop) if settings.demo else contextlib.nullcontext(settings) as effective:
+    with _effective(settings, stop) as effective:
 
         def graph(pipeline: beam.Pipeline, lane: Lane) -> None:
             stages = in_a_lane(lane.name, effective.dead_letters_dir)
             build(pipeline, [lane.destination], stages, effective.window_size)
 
         return local.run(effective, feed_settings(effective), destinations(effective), graph, stop)
+
+
+def _effective(settings: Settings, stop: threading.Event) -> contextlib.AbstractContextManager[Settings]:
+    if not settings.demo:
+        return contextlib.nullcontext(settings)
+    from pipelines.local.demo import practice  # here, because its servers take time that a real run saves
+
+    return practice(settings, stop)
 
 
 def _on_a_cluster(settings: Settings, stop: threading.Event) -> int:

@@ -9,11 +9,15 @@ from tests.integration.job import World
 
 
 def test_the_demo_delivers_by_itself_and_drains_at_ctrl_c(around: World) -> None:
-    with around.start(["--demo=true", f"--files_dir={around.out}", "--files_max_age=0.5"]) as job:
+    ages = [f"--{name}_max_age=0.5" for name in ("bigquery", "s3", "files")]
+    with around.start(["--demo=true", f"--files_dir={around.out}", *ages]) as job:
         job.wait_until(lambda: ids_in_files(around.out), "its first file is there")
-        job.wait_until(
-            lambda: job.metric("grantex_events_delivered_total", "splunk") > 0, "splunk had events"
-        )
+        for name in ("bigquery", "s3", "datadog", "splunk", "kafka"):
+            job.wait_until(
+                lambda name=name: job.metric("grantex_events_delivered_total", name) > 0,  # type: ignore[misc]
+                f"{name} had events",
+            )
+        assert job.metric("grantex_retries_total", "s3") == 0, "a request that the practice S3 refused"
         assert job.get("/readyz")[0] == 200
         job.signal(signal.SIGINT)
         assert job.wait() == 0

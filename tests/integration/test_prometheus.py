@@ -119,6 +119,21 @@ def test_real_prometheus_scrapes_every_fixed_name(around: World, tmp_path: Path)
             assert prometheus.query("histogram_quantile(0.99, rate(grantex_request_seconds_bucket[1m]))")
 
 
+def test_every_destination_has_every_name(around: World, tmp_path: Path) -> None:
+    program("prometheus")
+    names = {"bigquery", "s3", "datadog", "splunk", "kafka", "files"}
+    ages = [f"--{name}_max_age=0.5" for name in names]
+    with around.start(["--demo=true", f"--files_dir={around.out}", *ages]) as job:
+        prometheus = Prometheus(tmp_path, job.port)
+        with prometheus.process:
+            prometheus.wait_for("count(grantex_events_delivered_total > 0) == 6")
+            for name, labels in NAMES.items():
+                if "destination" in labels:
+                    found = {series.get("destination", "") for series, _ in prometheus.query(name)}
+                    assert found - {""} == names, name
+        assert job.drain() == 0
+
+
 def test_promtool_finds_nothing_to_complain_of(around: World) -> None:
     promtool = program("promtool")
     with around.live_job() as job:

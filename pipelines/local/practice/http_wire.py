@@ -87,6 +87,8 @@ def response(status: int, body: bytes, headers: Iterable[tuple[str, str]] = ()) 
     except ValueError:
         phrase = "Unknown"
     kind = "application/json; charset=UTF-8" if body[:1] == b"{" else "text/html"
+    if body.startswith(b"<?xml"):
+        kind = "application/xml"
     lines = [f"HTTP/1.1 {status} {phrase}", f"Content-Type: {kind}", f"Content-Length: {len(body)}"]
     lines += [f"{name}: {value}" for name, value in headers]
     return "\r\n".join((*lines, "", "")).encode("latin-1") + body
