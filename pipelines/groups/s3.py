@@ -56,6 +56,12 @@ class S3Parameters:
         example="my-archive",
     )
     s3_prefix: str = text(GROUP, "grantex-events", "What object keys begin with; / for nothing.", read=prefix)
+    s3_layout: Literal["hive", "flat"] = choice(
+        GROUP,
+        "hive",
+        "hive: dt=DATE/hour=HH of created_at; flat: no directories, as the Node package.",
+        ("hive", "flat"),
+    )
     s3_region: str = text(
         GROUP,
         "",
@@ -126,6 +132,7 @@ def destination(settings: Settings) -> S3:
     return S3(
         bucket=settings.s3_bucket,
         prefix=settings.s3_prefix,
+        layout=settings.s3_layout,
         region=settings.s3_region or None,
         endpoint=settings.s3_endpoint or None,
         compression=settings.s3_compression,

@@ -47,6 +47,7 @@ EVERYTHING: list[tuple[list[str], Destination]] = [
             "external_id=x-42",
             "storage_class=GLACIER_IR",
             "kms_key=alias/k",
+            "layout=flat",
         ],
         S3(
             "archive",
@@ -60,6 +61,7 @@ EVERYTHING: list[tuple[list[str], Destination]] = [
             "alias/k",
             CA,
             POLICY,
+            layout="flat",
         ),
     ),
     (

@@ -21,6 +21,7 @@ KEY = re.compile(
     r"[A-Za-z0-9_-]{1,100}\.ndjson(\.[a-z]{2,4})?",
     re.ASCII,
 )
+FLAT_KEY = re.compile(r"[A-Za-z0-9_-]{1,64}-[0-9a-f]{32}\.ndjson(\.[a-z]{2,4})?", re.ASCII)
 
 
 def hour_partition(event: Event) -> str:
@@ -45,6 +46,19 @@ def object_key(batch: Batch, suffix: str) -> str:
     return f"{batch.partition or NO_HOUR}/{plain_name(batch.events[0].id)}-{batch.id}{suffix}"
 
 
+def flat_key(batch: Batch, suffix: str) -> str:
+    """The key of a batch without directories, "<first created_at>-<batch id><suffix>": as the Node package
+    names its objects, and yet a name for these events alone."""
+    first = batch.events[0]
+    time = first.created_at.replace(":", "-").replace(".", "-")
+    return f"{plain_name(time if date_and_hour(first.created_at) else first.id)}-{batch.id}{suffix}"
+
+
 def is_key(text: str) -> bool:
     """Whether `text` is a key of this layout, so that a damaged memo cannot name another file."""
     return KEY.fullmatch(text) is not None
+
+
+def is_flat_key(text: str) -> bool:
+    """As `is_key`, for `flat_key`."""
+    return FLAT_KEY.fullmatch(text) is not None

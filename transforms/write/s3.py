@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from transforms.batch import BatchPolicy
 from transforms.event import Event
@@ -13,6 +13,8 @@ from transforms.write.ndjson import Compression
 
 if TYPE_CHECKING:
     from transforms.write.s3_writer import S3Writer
+
+Layout = Literal["hive", "flat"]
 
 # The peer's and the archive's sizes: a query engine likes few large objects, and five minutes is what people
 # wait for an archive. One PUT takes 5 GB; 64 MB are what one batch may hold in memory.
@@ -27,6 +29,7 @@ class S3(Destination):
     of them `role_arn` is assumed when it is given, with `external_id` when its owner asks for one.
 
     prefix: of the object keys, without slashes around it; "" for none.
+    layout: `hive` has a directory for each hour of created_at, which query engines skip by; `flat` has none.
     region: None leaves it to boto3's chain (and to "us-east-1" when that has none).
     endpoint: URL of another service; it is addressed in path style.
     compression: of the objects; `gzip`, `zstd` or `none`.
@@ -48,12 +51,13 @@ class S3(Destination):
     policy: BatchPolicy = POLICY
     # One object is packed while another is on its way; each one more is a client of 20 MB.
     concurrency: int = 2
+    layout: Layout = "hive"
 
     name: ClassVar[str] = "s3"
 
     def partition(self, event: Event) -> str:
-        """The hour of `created_at`: an object never mixes hours."""
-        return hour_partition(event)
+        """The hour of `created_at` in the Hive layout: an object never mixes hours."""
+        return hour_partition(event) if self.layout == "hive" else ""
 
     def open(self) -> S3Writer:
         """No connection is made yet, and no credential is read."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import tempfile
+from pathlib import Path
 from typing import Any
 
 import boto3
@@ -12,6 +13,7 @@ import botocore.session
 import certifi
 from botocore.config import Config
 from botocore.credentials import AssumeRoleCredentialFetcher, DeferredRefreshableCredentials
+from botocore.exceptions import NoCredentialsError
 
 from transforms.write.http_connection import CONNECT_SECONDS, READ_SECONDS, user_agent
 from transforms.write.s3 import S3
@@ -21,8 +23,12 @@ DEFAULT_REGION = "us-east-1"
 SESSION_NAME = "grantex-beam"
 
 
+class UnreadableAuthorities(Exception):
+    """The file of --ca_file cannot be read."""
+
+
 class Client:
-    """One S3 client. Raises BotoCoreError when it cannot be made, OSError when `ca_file` cannot be read."""
+    """One S3 client. Raises BotoCoreError or UnreadableAuthorities when it cannot be made."""
 
     def __init__(self, settings: S3) -> None:
         self._resources = contextlib.ExitStack()
@@ -73,10 +79,13 @@ def assumed(session: Any, role_arn: str, external_id: str | None, region: str, v
             service, **{**more, "region_name": region, "verify": verify, "config": config()}
         )
 
+    credentials = session.get_credentials()
+    if credentials is None:  # the fetcher would call a method of it
+        raise NoCredentialsError
     extra = {"RoleSessionName": SESSION_NAME} | ({"ExternalId": external_id} if external_id else {})
     fetcher = AssumeRoleCredentialFetcher(
         client_creator=create_client,
-        source_credentials=session.get_credentials(),
+        source_credentials=credentials,
         role_arn=role_arn,
         extra_args=extra,
     )
@@ -96,8 +105,10 @@ def trusted(ca_file: str | None) -> Any:
     if ca_file is None:
         yield None
         return
-    with open(ca_file, "rb") as ours, open(certifi.where(), "rb") as usual:
-        content = usual.read() + b"\n" + ours.read()
+    try:
+        content = Path(certifi.where()).read_bytes() + b"\n" + Path(ca_file).read_bytes()
+    except OSError as error:
+        raise UnreadableAuthorities(f"{ca_file} of --ca_file cannot be read ({error.strerror})") from None
     handle, path = tempfile.mkstemp(prefix="grantex-beam-", suffix=".pem")
     try:
         with os.fdopen(handle, "wb") as file:

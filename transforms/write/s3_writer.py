@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import base64
 import io
+import time
 import zlib
 from typing import Any
 
 from botocore.exceptions import BotoCoreError, ClientError
+from botocore.parsers import ResponseParserError
 
 from transforms.event import Batch
 from transforms.write import s3_client
 from transforms.write.contract import Outcome, Writer
-from transforms.write.layout import is_key, object_key
+from transforms.write.layout import flat_key, is_flat_key, is_key, object_key
 from transforms.write.ndjson import SUFFIXES, blocks, compression_of
 from transforms.write.s3 import S3
-from transforms.write.s3_outcome import is_delivered, is_stale_credential, outcome_of
+from transforms.write.s3_outcome import MENDED, is_delivered, is_stale_credential, outcome_of
 
 CONTENT_TYPE = "application/x-ndjson"
 CONTENT_ENCODINGS = {"gzip": "gzip", "zstd": "zstd"}
@@ -39,15 +41,15 @@ class S3Writer(Writer):
             if self._client is None:
                 self._client = s3_client.Client(self._settings)
             self._client.put(request)
-        except (ClientError, BotoCoreError) as error:
+        except (ClientError, BotoCoreError, ResponseParserError) as error:
             if is_delivered(error):
                 return None
             if is_stale_credential(error):
                 self.close()  # the next attempt asks the chain anew
-            outcome = outcome_of(error, len(batch.events), self._where)
-            if outcome is None:
-                raise
-            return outcome
+            return outcome_of(error, len(batch.events), self._where, time.time())
+        except s3_client.UnreadableAuthorities as error:
+            cause = f"{self._where}: {error}. {MENDED}."
+            return Outcome(later=range(len(batch.events)), blocked=True, cause=cause)
         return None
 
     def close(self) -> None:
@@ -59,9 +61,11 @@ class S3Writer(Writer):
         """The key of the first attempt, also when settings have changed since."""
         if batch.memo is not None:
             key = batch.memo.decode(errors="replace")
-            if is_key("/".join(key.split("/")[-3:])):
+            parts = key.split("/")
+            if is_key("/".join(parts[-3:])) or is_flat_key(parts[-1]):
                 return key
-        key = object_key(batch, SUFFIXES[self._settings.compression])
+        named = flat_key if self._settings.layout == "flat" else object_key
+        key = named(batch, SUFFIXES[self._settings.compression])
         prefix = self._settings.prefix.strip("/")
         if prefix:
             key = f"{prefix}/{key}"

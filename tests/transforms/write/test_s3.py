@@ -6,6 +6,7 @@ import gzip
 import json
 import pickle
 import socket
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,7 +20,7 @@ from tests.transforms.write.splunk_server import all_later
 from transforms.event import Batch, Event
 from transforms.write import s3_client
 from transforms.write.layout import hour_partition
-from transforms.write.s3 import S3
+from transforms.write.s3 import S3, Layout
 
 HOUR = "dt=2026-03-01/hour=12"
 
@@ -105,6 +106,30 @@ def test_a_damaged_memo_names_no_object(seaweedfs: SeaweedFS, settings: S3, memo
 def test_partitions_are_hours_of_created_at(settings: S3) -> None:
     assert settings.partition(event(1)) == HOUR
     assert settings.partition(event(1, "never")) == hour_partition(Event("", "", "", b""))
+
+
+def test_the_flat_layout_has_one_object_for_all_hours(seaweedfs: SeaweedFS, settings: S3) -> None:
+    flat = replace(settings, layout="flat", compression="none")
+    events = [event(1), event(2, "2026-03-01T13:00:00Z")]
+    assert {flat.partition(one) for one in events} == {""}
+    made, odd = Batch(events), Batch([event(3, "never")])
+    for each in (made, Batch(events, memo=made.memo), odd):
+        assert flat.open().write(each) is None
+    assert seaweedfs.objects(settings.bucket) == {
+        f"grantex-events/2026-03-01T12-00-00-123Z-{made.id}.ndjson": b"".join(e.raw + b"\n" for e in events),
+        f"grantex-events/{odd.events[0].id}-{odd.id}.ndjson": odd.events[0].raw + b"\n",
+    }
+
+
+def test_a_key_of_the_other_layout_stays_what_it_is(seaweedfs: SeaweedFS, settings: S3) -> None:
+    """A batch that was tried before --s3_layout changed is still the same object."""
+    both: Sequence[tuple[Layout, Layout]] = (("flat", "hive"), ("hive", "flat"))
+    for before, after in both:
+        made = batch(2, HOUR if before == "hive" else "")
+        assert replace(settings, layout=before).open().write(made) is None
+        again = Batch(made.events, partition=made.partition, memo=made.memo)
+        assert replace(settings, layout=after).open().write(again) is None
+    assert len(seaweedfs.objects(settings.bucket)) == 2
 
 
 def test_storage_class_is_asked_for(seaweedfs: SeaweedFS, settings: S3) -> None:
