@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_right
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import accumulate, compress, groupby
 
@@ -50,13 +50,26 @@ class BatchPolicy:
 
 
 @dataclass(slots=True)
-class _Open:
+class OpenBatch:
+    """A batch that still takes events.
+
+    `elsewhere` are those of its events that its driver keeps (on clusters, in keyed state): they count, but
+    are not at hand. `number` is the driver's name for the batch, 0 for none.
+    """
+
     opened_at: float
     closes_at: float
     taken_at: float
     events: list[Event] = field(default_factory=list)
     offsets: list[int] = field(default_factory=list)
     size: int = 0
+    elsewhere: int = 0
+    number: int = 0
+
+    @property
+    def count(self) -> int:
+        """All of its events."""
+        return self.elsewhere + len(self.events)
 
 
 @dataclass(slots=True)
@@ -88,10 +101,17 @@ class OpenBatches:
         self._policy = policy
         self._size = size
         self._partition = partition
-        self._open: dict[tuple[float, str], _Open] = {}
-        self._latest_window = -math.inf
+        self.open: dict[tuple[float, str], OpenBatch] = {}  # by window and partition
+        self.latest_window = -math.inf
         self.events = 0
         self.size = 0
+
+    def resume(self, batches: Mapping[tuple[float, str], OpenBatch], latest_window: float) -> None:
+        """Go on with what another instance had open (`open`, `latest_window`)."""
+        self.open = dict(batches)
+        self.latest_window = latest_window
+        self.events = sum(batch.count for batch in self.open.values())
+        self.size = sum(batch.size for batch in self.open.values())
 
     def add_chunk(
         self,
@@ -121,27 +141,27 @@ class OpenBatches:
         for partition, start, stop in self._runs(events):
             self._fill(arrivals, partition, start, stop, closed)
         while self.size > max(MAX_OPEN_BYTES, self._policy.max_bytes):
-            closed.append(self._close(next(iter(self._open))))
+            closed.append(self._close(next(iter(self.open))))
         return closed
 
     def close_due(self, now: float) -> list[Batch]:
         """Close what is old at `now`, or belongs to a window whose end has been reached."""
-        due = [key for key, batch in self._open.items() if self._deadline(batch) <= now]
+        due = [key for key, batch in self.open.items() if self._deadline(batch) <= now]
         return [self._close(key) for key in due]
 
     def flush(self) -> list[Batch]:
         """Close everything."""
-        return [self._close(key) for key in list(self._open)]
+        return [self._close(key) for key in list(self.open)]
 
     def deadline(self) -> float | None:
         """When the next batch must close, in monotonic seconds; None while nothing is open."""
-        return min(map(self._deadline, self._open.values()), default=None)
+        return min(map(self._deadline, self.open.values()), default=None)
 
     def oldest_taken_at(self) -> float | None:
         """When the oldest event held here was received, in seconds since the epoch."""
-        return min((batch.taken_at for batch in list(self._open.values())), default=None)
+        return min((batch.taken_at for batch in list(self.open.values())), default=None)
 
-    def _deadline(self, batch: _Open) -> float:
+    def _deadline(self, batch: OpenBatch) -> float:
         return min(batch.closes_at, self._policy.deadline(batch.opened_at))
 
     def _runs(self, events: Sequence[Event]) -> Iterator[tuple[str, int, int]]:
@@ -158,12 +178,12 @@ class OpenBatches:
         key = (arrivals.window_end, partition)
         ends = arrivals.ends
         while start < stop:
-            batch = self._open.get(key)
+            batch = self.open.get(key)
             if batch is None:
-                if len(self._open) >= MAX_OPEN:
-                    closed.append(self._close(next(iter(self._open))))
-                batch = self._open[key] = _Open(arrivals.now, arrivals.closes_at, arrivals.taken_at)
-            cut = self._policy.admits(ends, start, stop, len(batch.events), batch.size)
+                if len(self.open) >= MAX_OPEN:
+                    closed.append(self._close(next(iter(self.open))))
+                batch = self.open[key] = OpenBatch(arrivals.now, arrivals.closes_at, arrivals.taken_at)
+            cut = self._policy.admits(ends, start, stop, batch.count, batch.size)
             if cut > start:
                 added = ends[cut - 1] - (ends[start - 1] if start else 0)
                 batch.events.extend(arrivals.events[start:cut])
@@ -171,20 +191,27 @@ class OpenBatches:
                 batch.size += added
                 self.size += added
                 self.events += cut - start
-            if cut == start or self._policy.full(len(batch.events), batch.size):
+            if cut == start or self._policy.full(batch.count, batch.size):
                 closed.append(self._close(key))
             start = cut
 
     def _close_windows_before(self, window_end: float) -> list[Batch]:
         # Arrival times never go back, so a later window's chunk says that the earlier windows are over.
-        if window_end <= self._latest_window:
+        if window_end <= self.latest_window:
             return []
-        self._latest_window = window_end
-        return [self._close(key) for key in list(self._open) if key[0] < window_end]
+        self.latest_window = window_end
+        return [self._close(key) for key in list(self.open) if key[0] < window_end]
 
     def _close(self, key: tuple[float, str]) -> Batch:
-        batch = self._open.pop(key)
+        batch = self.open.pop(key)
         self.size -= batch.size
-        self.events -= len(batch.events)
+        self.events -= batch.count
         window_end, partition = key
-        return Batch(batch.events, batch.offsets, partition, taken_at=batch.taken_at, window_end=window_end)
+        return Batch(
+            batch.events,
+            batch.offsets,
+            partition,
+            seal=batch.number,
+            taken_at=batch.taken_at,
+            window_end=window_end,
+        )

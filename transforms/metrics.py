@@ -1,21 +1,36 @@
-"""Beam counters of a destination. They have no labels, so its name is part of theirs."""
+"""Beam metrics of a destination. They have no labels, so its name is part of theirs."""
 
 from __future__ import annotations
 
 from apache_beam.metrics import Metrics
 
 from transforms.dead_letter import DeadLetter
-from transforms.write.contract import Receipt
+from transforms.event import Batch
+from transforms.write.contract import Outcome, Receipt
 
 NAMESPACE = "grantex"
 
 
 class DeliveryCounters:
-    """Counts results; only on the bundle's own thread, from any other Beam drops the increments."""
+    """Counts results; only on the bundle's own thread, from any other Beam drops the increments.
+
+    Beam's metrics hold whole numbers: times are in milliseconds.
+    """
 
     def __init__(self, destination: str) -> None:
-        self._delivered = Metrics.counter(NAMESPACE, f"{destination}_events_delivered")
-        self._dead_lettered = Metrics.counter(NAMESPACE, f"{destination}_events_dead_lettered")
+        self._destination = destination
+
+        def counter(name: str) -> Metrics.DelegatingCounter:
+            return Metrics.counter(NAMESPACE, f"{destination}_{name}")
+
+        self._received = counter("events_received")
+        self._delivered = counter("events_delivered")
+        self._dead_lettered = counter("events_dead_lettered")
+        self._unknown = counter("events_unknown")
+        self._requests = counter("requests")
+        self._retries = counter("retries")
+        self._request = Metrics.distribution(NAMESPACE, f"{destination}_request_milliseconds")
+        self._lag = Metrics.distribution(NAMESPACE, f"{destination}_delivery_lag_milliseconds")
 
     def count(self, result: DeadLetter | Receipt) -> None:
         """Count what one receipt or dead letter stands for."""
@@ -23,3 +38,25 @@ class DeliveryCounters:
             self._delivered.inc(len(result.event_ids))
         else:
             self._dead_lettered.inc()
+
+    def received(self, events: int) -> None:
+        """Count events that came in."""
+        self._received.inc(events)
+
+    def attempted(self, batch: Batch, outcome: Outcome | None, seconds: float) -> None:
+        """Count an attempt that has ended, and the events that may have arrived and are sent again."""
+        self._requests.inc()
+        self._request.update(round(seconds * 1000))
+        if batch.attempts > 1:
+            self._retries.inc()
+        if outcome is not None and outcome.unknown:
+            self._unknown.inc(len(outcome.later))
+
+    def arrived(self, lag: float) -> None:
+        """Record the age in seconds of a batch's oldest event when it was delivered."""
+        self._lag.update(round(max(lag, 0.0) * 1000))
+
+    def standing(self, key: str, pending: int, circuit_open: bool) -> None:
+        """Record what one key has left. Gauges of several keys cannot be added up, so each has its own."""
+        Metrics.gauge(NAMESPACE, f"{self._destination}_events_pending_{key}").set(pending)
+        Metrics.gauge(NAMESPACE, f"{self._destination}_circuit_open_{key}").set(int(circuit_open))

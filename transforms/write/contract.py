@@ -77,3 +77,8 @@ class Destination:
     def open(self) -> Writer:
         """A new connection; called on the worker, never at construction."""
         raise NotImplementedError
+
+
+def name_of(destination: Destination) -> str:
+    """What a destination is called; its class when it has no name."""
+    return destination.name or type(destination).__name__

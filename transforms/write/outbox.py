@@ -61,7 +61,7 @@ class Outbox:
         self._delayed: list[tuple[float, tuple[int, ...], Entry]] = []
         self._in_flight: dict[int, Entry] = {}
         self._unrecorded: dict[tuple[int, ...], Entry] = {}
-        self._not_before = -math.inf
+        self.not_before = -math.inf  # the service asked for it
 
     def __len__(self) -> int:
         """Batches with something left to deliver."""
@@ -77,17 +77,26 @@ class Outbox:
         entries = [*self._in_flight.values(), *self._unrecorded.values(), *self._waiting()]
         return min((entry.batch.taken_at for entry in entries), default=None)
 
-    def put(self, batch: Batch) -> None:
-        """Take in a batch that is sealed; it may be attempted from now on."""
+    def put(self, batch: Batch, failures: int = 0, due: float = -math.inf) -> None:
+        """Take in a batch that is sealed; it may be attempted from now on, or from `due` on when it has
+        failed before, under another outbox."""
         self._placed += 1
-        entry = Entry((self._placed,), batch, _size(batch))
+        entry = Entry((self._placed,), batch, _size(batch), failures, due)
         self.events += len(batch.events)
         self.size += entry.size
-        heappush(self._ready, (entry.order, entry))
+        if due > -math.inf:
+            heappush(self._delayed, (due, entry.order, entry))
+        else:
+            heappush(self._ready, (entry.order, entry))
+
+    def left(self) -> list[Entry]:
+        """All that is not settled, in line, for another outbox to go on with."""
+        entries = [*self._in_flight.values(), *self._unrecorded.values(), *self._waiting()]
+        return sorted(entries, key=lambda entry: entry.order)
 
     def take(self, now: float) -> Batch | None:
         """The next batch to attempt, or None while nothing may be attempted."""
-        if len(self._in_flight) >= self.concurrency or now < self._not_before:
+        if len(self._in_flight) >= self.concurrency or now < self.not_before:
             return None
         entry = self._probe(now) if self.circuit.is_open else self._next(now)
         if entry is None:
@@ -105,12 +114,12 @@ class Outbox:
         if self.circuit.is_open:
             if self._in_flight or self._oldest() is None:
                 return None
-            return max(self.circuit.probe_at, self._not_before)
-        return max(-math.inf if self._ready else self._delayed[0][0], self._not_before)
+            return max(self.circuit.probe_at, self.not_before)
+        return max(-math.inf if self._ready else self._delayed[0][0], self.not_before)
 
     def drain(self) -> None:
         """Make everything that waits for its time due now, once: the last chance before the end."""
-        self._not_before = -math.inf
+        self.not_before = -math.inf
         self.circuit.probe_at = -math.inf
         for entry in self._unrecorded.values():
             entry.due = -math.inf
@@ -180,7 +189,7 @@ class Outbox:
         """Queue what is left, and let the circuit know how the destination is doing."""
         asked = asked_wait(outcome)
         if asked:
-            self._not_before = max(self._not_before, now + asked)
+            self.not_before = max(self.not_before, now + asked)
         progress = bool(settled.delivered or settled.rejected or outcome.too_large)
         if progress:
             self.circuit.progressed()

@@ -9,6 +9,9 @@ from transforms.write.contract import Receipt
 from transforms.write.ledger import Settlement
 from transforms.write.settling import Settled
 
+# The output of a sink that has them; the other one is "delivered".
+DEAD_LETTERS = "dead_letters"
+
 
 def dead_letters(destination: str, settled: Settled, now: float) -> Iterator[DeadLetter]:
     """One dead letter for each rejected event; `now` in seconds since the epoch."""

@@ -11,7 +11,9 @@ from typing import Any, ClassVar
 
 import apache_beam as beam
 import pytest
+from apache_beam.options.pipeline_options import PipelineOptions
 from apache_beam.runners.portability.fn_api_runner import FnApiRunner
+from apache_beam.runners.portability.portable_runner import PortableRunner
 from apache_beam.testing.util import assert_that, equal_to
 from apache_beam.transforms.window import FixedWindows, TimestampedValue
 
@@ -21,11 +23,12 @@ from transforms.dead_letter import DeadLetter, WriteDeadLetters, read_dead_lette
 from transforms.event import Batch, Chunk, Event
 from transforms.window import Window, window_end
 from transforms.write import registry
+from transforms.write.bundles import Deliver, Undelivered
 from transforms.write.contract import Destination, Outcome, Receipt, Writer
 from transforms.write.delivery import Delivery
 from transforms.write.elements import as_chunk
 from transforms.write.ledger import MemoryLedger, Settlement
-from transforms.write.write_to import Deliver, Undelivered, WriteTo
+from transforms.write.write_to import WriteTo
 
 PATIENCE = 10.0
 THREE = BatchPolicy(max_events=3, max_bytes=10_000, max_age=60.0)
@@ -259,6 +262,29 @@ def test_a_lanes_graph_holds_the_name_and_neither_destination_nor_secret() -> No
     assert {"WriteToAuditLog", "WriteToAuditLog/Deliver"} <= labels
     ours = [label for label in labels if label.startswith("WriteTo")]
     assert not [label for label in ours if "Flatten" in label or "GroupByKey" in label]
+
+
+def on(runner: Any, *flags: str, timers: bool | None = None) -> set[str]:
+    """The labels of a graph for this runner."""
+    pipeline = beam.Pipeline(runner, PipelineOptions(list(flags)))
+    pipeline | beam.Create([Chunk()]) | WriteTo(Audit(), timers=timers)
+    labels = {one.unique_name for one in pipeline.to_runner_api().components.transforms.values()}
+    return {label.split("/", 1)[1] for label in labels if label.startswith("WriteToAuditLog/")}
+
+
+def test_state_and_timers_are_for_streaming_pipelines_outside_this_process() -> None:
+    in_bundles = {"Deliver"}
+    on_timers = {"Shard", "OneWindow", "StraysInOneWindow", "Deliver", "DeadLetters"}
+    for runner, flags, expected in [
+        (FnApiRunner(), (), in_bundles),
+        (FnApiRunner(), ("--streaming",), in_bundles),
+        (PortableRunner(), (), in_bundles),
+        (PortableRunner(), ("--streaming",), on_timers),
+    ]:
+        labels = {label.split("/")[0] for label in on(runner, *flags)}
+        assert labels == expected, (runner, flags)
+    assert {label.split("/")[0] for label in on(PortableRunner(), timers=True)} == on_timers
+    assert {label.split("/")[0] for label in on(PortableRunner(), "--streaming", timers=False)} == in_bundles
 
 
 def test_on_its_own_the_destination_travels_to_the_worker() -> None:

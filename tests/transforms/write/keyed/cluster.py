@@ -1,0 +1,159 @@
+"""A cluster in one process for one key: state that is committed with its bundle, timers, a manual clock."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import math
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any
+
+from tests.transforms.write.manual_clock import ManualClock
+from tests.transforms.write.service import PATIENCE
+from transforms.dead_letter import DeadLetter
+from transforms.event import Event
+from transforms.metrics import DeliveryCounters
+from transforms.write.contract import Destination, Receipt
+from transforms.write.keyed.attempts import Attempts
+from transforms.write.keyed.book import Book, Memory
+from transforms.write.keyed.delivery import KeyedDelivery
+from transforms.write.keyed.packing import Arrival, pack, pack_events
+from transforms.write.keyed.round import Result
+from transforms.write.keyed.shelf import CELLS
+
+KEY = "000"
+
+
+class FakeValue:
+    def __init__(self, store: dict[str, Any]) -> None:
+        self._store = store
+
+    def read(self) -> Any:
+        return self._store.get("book")
+
+    def write(self, value: bytes) -> None:
+        self._store["book"] = value
+
+    def clear(self) -> None:
+        self._store.pop("book", None)
+
+
+class FakeBag:
+    """Counts what is read of it, as that is what a backlog costs."""
+
+    def __init__(self, store: dict[str, Any], name: str, cluster: Cluster) -> None:
+        self._store, self._name, self._cluster = store, name, cluster
+
+    def read(self) -> Iterable[bytes]:
+        found = list(self._store.get(self._name, ()))
+        self._cluster.bytes_read += sum(map(len, found))
+        return found
+
+    def add(self, value: bytes) -> None:
+        self._cluster.bytes_written += len(value)
+        self._store.setdefault(self._name, []).append(value)
+
+    def clear(self) -> None:
+        self._store.pop(self._name, None)
+
+
+class Cluster:
+    """Runs a KeyedDelivery. `settle` fires the timer as long as it is due."""
+
+    def __init__(
+        self,
+        destination: Destination,
+        clock: ManualClock,
+        uniform: Callable[[float, float], float],
+        limit: int | None = None,
+    ) -> None:
+        self.clock = clock
+        self.receipts: list[Receipt] = []
+        self.letters: list[DeadLetter] = []
+        self.bytes_read = self.bytes_written = 0
+        self.store: dict[str, Any] = {}
+        self.timer: float | None = None
+        self.ends = 0  # timers for the end of the input
+        self.fired = 0
+        self._destination, self._uniform, self._limit = destination, uniform, limit
+        self.patience = PATIENCE
+        self.new_process()
+
+    def new_process(self) -> None:
+        """The key moves to another worker, which knows nothing but the state."""
+        name = self._destination.name
+        self.attempts = Attempts(self._destination, name, self.clock, self._limit)
+
+    def arrive(self, events: Sequence[Event], window_end: float = math.inf) -> None:
+        """A bundle with one element."""
+        element = pack(Arrival(window_end, self.clock.now(), pack_events(events)))
+        with self.bundle() as (delivery, memory):
+            self.ends += delivery.arrive(element, memory, self._set)
+
+    def fire(self) -> None:
+        """A bundle with the timer."""
+        self.fired += 1
+        with self.bundle() as (delivery, memory):
+            self.timer = None
+            self.take(delivery.due(KEY, memory, self._set))
+
+    def fail(self) -> None:
+        """A bundle with the timer that does all its work, but does not get to its end."""
+        with contextlib.suppress(ZeroDivisionError), self.bundle() as (delivery, memory):
+            self.take(delivery.due(KEY, memory, self._set))
+            raise ZeroDivisionError
+
+    def settle(self) -> None:
+        """Fire the timer until it is set to a time to come."""
+        before = self.fired
+        while self.timer is not None and self.timer <= self.clock.now():
+            self.fire()
+            assert self.fired - before < 10_000, "a timer that never rests"
+
+    def end(self) -> None:
+        """The input is over."""
+        with self.bundle() as (delivery, memory):
+            self.take(delivery.end(KEY, memory))
+
+    @contextlib.contextmanager
+    def bundle(self) -> Iterator[tuple[KeyedDelivery, Memory]]:
+        """State, timer and results are kept only when the bundle succeeds."""
+        store, timer = copy.deepcopy(self.store), self.timer
+        before = len(self.receipts), len(self.letters)
+        bags = [FakeBag(self.store, name, self) for name in ("inbox", *map(str, range(CELLS)))]
+        memory = Memory(FakeValue(self.store), bags[0], bags[1:])
+        delivery = KeyedDelivery(
+            self._destination,
+            self._destination.name,
+            self.attempts,
+            DeliveryCounters(self._destination.name),
+            self.clock,
+            uniform=self._uniform,
+            patience=self.patience,
+        )
+        try:
+            yield delivery, memory
+        except BaseException:
+            self.store, self.timer = store, timer
+            del self.receipts[before[0] :], self.letters[before[1] :]
+            raise
+
+    def take(self, results: Iterator[Result]) -> None:
+        for result in results:
+            self.receipts.append(result) if isinstance(result, Receipt) else self.letters.append(result)
+
+    def book(self) -> Book:
+        """What the key's book says."""
+        return Memory(FakeValue(self.store), FakeBag({}, "", self)).open_book() or Book()
+
+    def pending(self) -> int:
+        return self.book().pending()
+
+    def is_open(self) -> bool:
+        return self.book().open_since is not None
+
+    def close(self) -> bool:
+        return self.attempts.close(PATIENCE)
+
+    def _set(self, at: float) -> None:
+        self.timer = at

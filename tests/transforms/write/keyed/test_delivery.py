@@ -1,0 +1,275 @@
+"""What only a cluster does to a delivery: bundles that are repeated, keys that move, requests that hang."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+
+import httpx
+import pytest
+
+from tests.transforms.write.drivers import OnTimers
+from tests.transforms.write.keyed.cluster import KEY
+from tests.transforms.write.service import PATIENCE, events
+from transforms.batch import BatchPolicy
+from transforms.event import Batch
+from transforms.write.contract import Outcome
+from transforms.write.keyed import shelf
+from transforms.write.keyed.delivery import DRAIN_SECONDS, POLL_LAST
+from transforms.write.keyed.shelf import CELL_BYTES, CELLS
+
+
+@pytest.fixture
+def cluster() -> Iterator[OnTimers]:
+    cluster = OnTimers()
+    yield cluster
+    assert cluster.close()
+
+
+def names(first: int, stop: int) -> tuple[str, ...]:
+    return tuple(f"evt_{n:05d}" for n in range(first, stop))
+
+
+def refuse(batch: Batch) -> Outcome:
+    return Outcome(later=range(len(batch.events)), cause="503")
+
+
+def delivered(cluster: OnTimers) -> list[str]:
+    return sorted(event_id for receipt in cluster.receipts for event_id in receipt.event_ids)
+
+
+def test_a_batch_is_sealed_by_one_bundle_and_attempted_by_a_later_one(cluster: OnTimers) -> None:
+    cluster.arrive(events(0, 5))
+    assert cluster.service.writes == []
+    assert [sealed.count for sealed in cluster.book().sealed] == [4]
+    cluster.clock.advance(5.0)
+    cluster.arrive(events(5, 1))
+    cluster.fire()
+    assert cluster.service.ids() == [names(0, 4)]
+    # what the timer closed by age is committed with its bundle, and goes with the next
+    assert [sealed.count for sealed in cluster.book().sealed] == [2]
+    cluster.settle()
+    assert cluster.service.ids() == [names(0, 4), names(4, 6)]
+
+
+def test_a_bundle_that_the_runner_repeats_sends_nothing_twice(cluster: OnTimers) -> None:
+    cluster.arrive(events(0, 9))
+    cluster.fail()
+    assert cluster.receipts == []
+    assert cluster.pending() == 9
+    assert len(cluster.service.writes) == 2
+    cluster.settle()
+    assert len(cluster.service.writes) == 2
+    assert delivered(cluster) == list(names(0, 8))
+
+
+def test_another_worker_makes_the_same_batches_of_the_same_state(cluster: OnTimers) -> None:
+    cluster.arrive(events(0, 9))
+    for _ in range(2):
+        cluster.fail()
+        cluster.new_process()
+    cluster.settle()
+    writes = cluster.service.writes
+    assert [write.ids for write in writes] == [names(0, 4), names(4, 8)] * 3
+    assert len({write.id for write in writes}) == 2
+
+
+def test_no_bundle_waits_for_a_request_that_hangs(cluster: OnTimers) -> None:
+    answer = threading.Event()
+
+    def script(batch: Batch) -> Outcome | None:
+        if batch.events[0].id == "evt_00000":
+            answer.wait(PATIENCE)
+        return None
+
+    cluster.service.script = script
+    cluster.patience = 0.0
+    cluster.add(events(0, 4))
+    for second in range(30):
+        cluster.add(events(4 + second, 1))
+        cluster.wait(POLL_LAST)
+    assert cluster.fired < 60  # it is asked for at most each second, and by each batch that closes
+    assert len(cluster.service.writes) == 1
+    assert cluster.pending() == 34
+    flying = cluster.attempts.find((KEY, cluster.book().flight))
+    assert flying is not None
+    answer.set()
+    assert flying.done.wait(PATIENCE)
+    cluster.patience = PATIENCE
+    cluster.wait(POLL_LAST)
+    assert delivered(cluster)[:4] == list(names(0, 4))
+    assert cluster.receipts[0].attempts == 1
+    cluster.wait(10.0)
+    assert delivered(cluster) == list(names(0, 34))
+
+
+def test_a_request_under_way_when_its_key_moves_is_made_again(cluster: OnTimers) -> None:
+    answer = threading.Event()
+
+    def hang(batch: Batch) -> None:
+        answer.wait(PATIENCE)
+
+    cluster.service.script = hang
+    cluster.patience = 0.0
+    cluster.add(events(0, 4))
+    before = cluster.attempts
+    cluster.new_process()
+    cluster.service.script = lambda batch: None
+    cluster.patience = PATIENCE
+    cluster.wait(POLL_LAST)
+    assert cluster.service.ids() == [names(0, 4)] * 2
+    assert len({write.id for write in cluster.service.writes}) == 1
+    assert delivered(cluster) == list(names(0, 4))
+    answer.set()
+    assert before.close(PATIENCE)
+
+
+def test_state_alone_remembers_an_outage(cluster: OnTimers) -> None:
+    cluster.service.script = refuse
+    cluster.add(events(0, 10))
+    while not cluster.is_open():
+        cluster.wait(4.0)
+    made = len(cluster.service.writes)
+    cluster.new_process()
+    cluster.add(events(10, 4))
+    assert len(cluster.service.writes) == made
+    assert cluster.book().why == "503"
+    cluster.wait(30.0)
+    assert len(cluster.service.writes) == made + 1
+    last = cluster.service.writes[-1]
+    assert last.attempts == len([write for write in cluster.service.writes if write.id == last.id]) > 1
+
+
+def test_a_bug_does_not_stay_for_ever(cluster: OnTimers) -> None:
+    outcomes = iter([KeyError("a bug")])
+
+    def script(batch: Batch) -> Outcome | None:
+        error = next(outcomes, None)
+        if error is not None:
+            raise error
+        return None
+
+    cluster.service.script = script
+    with pytest.raises(KeyError):
+        cluster.add(events(0, 4))
+    cluster.settle()  # the runner repeats the bundle
+    assert delivered(cluster) == list(names(0, 4))
+
+
+def test_the_clock_set_back_delays_nothing(cluster: OnTimers) -> None:
+    cluster.service.script = refuse
+    cluster.add(events(0, 4))
+    while not cluster.is_open():
+        cluster.wait(4.0)
+    cluster.clock.advance(-1_000_000.0)
+    cluster.service.script = lambda batch: None
+    cluster.add(events(4, 4))
+    cluster.fire()
+    cluster.wait(0.0)
+    assert delivered(cluster) == list(names(0, 8))
+
+
+def test_a_timer_that_was_lost_is_set_again_by_the_next_element(cluster: OnTimers) -> None:
+    cluster.arrive(events(0, 1))
+    cluster.timer = None
+    cluster.clock.advance(60.0)
+    cluster.add(events(1, 1))
+    assert delivered(cluster) == list(names(0, 2))
+
+
+def test_a_new_key_alone_asks_for_the_timer_at_the_end(cluster: OnTimers) -> None:
+    for first in range(3):
+        cluster.add(events(first, 1))
+    assert cluster.ends == 1
+    cluster.end()
+    assert cluster.store == {}
+    cluster.fire()  # a timer that comes after the end finds nothing and sets nothing
+    assert cluster.timer is None
+
+
+def test_drained_while_down_the_rest_becomes_dead_letters(cluster: OnTimers) -> None:
+    cluster.service.refuse = httpx.ConnectError("refused")
+    cluster.add(events(0, 30))
+    started = cluster.clock.monotonic()
+    cluster.clock.wait = lambda event, timeout: _pass(cluster, event, timeout)  # type: ignore[method-assign]
+    cluster.end()
+    assert DRAIN_SECONDS <= cluster.clock.monotonic() - started < DRAIN_SECONDS + 31
+    assert [letter.event_id for letter in cluster.letters] == list(names(0, 30))
+    assert cluster.letters[0].cause.startswith("not_delivered: the job was drained while fake took nothing")
+    assert "refused" in cluster.letters[0].cause
+    assert cluster.letters[0].raw == b"xx"
+    assert cluster.store == {}
+
+
+def test_a_drain_waits_for_a_destination_that_comes_back(cluster: OnTimers) -> None:
+    cluster.service.script = refuse
+    cluster.add(events(0, 30))
+    tries = iter([refuse, refuse])
+    cluster.service.script = lambda batch: next(tries, lambda batch: None)(batch)
+    cluster.clock.wait = lambda event, timeout: _pass(cluster, event, timeout)  # type: ignore[method-assign]
+    cluster.end()
+    assert delivered(cluster) == list(names(0, 30))
+    assert cluster.letters == []
+
+
+def _pass(cluster: OnTimers, event: threading.Event, timeout: float | None) -> bool:
+    """Whoever waits for a time lets it pass; whoever waits for a writer waits for it."""
+    if timeout is None or event.wait(0 if cluster.attempts._threads._slots == [] else 0.05):
+        return event.wait(PATIENCE)
+    cluster.clock.advance(timeout)
+    return event.is_set()
+
+
+THOUSAND = BatchPolicy(max_events=1000, max_bytes=1_000_000, max_age=5.0)
+
+
+def outage(minutes: int) -> OnTimers:
+    """A cluster with 10,000 events a minute of an outage behind it."""
+    cluster = OnTimers(THOUSAND)
+    cluster.service.refuse = httpx.ConnectError("refused")
+    for number in range(minutes * 20):
+        cluster.add(events(number * 500, 500, size=300))
+        cluster.wait(3.0)
+    return cluster
+
+
+def test_a_backlog_costs_the_elements_on_top_of_it_nothing() -> None:
+    costs = []
+    for minutes in (2, 20):
+        cluster = outage(minutes)
+        assert cluster.pending() == minutes * 10_000
+        book = cluster.store["book"]
+        before = cluster.bytes_read
+        cluster.arrive(events(900_000, 500, size=300))
+        costs.append((cluster.bytes_read - before, len(book)))
+        assert cluster.close()
+    assert [read for read, _ in costs] == [0, 0]
+    assert costs[1][1] < 4000  # the book of 200,000 events
+
+
+def test_a_backlog_is_kept_in_cells_cut_again_when_large_and_arrives_in_order(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for name, value in (("CELL_BYTES", 4000), ("INBOX_BYTES", 2000)):
+        monkeypatch.setattr(shelf, name, value)
+    monkeypatch.setattr("transforms.write.keyed.round.HELPING", 1000)
+    cluster = outage(20)
+    book = cluster.book()
+    assert len(book.blocks) == CELLS
+    assert book.pending() == 200_000
+    largest = max(block.packed for block in book.blocks)
+    assert largest > 10 * 4000
+    written, read = cluster.bytes_written, cluster.bytes_read
+    kept = sum(block.packed for block in book.blocks)
+    cluster.service.refuse = None
+    cluster.wait(30.0)
+    assert cluster.service.ids() == [names(n, n + 1000) for n in range(0, 200_000, 1000)]
+    assert cluster.pending() == 0
+    # the real cells are a thousand times larger, and a round takes as much more
+    assert cluster.bytes_read - read < 4 * kept
+    assert cluster.bytes_written - written < 3 * kept
+    assert cluster.close()
+
+
+def test_cells_are_as_large_as_said() -> None:
+    assert CELLS * CELL_BYTES == 32_000_000

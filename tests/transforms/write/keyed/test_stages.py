@@ -1,0 +1,68 @@
+"""From elements to keys: what is put together, what never is, and what no event is."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import apache_beam as beam
+from apache_beam.pvalue import TaggedOutput
+from apache_beam.transforms.window import FixedWindows
+
+from tests.transforms.write.manual_clock import ManualClock
+from tests.transforms.write.service import events
+from transforms.dead_letter import DeadLetter
+from transforms.event import Chunk, Event
+from transforms.window import window_end
+from transforms.write.keyed.packing import Arrival, unpack, unpack_events
+from transforms.write.keyed.stages import GATHER_EVENTS, Shard
+
+
+def window(second: float) -> Any:
+    return FixedWindows(60).assign(FixedWindows.AssignContext(second, element=None)).pop()
+
+
+def sharded(elements: Sequence[tuple[Any, float]], shards: int = 2) -> list[Any]:
+    """One bundle of elements and their times."""
+    shard = Shard("audit", shards, ManualClock())
+    shard.setup()
+    shard.start_bundle()
+    out = [made for element, at in elements for made in shard.process(element, at, window(at))]
+    return out + [one.value for one in shard.finish_bundle()]
+
+
+def arrivals(made: Sequence[Any]) -> list[tuple[str, Arrival, list[Event]]]:
+    found = [(key, unpack(Arrival, packed)) for key, packed in made]
+    return [(key, arrival, unpack_events([arrival.body])) for key, arrival in found]
+
+
+def test_single_events_of_a_bundle_travel_together_within_their_window_and_key() -> None:
+    new = events(0, 300)
+    made = arrivals(sharded([(one, 10.0 if n < 200 else 70.0) for n, one in enumerate(new)]))
+    assert len(made) == 4
+    assert {key for key, _, _ in made} == {"000", "001"}
+    assert sorted(one.id for _, _, found in made for one in found) == [one.id for one in new]
+    for _, arrival, found in made:
+        assert {int(one.id[4:]) < 200 for one in found} == {arrival.window_end == 60.0}
+    assert all(len(found) > 30 for _, _, found in made)
+
+
+def test_a_chunk_stays_whole_and_keeps_its_time() -> None:
+    chunk = Chunk(events(0, GATHER_EVENTS), 0, 5.0)
+    ((key, arrival, found),) = arrivals(sharded([(chunk, 10.0)]))
+    assert (arrival.taken_at, arrival.window_end) == (5.0, window_end(window(10.0)))
+    assert found == list(chunk.events)
+    assert arrivals(sharded([(chunk, 10.0)]))[0][0] == key  # again, on any worker
+
+
+def test_ticks_are_nothing_and_strays_are_dead_letters() -> None:
+    made = sharded([(Chunk(), 1.0), (Chunk(flush=True), 1.0), (b"{torn", 1.0)])
+    (stray,) = made
+    assert isinstance(stray, TaggedOutput)
+    assert isinstance(stray.value, DeadLetter)
+    assert stray.value.cause.startswith("not_json: ")
+
+
+def test_what_goes_into_the_shuffle_is_text_and_bytes() -> None:
+    hints = Shard("audit", 2).get_type_hints().simple_output_type("Shard")
+    assert beam.coders.registry.get_coder(hints).is_deterministic()

@@ -1,0 +1,1 @@
+"""The driver of a delivery for clusters: keyed state and timers around the classes that lanes use too."""

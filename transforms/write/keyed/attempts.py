@@ -1,0 +1,141 @@
+"""Attempts of a worker process: started by one bundle, and found again by a later one when they last."""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict, deque
+from collections.abc import Callable, Hashable
+
+from transforms.clock import Clock
+from transforms.event import Batch
+from transforms.write.circuit import DeadLetterLimit
+from transforms.write.contract import Destination, Outcome
+from transforms.write.writer_threads import WriterThreads
+
+# Ended attempts that are remembered, in case the runner repeats the bundle that had seen their end.
+REMEMBERED = 256
+
+
+class Attempt:
+    """One try to deliver a batch. `done` is set when it has ended."""
+
+    def __init__(self, batch: Batch, started: float) -> None:
+        self.done = threading.Event()
+        self.started = started  # monotonic seconds
+        self.seconds = 0.0
+        self.batch: Batch | None = batch  # until it has ended
+        self.memo = batch.memo
+        self._outcome: Outcome | None = None
+        self._error: Exception | None = None
+
+    def outcome(self) -> Outcome | None:
+        """What the writer said. Raises what it raised, if that was no connection error or time-out."""
+        if self._error is not None:
+            raise self._error
+        return self._outcome
+
+    def end(self, outcome: Outcome | None, seconds: float, error: Exception | None = None) -> None:
+        """Called by the thread that made the attempt."""
+        if self.batch is not None:
+            self.memo, self.batch = self.batch.memo, None
+        self._outcome, self.seconds, self._error = outcome, seconds, error
+        self.done.set()
+
+
+class Attempts:
+    """All attempts of one destination in this process, at most `concurrency` at a time; safe for threads.
+
+    A token names one attempt of one batch. Asking for it again gives the same attempt, so that a bundle
+    which the runner repeats does not send what it has sent.
+    """
+
+    def __init__(
+        self, destination: Destination, name: str, clock: Clock, dead_letter_limit: int | None = None
+    ) -> None:
+        self._destination, self._name, self._clock = destination, name, clock
+        self.limit = DeadLetterLimit(dead_letter_limit)
+        self._lock = threading.Lock()
+        self._known: OrderedDict[Hashable, Attempt] = OrderedDict()
+        self._queue: deque[Attempt] = deque()
+        self._by_thread: dict[int, Attempt] = {}
+        self._threads = self._new_threads()
+
+    def find(self, token: Hashable) -> Attempt | None:
+        """The attempt of this name, when this process made it."""
+        with self._lock:
+            return self._known.get(token)
+
+    def forget(self, token: Hashable) -> None:
+        """Make it anew when it is asked for again."""
+        with self._lock:
+            self._known.pop(token, None)
+
+    def start(self, token: Hashable, batch: Batch) -> Attempt:
+        """The attempt of this name; it is made now unless it was before."""
+        with self._lock:
+            attempt = self._known.get(token)
+            if attempt is not None:
+                return attempt
+            attempt = self._known[token] = Attempt(batch, self._clock.monotonic())
+            self._queue.append(attempt)
+            while len(self._known) > REMEMBERED and next(iter(self._known.values())).done.is_set():
+                self._known.popitem(last=False)
+            threads = self._threads
+        threads.ring()
+        return attempt
+
+    def close(self, timeout: float) -> bool:
+        """End the threads and their writers within about `timeout` seconds; True when all have ended."""
+        return self._threads.close(timeout)
+
+    def _new_threads(self) -> WriterThreads:
+        return WriterThreads(
+            self._destination, self._name, self._clock, take=self._take, done=self._done, failed=self._failed
+        )
+
+    def _take(self) -> tuple[Batch | None, float | None]:
+        with self._lock:
+            if not self._queue:
+                return None, None
+            attempt = self._queue.popleft()
+            self._by_thread[threading.get_ident()] = attempt
+            return attempt.batch, None
+
+    def _done(self, batch: Batch, outcome: Outcome | None, seconds: float) -> None:
+        with self._lock:
+            attempt = self._by_thread.pop(threading.get_ident())
+        attempt.end(outcome, seconds)
+
+    def _failed(self, error: Exception) -> None:
+        """A writer has a bug, or cannot be opened for one, and its thread is gone: new ones take over."""
+        with self._lock:
+            attempt = self._by_thread.pop(threading.get_ident())
+            ended, self._threads = self._threads, self._new_threads()
+            threads, more = self._threads, bool(self._queue)
+        ended.stop()
+        attempt.end(None, 0.0, error)
+        if more:
+            threads.ring()
+
+
+_lock = threading.Lock()
+_shared: dict[str, tuple[Attempts, int]] = {}
+
+
+def acquire(key: str, make: Callable[[], Attempts]) -> Attempts:
+    """What all instances of one DoFn in this process share; each `release`s it once."""
+    with _lock:
+        attempts, users = _shared.get(key) or (make(), 0)
+        _shared[key] = (attempts, users + 1)
+        return attempts
+
+
+def release(key: str, timeout: float) -> None:
+    """The last one closes the writers."""
+    with _lock:
+        attempts, users = _shared[key]
+        if users > 1:
+            _shared[key] = (attempts, users - 1)
+            return
+        del _shared[key]
+    attempts.close(timeout)
