@@ -56,6 +56,8 @@ def on_a_cluster(settings: Settings) -> Stages:
         read = ReadFromGrantex(feed_settings(settings), connections=settings.feed_connections)
     return Stages(
         read=read,
-        write=lambda destination: WriteTo(destination, dead_letter_limit=settings.dead_letter_limit),
-        keep=lambda: WriteDeadLetters(settings.dead_letters),
+        write=lambda destination: WriteTo(
+            destination, timers=True, dead_letter_limit=settings.dead_letter_limit
+        ),
+        keep=lambda: WriteDeadLetters(settings.dead_letters, timers=True),
     )

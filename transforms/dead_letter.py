@@ -68,7 +68,7 @@ class DeadLetterFile:
 
         Raises DeadLetterError: the letter must be written again, whether or not some of it is there.
         """
-        line = _encode(letter, self._clock.now()) + b"\n"
+        line = encode(letter, self._clock.now()) + b"\n"
         try:
             self._append(line)
         except OSError as error:
@@ -107,24 +107,38 @@ class DeadLetterFile:
 
 
 def read_dead_letters(directory: str | Path) -> Iterator[DeadLetter]:
-    """The dead letters of a directory, oldest first.
+    """The dead letters of a directory, or of a prefix "gs://…" or "s3://…", oldest first.
 
     Torn lines are skipped, and so is what a crash made appear again: the same event of the same
     destination, or for the feed the same bytes (two frames with one id are two dead letters).
     """
     seen: set[tuple[str, str, str | bytes]] = set()
+    for line in _lines(directory):
+        letter = _parse(line)
+        if letter is None:
+            continue
+        by_id = letter.stage == "write" and letter.event_id
+        digest = hashlib.blake2b(letter.raw, digest_size=16).digest()
+        key = (letter.stage, letter.destination, letter.event_id if by_id else digest)
+        if key not in seen:
+            seen.add(key)
+            yield letter
+
+
+def is_prefix(directory: str | Path) -> bool:
+    """Whether dead letters go to objects of a store instead of files in a directory."""
+    return "://" in str(directory)
+
+
+def _lines(directory: str | Path) -> Iterator[bytes]:
+    if is_prefix(directory):
+        from transforms.write.letter_objects import read_lines  # which needs this module
+
+        yield from read_lines(str(directory))
+        return
     for path in sorted(Path(directory).glob("*.ndjson"), key=_place):
         with path.open("rb") as lines:
-            for line in lines:
-                letter = _parse(line)
-                if letter is None:
-                    continue
-                by_id = letter.stage == "write" and letter.event_id
-                digest = hashlib.blake2b(letter.raw, digest_size=16).digest()
-                key = (letter.stage, letter.destination, letter.event_id if by_id else digest)
-                if key not in seen:
-                    seen.add(key)
-                    yield letter
+            yield from lines
 
 
 class WriteDeadLetters(beam.PTransform):  # type: ignore[type-arg]
@@ -132,14 +146,22 @@ class WriteDeadLetters(beam.PTransform):  # type: ignore[type-arg]
     follows it in its bundle happens. Returns the dead letters written.
 
     Raises DeadLetterError when one cannot be written, which fails the bundle and makes it come again.
+
+    directory: also a prefix, "gs://bucket/path" or "s3://bucket/path"; see WriteLetterObjects, which gathers
+    them on state and timers if `timers` (None: unless the runner is inside this process).
     """
 
-    def __init__(self, directory: str | Path) -> None:
+    def __init__(self, directory: str | Path, timers: bool | None = None) -> None:
         super().__init__()
+        self._timers = timers
         self._directory = str(directory)
 
     def expand(self, pcoll: Any) -> Any:
         """DeadLetter in, DeadLetter out."""
+        if is_prefix(self._directory):
+            from transforms.write.letter_objects import WriteLetterObjects  # which needs this module
+
+            return pcoll | "Objects" >> WriteLetterObjects(self._directory, self._timers)
         return pcoll | "Append" >> beam.ParDo(_Append(self._directory))
 
     def display_data(self) -> dict[str, Any]:
@@ -161,7 +183,8 @@ class _Append(beam.DoFn):
         yield element
 
 
-def _encode(letter: DeadLetter, now: float) -> bytes:
+def encode(letter: DeadLetter, now: float) -> bytes:
+    """The letter as a line of NDJSON, without its end; `now` (epoch) stands for a time it does not have."""
     at = datetime.fromtimestamp(letter.at or now, timezone.utc)
     line = _Line(letter.destination, letter.stage, letter.cause, letter.attempts, at, letter.event_id)
     try:
