@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from pipelines.parameters import Group, byte_count, seconds, secret, text, url, whole
+from pipelines.parameters import Group, byte_count, seconds, secret, switch, text, url, whole
 from transforms.secret import Secret
 from transforms.write.splunk import Splunk
 
@@ -36,6 +36,10 @@ class SplunkParameters:
     splunk_index: str = text(GROUP, "main", "Index that events go to.", read=index)
     splunk_source: str = text(GROUP, "grantex", "Splunk's source of each event.")
     splunk_sourcetype: str = text(GROUP, "_json", "Splunk's sourcetype of each event.")
+    splunk_host: str = text(GROUP, "", "Splunk's host of each event; without it Splunk puts the sender's.")
+    splunk_acknowledge: bool = switch(
+        GROUP, "Delivered is what an indexer has acknowledged; the token must have acknowledgement."
+    )
     splunk_max_events: int = whole(GROUP, 500, "Events in one request.", at_least=1)
     # The most that Splunk Cloud asks for.
     splunk_max_bytes: int = byte_count(GROUP, 1_000_000, "Bytes in one request, before compression.")
@@ -51,6 +55,8 @@ def destination(settings: Settings) -> Splunk:
         index=settings.splunk_index,
         source=settings.splunk_source,
         sourcetype=settings.splunk_sourcetype,
+        host=settings.splunk_host or None,
+        acknowledge=settings.splunk_acknowledge,
         compression=settings.http_compression,
         ca_file=settings.ca_file_text,
         policy=settings.batch_policy(GROUP.destination),

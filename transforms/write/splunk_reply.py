@@ -12,16 +12,27 @@ from collections.abc import Mapping
 import msgspec
 
 from transforms.write.contract import Outcome
-from transforms.write.http_outcome import KEPT, is_delivered, refused, retry_after
+from transforms.write.http_connection import Reply
+from transforms.write.http_outcome import KEPT, is_credential, is_delivered, refused, retry_after
 
-# Token disabled, required, malformed, unknown.
-CREDENTIAL = frozenset({1, 2, 3, 4})
-BUSY = frozenset({8, 9, 18, 19, 20})
+# Token disabled, required, malformed, unknown; 21 and 22 are Splunk 9's, with status 400.
+CREDENTIAL = frozenset({1, 2, 3, 4, 21, 22})
+# Shutting down is 23; 26 and 27, queues or an acknowledgement channel at capacity, come with status 429.
+BUSY = frozenset({8, 9, 18, 19, 20, 23, 26, 27})
+# Success; 24 and 25 say with status 200 that queues or acknowledgements approach their capacity.
+TAKEN = frozenset({None, 0, 24, 25})
 # The fault of one object of the request: not JSON, no "event", a blank one, fields it cannot index.
 ONE_EVENT = frozenset({6, 12, 13, 15, 16})
 NO_DATA = 5
+INVALID_FORMAT = 6
 WRONG_INDEX = 7
-CHANNEL = frozenset({10, 11, 14})
+UNKNOWN_CHANNEL = 11
+CHANNEL = {
+    10: "this HEC token has indexer acknowledgement: give --splunk_acknowledge=true, or a token without it",
+    UNKNOWN_CHANNEL: "something in between puts a channel of its own into our requests",
+    14: "this HEC token has no indexer acknowledgement: turn it on for the token (useACK), or leave "
+    "--splunk_acknowledge out",
+}
 MENDED = f"{KEPT} when this is mended"
 
 
@@ -31,6 +42,7 @@ class HecReply(msgspec.Struct, frozen=True):
     code: int | None = None
     text: str = ""
     invalid: int | None = msgspec.field(name="invalid-event-number", default=None)
+    ack_id: int | None = msgspec.field(name="ackId", default=None)
 
 
 decoder = msgspec.json.Decoder(HecReply)
@@ -43,7 +55,14 @@ def read_reply(body: bytes) -> HecReply:
     except (msgspec.DecodeError, UnicodeDecodeError):
         return HecReply()
     shown = "".join(letter for letter in reply.text[:200] if letter.isprintable())
-    return HecReply(reply.code, shown, reply.invalid)
+    return HecReply(reply.code, shown, reply.invalid, reply.ack_id)
+
+
+def is_refused_token(reply: Reply) -> bool:
+    """Whether HEC refuses the token, so that reading it again may help."""
+    if reply.status == 400:
+        return read_reply(reply.body).code in CREDENTIAL
+    return is_credential(reply.status)
 
 
 def outcome_of(
@@ -56,7 +75,7 @@ def outcome_of(
     it says otherwise.
     """
     reply = read_reply(body)
-    if is_delivered(status) and reply.code in (None, 0):
+    if is_delivered(status) and reply.code in TAKEN:
         return None
     said = f"{reply.text or 'no text'} (code {reply.code}, status {status})"
     everything = range(count)
@@ -69,8 +88,8 @@ def outcome_of(
         wait = retry_after(headers, now)
         return Outcome(later=everything, cause=f"{where} is busy: {said}. {KEPT}.", retry_after=wait)
     if reply.code in CHANNEL:
-        cause = f"{where} speaks of acknowledgement channels: {said}. {MENDED}: use a token without "
-        return Outcome(later=everything, cause=cause + "indexer acknowledgement.", blocked=True)
+        cause = f"{where} took nothing: {said}. {MENDED}: {CHANNEL[reply.code]}."
+        return Outcome(later=everything, cause=cause, blocked=True)
     if reply.code == NO_DATA:  # never an event's fault: there always is data when it leaves
         cause = f"{where} received an empty request: {said}. {MENDED}: something in between drops bodies."
         return Outcome(later=everything, cause=cause, blocked=True)

@@ -12,8 +12,8 @@ import ssl
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
-from types import TracebackType
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType, TracebackType
 from typing import TypeVar
 
 from pipelines.local.practice.faults import FaultCommands
@@ -213,20 +213,26 @@ def command(
     default: str,
     make: Callable[..., PracticeServer],
     arguments: Sequence[str] | None,
+    options: Mapping[str, str] = MappingProxyType({}),
 ) -> int:
     """Serve until SIGTERM or SIGINT; one JSON line with the url says that it is ready.
 
-    key: the name of the option, and of `make`'s argument, with which a request proves itself.
+    key: the name of the option, and of `make`'s argument, with which a request proves itself. options:
+    names and meanings of further arguments of `make` that are numbers.
     """
     parser = argparse.ArgumentParser(description=description, allow_abbrev=False)
     parser.add_argument("--port", type=int, default=0)
     parser.add_argument(f"--{key}", dest="key", default=default)
     parser.add_argument("--ids", help="append the id of each event taken to this file")
+    for name, meaning in options.items():
+        parser.add_argument(f"--{name}", type=float, default=argparse.SUPPRESS, help=meaning)
     given = parser.parse_args(arguments)
+    more = {name: vars(given)[name] for name in options if name in given}
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
-    with make(given.port, given.key, keep_events=False, keep_ids=False, ids_file=given.ids) as server:
+    kept = {"keep_events": False, "keep_ids": False, "ids_file": given.ids}
+    with make(given.port, given.key, **kept, **more) as server:
         print(json.dumps({"url": server.url}), flush=True)
         stop.wait()
     return 0

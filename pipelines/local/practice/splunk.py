@@ -30,8 +30,8 @@ NOT_FOUND = b'{"text":"The requested URL was not found on this server.","code":4
 class PracticeSplunk(http_server.PracticeServer):
     """A context manager that serves HEC on `url` until it is left; `events` is what it indexed.
 
-    indexes: those that exist. acknowledge: the token has indexer acknowledgement; what is taken is
-    acknowledged `ack_seconds` later (infinite: never), and lost when its indexer crashes before that.
+    indexes: those that exist. ack_seconds: not None for a token with indexer acknowledgement; what is taken
+    is acknowledged so much later (infinite: never), and lost when its indexer crashes before that.
     indexers, stickiness: how many stand behind a load balancer, and how that keeps to one of them.
     """
 
@@ -46,22 +46,21 @@ class PracticeSplunk(http_server.PracticeServer):
         ids_file: str | None = None,
         max_body: int = MAX_BODY,
         tls: ssl.SSLContext | None = None,
-        acknowledge: bool = False,
-        ack_seconds: float = 0.0,
+        ack_seconds: float | None = None,
         indexers: int = 1,
         stickiness: Stickiness = "steady",
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         super().__init__(port, keep_events=keep_events, keep_ids=keep_ids, ids_file=ids_file, tls=tls)
-        self.tokens = [Token(token, acknowledges=acknowledge)]
+        self.tokens = [Token(token, acknowledges=ack_seconds is not None)]
         self.indexes = set(indexes)
         self.max_body = max_body
         self.busy_code = 0
-        self.ack_seconds = ack_seconds
+        self.ack_seconds = ack_seconds or 0.0
         self.events: list[Indexed] = []
         self.balancer = Balancer(indexers, stickiness)
         self._monotonic = monotonic
-        self._indexers = [Acknowledgements() for _ in range(indexers)]
+        self.indexers = [Acknowledgements() for _ in range(indexers)]
 
     @property
     def token(self) -> str:
@@ -86,7 +85,7 @@ class PracticeSplunk(http_server.PracticeServer):
     def crash(self, indexer: int = 0) -> None:
         """One indexer ends and starts anew: what it had not acknowledged is lost, its channels too."""
         with self._changed:
-            lost = self._indexers[indexer].crash(self._monotonic())
+            lost = self.indexers[indexer].crash(self._monotonic())
             gone = Counter(event.event_id for event in lost)
             objects = set(map(id, lost))
             self.count -= len(lost)
@@ -105,7 +104,7 @@ class PracticeSplunk(http_server.PracticeServer):
         with self._changed:
             number, cookie = self.balancer.choose(request.headers.get("cookie", ""))
         try:
-            status, body = self._judge(request, self._indexers[number])
+            status, body = self._judge(request, self.indexers[number])
         except Refused as refused:
             status, body = refused.verdict.status, refused.verdict.body
         return Answer(status, body, (("Set-Cookie", cookie),) if cookie else ())
@@ -165,8 +164,9 @@ class PracticeSplunk(http_server.PracticeServer):
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The program; see `http_server.command`."""
+    options = {"ack_seconds": "have indexer acknowledgement, which takes so long"}
     return http_server.command(
-        "A practice Splunk HEC on loopback.", "token", TOKEN, PracticeSplunk, arguments
+        "A practice Splunk HEC on loopback.", "token", TOKEN, PracticeSplunk, arguments, options
     )
 
 

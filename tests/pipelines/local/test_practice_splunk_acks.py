@@ -26,7 +26,7 @@ def clock() -> ManualClock:
 
 @pytest.fixture
 def splunk(clock: ManualClock) -> Iterator[PracticeSplunk]:
-    with PracticeSplunk(acknowledge=True, ack_seconds=2, monotonic=clock.monotonic) as server:
+    with PracticeSplunk(ack_seconds=2, monotonic=clock.monotonic) as server:
         yield server
 
 
@@ -193,7 +193,7 @@ def test_after_a_crash_ids_count_from_0_again(
 
 
 def balanced(clock: ManualClock, stickiness: Stickiness) -> PracticeSplunk:
-    return PracticeSplunk(acknowledge=True, indexers=2, stickiness=stickiness, monotonic=clock.monotonic)
+    return PracticeSplunk(ack_seconds=0, indexers=2, stickiness=stickiness, monotonic=clock.monotonic)
 
 
 def test_a_steady_cookie_is_set_once_and_keeps_to_its_indexer(clock: ManualClock) -> None:
