@@ -14,7 +14,7 @@ from apache_beam.options.pipeline_options import GoogleCloudOptions
 from pipelines import exit_codes
 from pipelines.cluster.options import pipeline_options
 from pipelines.groups.run import DATAFLOW
-from transforms.feed.standalone import drain
+from transforms.feed.worker.sessions import drain
 
 if TYPE_CHECKING:
     from pipelines.settings import Settings

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 from pipelines.local.lane import Lane
 from transforms.clock import Clock
+from transforms.feed.gap import Gap
 from transforms.feed.journal import Books, Journal
-from transforms.feed.journal.gaps import Gap
 from transforms.feed.reader import FeedReader
 from transforms.feed.status import ConnectionStatus, Phase
 from transforms.write.status import DeliveryStatus

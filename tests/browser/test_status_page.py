@@ -17,8 +17,8 @@ from pipelines.local.status import StatusServer
 from tests.browser.chromium import PHONE, Seen, chromium, opened
 from tests.integration.job import SECRETS, world
 from tests.pipelines.local.looks import AT, LIVE, delivery, destination, down, run
+from transforms.feed.gap import Gap
 from transforms.feed.journal.books import Books
-from transforms.feed.journal.gaps import Gap
 from transforms.feed.status import ConnectionStatus, Phase
 
 if TYPE_CHECKING:

@@ -41,8 +41,8 @@ DATAFLOW = [
     "--sdk_container_image=example.com/grantex-beam:1",
 ]
 READING = {
-    "ReadFromGrantex": "--feed_api_key=env:KEY",
-    "ReadFromPubSub": "--pubsub_subscription=projects/my-project/subscriptions/events",
+    "ReadFromGrantex": ["--feed_api_key=env:KEY", "--feed_connections=2"],
+    "ReadFromPubSub": ["--pubsub_subscription=projects/my-project/subscriptions/events"],
 }
 
 
@@ -55,7 +55,7 @@ def lane(destination: Destination) -> Any:
 
 def cluster(reading: str) -> Any:
     """The proto of the one job with every destination."""
-    settings = parse([*DATAFLOW, *EVERYWHERE, READING[reading]], ENVIRON)
+    settings = parse([*DATAFLOW, *EVERYWHERE, *READING[reading]], ENVIRON)
     pipeline = beam.Pipeline(in_process_runner(), PipelineOptions([]))
     build(pipeline, destinations(settings), on_a_cluster(settings), settings.window_size)
     return pipeline.to_runner_api()

@@ -3,83 +3,130 @@
 from __future__ import annotations
 
 import time
+import uuid
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import apache_beam as beam
 from apache_beam.io.watermark_estimators import ManualWatermarkEstimator
-from apache_beam.pvalue import DoOutputsTuple, PBegin, TaggedOutput
+from apache_beam.pvalue import PBegin, TaggedOutput
 from apache_beam.transforms.window import TimestampedValue
 from apache_beam.utils.timestamp import Timestamp
 
 from transforms import coders  # noqa: F401 - elements travel by them
 from transforms.dead_letter import DeadLetter
+from transforms.deduplicate import Deduplicate
 from transforms.event import Chunk, Event
 from transforms.feed.request import FeedSettings
 from transforms.feed.restriction import OPEN_END, FeedRestrictionProvider
 from transforms.feed.source import Source, Turn, registered
 from transforms.feed.standalone import StandaloneSource
+from transforms.feed.worker.read import ReadOnWorker
+from transforms.feed.worker.session import RING_BYTES, WorkerFeed
 
 CHUNKS = "chunks"
 DEAD_LETTERS = "dead_letters"
 
 
-class ReadFromGrantex(beam.PTransform[PBegin, DoOutputsTuple]):  # type: ignore[type-var]
+class Feed(NamedTuple):
+    """What reading gives: PCollections of Chunk and of DeadLetter."""
+
+    chunks: Any
+    dead_letters: Any
+
+
+class ReadFromGrantex(beam.PTransform):  # type: ignore[type-arg]
     """Reads the Grantex event feed.
 
-    Results: `.chunks` (Chunk, timestamped by arrival) and `.dead_letters` (DeadLetter: frames that are no
-    events, ids that came twice with other bytes, feed gaps).
+    Returns a Feed: `chunks` (Chunk, timestamped by arrival; `Events` makes single events of them) and
+    `dead_letters` (DeadLetter: frames that are no events, ids that came twice with other bytes, feed gaps).
 
-    In a pipeline of your own give it `feed` and a `state_dir`: it keeps a durable journal there, and what
-    it read is read again after a crash unless the runner had gone on to the next bundle. Use `Events` to
-    turn chunks into single events.
+    With a `state_dir`, on one machine and the in-process runner, it keeps a durable journal there: what it
+    read is read again after a crash unless the runner had gone on to the next bundle.
+
+    Without one it reads on a cluster's workers, and keeps what the runner has not committed yet in their
+    memory. The feed cannot be replayed: when a worker is replaced, or its range moved to another process,
+    what it held and what is published until the next connection is live are lost, and recorded as a feed
+    gap. After a restore from an older checkpoint the same holds for what came since. Nothing is lost while
+    the processes live: a runner that falls behind holds up the socket, and a bundle that fails is read
+    again. With several connections, each a range of its own, copies are dropped by id within `horizon`.
     """
 
     def __init__(
         self,
         feed: FeedSettings | None = None,
         *,
-        state_dir: str = "state",
+        state_dir: str | None = None,
         name: str = "reader",
         connections: int = 1,
         max_events: int | None = None,
         max_seconds: float | None = None,
+        horizon: float = 3600.0,
+        ring_bytes: int = RING_BYTES,
         source: str | None = None,
     ) -> None:
         """
         feed: the service and the reference of its API key.
-        state_dir: directory of the journal; one process at a time.
+        state_dir: directory of the journal; one process at a time. None: on workers, in memory.
         name: of this reader's cursor in the journal.
         connections: overlapping streams, a ceiling.
-        max_events, max_seconds: end the reading after at least so many events, or so long; by default it
-            goes on until the service ends the input.
+        max_events, max_seconds: with a journal, end the reading after at least so many events, or so long;
+            by default it goes on until the service ends the input.
+        horizon: on workers, seconds for which an id is remembered when there are several connections.
+        ring_bytes: on workers, memory for each connection; past it the socket is held up.
         source: instead of all that, the name of a source registered in this process.
 
-        Raises ValueError when neither feed nor source is given. At run time JournalError: the directory is
-        in use or belongs to another feed.
+        Raises ValueError when neither feed nor source is given, or an end without a journal. At run time
+        JournalError: the directory is in use or belongs to another feed.
         """
         super().__init__()
         if (feed is None) == (source is None):
             raise ValueError("ReadFromGrantex needs either `feed` or the name of a registered `source`")
-        self._name = source or f"{state_dir}/{name}"
-        self._standalone = None
-        if feed is not None:
+        self._horizon = horizon
+        self._standalone = self._worker = None
+        if feed is None:
+            self._name = str(source)
+        elif state_dir is not None:
+            self._name = f"{state_dir}/{name}"
             self._standalone = StandaloneSource(
                 feed, state_dir, name, connections=connections, max_events=max_events, max_seconds=max_seconds
             )
+        else:
+            if (max_events, max_seconds) != (None, None):
+                raise ValueError("`max_events` and `max_seconds` need a `state_dir`: workers read on")
+            self._name = feed.root
+            self._worker = WorkerFeed(feed, uuid.uuid4().hex, connections, ring_bytes)
 
-    def expand(self, pbegin: PBegin) -> DoOutputsTuple:
-        read = beam.ParDo(_ReadJournal(self._standalone)).with_output_types(Chunk)
+    def expand(self, pbegin: PBegin) -> Feed:
+        if self._worker is not None:
+            return self._on_workers(pbegin, self._worker)
         outputs = (
             pbegin
             | "Source" >> beam.Create([self._name], reshuffle=False)
-            | "Journal" >> read.with_outputs(DEAD_LETTERS, main=CHUNKS)
+            | "Journal" >> _with_outputs(_ReadJournal(self._standalone))
         )
         outputs[DEAD_LETTERS].element_type = DeadLetter
-        return outputs
+        return Feed(outputs[CHUNKS], outputs[DEAD_LETTERS])
+
+    def _on_workers(self, pbegin: PBegin, worker: WorkerFeed) -> Feed:
+        outputs = (
+            pbegin
+            | "Source" >> beam.Create(list(range(worker.connections)))
+            | "Ring" >> _with_outputs(ReadOnWorker(worker, DEAD_LETTERS))
+        )
+        outputs[DEAD_LETTERS].element_type = DeadLetter
+        if worker.connections == 1:
+            return Feed(outputs[CHUNKS], outputs[DEAD_LETTERS])
+        once = outputs[CHUNKS] | "Deduplicate" >> Deduplicate(self._horizon)
+        letters = (outputs[DEAD_LETTERS], once.dead_letters) | "DeadLetters" >> beam.Flatten()
+        return Feed(once.chunks, letters)
 
     def display_data(self) -> dict[str, Any]:
         return {"source": self._name}
+
+
+def _with_outputs(read: beam.DoFn) -> Any:
+    return beam.ParDo(read).with_output_types(Chunk).with_outputs(DEAD_LETTERS, main=CHUNKS)
 
 
 class Events(beam.PTransform):  # type: ignore[type-arg]

@@ -1,9 +1,9 @@
 """The journal: durable offsets for a feed that has none."""
 
+from transforms.feed.gap import Gap
 from transforms.feed.journal.books import Books
 from transforms.feed.journal.cursor import Cursor
 from transforms.feed.journal.database import JournalError
-from transforms.feed.journal.gaps import Gap
 from transforms.feed.journal.journal import Journal
 
 __all__ = ["Books", "Cursor", "Gap", "Journal", "JournalError"]

@@ -5,13 +5,9 @@ from __future__ import annotations
 import logging
 import sqlite3
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from datetime import datetime, timezone
-
-import msgspec
 
 from transforms.clock import Clock
-from transforms.dead_letter import DeadLetter
+from transforms.feed.gap import Gap, as_dead_letter, iso
 from transforms.feed.journal.database import Database
 from transforms.feed.journal.strays import Strays, insert_strays
 
@@ -19,15 +15,6 @@ log = logging.getLogger("grantex.feed")
 
 KEEP_GAPS = 10_000  # rows; each is also in the dead letters, so the oldest may go
 HEARD_EVERY = 5.0  # seconds between two notes on disk that the feed was alive
-
-
-@dataclass(frozen=True)
-class Gap:
-    """Epoch seconds; `until` is None while the gap is open."""
-
-    since: float
-    until: float | None
-    reason: str
 
 
 class GapLog:
@@ -86,7 +73,7 @@ class GapLog:
             log.error("a feed gap is kept in memory only, until the journal can be written: %s", error)
         log.warning(
             "feed gap since %s: %s; events published until it closes are not received",
-            _iso(gap.since),
+            iso(gap.since),
             reason,
         )
 
@@ -106,7 +93,7 @@ class GapLog:
                 connection.execute("UPDATE gaps SET until = ? WHERE until IS NULL", (gap.until,))
             else:
                 _insert(connection, gap)
-            insert_strays(connection, [_as_dead_letter(gap)])
+            insert_strays(connection, [as_dead_letter(gap)])
 
         try:
             self._database.write(write)
@@ -118,8 +105,8 @@ class GapLog:
         self.open = self._until = None
         log.warning(
             "feed gap closed: %s to %s (%.1f s), %s; there is no replay: compare with the delivery ledger",
-            _iso(gap.since),
-            _iso(gap.until or 0.0),
+            iso(gap.since),
+            iso(gap.until or 0.0),
             (gap.until or 0.0) - gap.since,
             gap.reason,
         )
@@ -144,26 +131,3 @@ def _insert(connection: sqlite3.Connection, gap: Gap) -> None:
         "INSERT INTO gaps (since, until, reason) VALUES (?, ?, ?)", (gap.since, gap.until, gap.reason)
     )
     connection.execute("DELETE FROM gaps WHERE number <= (SELECT max(number) FROM gaps) - ?", (KEEP_GAPS,))
-
-
-def _as_dead_letter(gap: Gap) -> DeadLetter:
-    until = gap.until or gap.since
-    record = {
-        "since": _iso(gap.since),
-        "until": _iso(until),
-        "seconds": round(until - gap.since, 3),
-        "reason": gap.reason,
-    }
-    return DeadLetter(
-        stage="feed",
-        destination="",
-        cause=f"feed_gap: {gap.reason}",
-        raw=msgspec.json.encode(record),
-        at=until,
-    )
-
-
-def _iso(epoch: float) -> str:
-    return (
-        datetime.fromtimestamp(epoch, timezone.utc).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-    )

@@ -9,13 +9,14 @@ from pathlib import Path
 from transforms.clock import Clock, SystemClock
 from transforms.dead_letter import DeadLetter
 from transforms.event import Chunk, Event
+from transforms.feed.gap import Gap
 from transforms.feed.journal.aftermath import settle_damage
 from transforms.feed.journal.books import Books
 from transforms.feed.journal.chunks import ChunkStore
 from transforms.feed.journal.cursor import Cursor
 from transforms.feed.journal.database import Database, JournalError, is_full
 from transforms.feed.journal.disk import DirectoryLock, Reserve
-from transforms.feed.journal.gaps import Gap, GapLog
+from transforms.feed.journal.gaps import GapLog
 from transforms.feed.journal.meta import check_identity
 from transforms.feed.journal.room import Room
 from transforms.feed.journal.salvage import open_or_salvage

@@ -1,0 +1,154 @@
+"""The splittable DoFn that reads the feed on workers: a bundle is what the ring holds, then a pause."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+import apache_beam as beam
+from apache_beam.io.watermark_estimators import ManualWatermarkEstimator
+from apache_beam.metrics import Metrics
+from apache_beam.pvalue import TaggedOutput
+from apache_beam.transforms.window import TimestampedValue
+from apache_beam.utils.timestamp import Duration, Timestamp
+
+from transforms.clock import Clock, SystemClock
+from transforms.dead_letter import DeadLetter
+from transforms.event import Chunk
+from transforms.feed.worker import sessions as of_process
+from transforms.feed.worker.ring import Part
+from transforms.feed.worker.session import Session, WorkerFeed
+from transforms.feed.worker.sessions import Hold, Sessions
+from transforms.feed.worker.tracker import FeedRangeProvider
+from transforms.metrics import NAMESPACE
+
+CHUNK_EVENTS = 500
+# A bundle's output goes on when it ends, and the ring is freed when the next one begins: so they are short.
+BUNDLE_EVENTS = 20_000
+BUNDLE_SECONDS = 0.5
+# How long the runner is asked to wait when there is nothing: little while events come, more when none do.
+FIRST_DELAY = 0.05
+MAX_DELAY = 0.5
+SEEK_DELAY = 0.05  # before the runner shows the range to a process again that does not own it
+
+_RANGE = beam.DoFn.RestrictionParam(FeedRangeProvider())
+_WATERMARK = beam.DoFn.WatermarkEstimatorParam(ManualWatermarkEstimator.default_provider())
+
+
+class ReadOnWorker(beam.DoFn):
+    """Takes connection numbers; gives Chunks, and DeadLetters under `tag`.
+
+    There is no bundle finalizer: a range that comes back at an offset says that all below it is committed.
+    """
+
+    def __init__(self, feed: WorkerFeed, tag: str) -> None:
+        self._feed = feed
+        self._tag = tag
+        self._received = Metrics.counter(NAMESPACE, "feed_events_received")
+        self._dead_lettered = Metrics.counter(NAMESPACE, "feed_events_dead_lettered")
+        self._gaps = Metrics.counter(NAMESPACE, "feed_gaps")
+
+    @beam.DoFn.unbounded_per_element()  # type: ignore[untyped-decorator]
+    def process(self, element: int, tracker: Any = _RANGE, watermark: Any = _WATERMARK) -> Iterator[Any]:
+        for output in read_bundle(of_process.PROCESS, self._feed, tracker, watermark):
+            if isinstance(output, DeadLetter):
+                gap = output.cause.startswith("feed_gap")
+                (self._gaps if gap else self._dead_lettered).inc()
+                yield TaggedOutput(self._tag, output)
+            else:
+                self._received.inc(len(output.events))
+                yield TimestampedValue(output, _timestamp(output, watermark))
+
+
+def read_bundle(
+    sessions: Sessions, feed: WorkerFeed, tracker: Any, watermark: Any, clock: Clock | None = None
+) -> Iterator[Chunk | DeadLetter]:
+    """One bundle of one connection; ends by a claim of the end, or the remainder deferred."""
+    clock = clock or SystemClock()
+    wanted = tracker.current_restriction()
+    if wanted.finished:
+        return
+    hold = sessions.hold(feed, wanted)
+    if hold is None:
+        seeking = replace(wanted, sought_since=wanted.sought_since or clock.now())
+        if tracker.try_claim(seeking):
+            tracker.defer_remainder(Duration(SEEK_DELAY))
+        return
+    with hold:
+        if not tracker.try_claim(hold.left):
+            return
+        yield from hold.letters
+        if hold.session is not None:
+            yield from _Bundle(hold, hold.session, tracker, watermark, clock).read(sessions.draining)
+
+
+class _Bundle:
+    """What is left of the range, while a bundle claims it chunk by chunk."""
+
+    def __init__(self, hold: Hold, session: Session, tracker: Any, watermark: Any, clock: Clock) -> None:
+        self._hold, self._session, self._ring = hold, session, session.ring
+        self._tracker, self._watermark, self._clock = tracker, watermark, clock
+        self._left = hold.left
+
+    def read(self, draining: bool) -> Iterator[Chunk | DeadLetter]:
+        session = self._session
+        if (draining or self._left.draining) and not session.over:
+            session.finish_reading()
+        early = session.not_before - self._clock.monotonic()
+        if early > 0 and not session.over:  # a runner that does not know delays
+            self._ring.wait(self._left.start, early)
+        over = session.over  # asked before the last look at the ring
+        began, count = self._clock.monotonic(), 0
+        while count < BUNDLE_EVENTS and self._clock.monotonic() - began < BUNDLE_SECONDS:
+            part = self._ring.read(self._left.start, CHUNK_EVENTS, self._left.stop)
+            if part is None:
+                break
+            if not self._claim(part):
+                return  # checkpointed: the chunk stays in the ring for whoever resumes
+            count += len(part.events)
+            if part.events:
+                yield Chunk(part.events, part.first, part.oldest)
+            yield from part.strays
+        self._end(over, count)
+
+    def _claim(self, part: Part) -> bool:
+        left = replace(self._left, start=part.end, complete_until=part.newest)
+        if not self._hold.is_valid or not self._tracker.try_claim(left):
+            return False
+        self._left = left
+        self._session.claimed = part.end
+        return True
+
+    def _end(self, over: bool, count: int) -> None:
+        session, left = self._session, self._left
+        if left.finished or not self._hold.is_valid:
+            return
+        quiet = self._ring.quiet_since(left.start)
+        if quiet is None:
+            session.idle, session.not_before = 0, 0.0
+            self._tracker.defer_remainder()
+        elif over:
+            if session.failure is not None:
+                raise RuntimeError(f"reading the feed failed: {session.failure}") from session.failure
+            session.finished = self._tracker.try_claim(left.finish())
+        elif self._tracker.try_claim(replace(left, complete_until=max(left.complete_until, quiet))):
+            _advance(self._watermark, self._clock.now())
+            session.idle = 0 if count else session.idle + 1
+            delay = min(MAX_DELAY, FIRST_DELAY * 2 ** min(session.idle, 10))
+            session.not_before = self._clock.monotonic() + delay
+            self._tracker.defer_remainder(Duration(delay))
+
+
+def _advance(watermark: Any, now: float) -> None:
+    """Everything that came is out, and what comes is newer; the watermark never goes back."""
+    current = watermark.current_watermark()
+    watermark.set_watermark(max(Timestamp.of(now), current) if current else Timestamp.of(now))
+
+
+def _timestamp(chunk: Chunk, watermark: Any) -> Timestamp:
+    """When it arrived, but never behind the watermark: it may have been taken just before that moved, or by
+    a process whose clock is behind that of the one before it."""
+    current = watermark.current_watermark()
+    taken_at = Timestamp.of(chunk.taken_at)
+    return max(taken_at, current) if current else taken_at

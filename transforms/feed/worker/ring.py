@@ -1,0 +1,225 @@
+"""The ring: what one connection received and no bundle has committed yet, in memory, bounded in bytes."""
+
+from __future__ import annotations
+
+import threading
+from bisect import bisect_right
+from collections.abc import Sequence
+from dataclasses import dataclass
+from operator import attrgetter
+
+from transforms.clock import Clock
+from transforms.dead_letter import DeadLetter
+from transforms.event import Event
+from transforms.feed.gap import Gap, as_dead_letter
+from transforms.feed.intake import JournalFull
+from transforms.feed.worker.range import OPEN_END
+
+# What Python adds to the raw bytes: measured 330 bytes for an event of the practice feed, id and time
+# included, and 240 for the entry that holds those which came together.
+EVENT_BYTES = 330
+ENTRY_BYTES = 240
+# A full ring holds up the socket this long before the connection says that it pauses.
+PUSH_BACK = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """What was taken at once: events, then strays, each with an offset of its own from `first` on."""
+
+    first: int
+    events: Sequence[Event]
+    strays: Sequence[DeadLetter]
+    taken_at: float  # epoch seconds
+    size: int
+
+    @property
+    def end(self) -> int:
+        """The offset after the last one."""
+        return self.first + len(self.events) + len(self.strays)
+
+
+@dataclass(frozen=True)
+class Part:
+    """Neighbouring entries, read together: `events` have the offsets from `first` on, strays follow them."""
+
+    first: int
+    end: int
+    events: Sequence[Event]
+    strays: Sequence[DeadLetter]
+    oldest: float  # when the first of them was taken, epoch seconds
+    newest: float
+
+
+class Ring:
+    """An Intake in memory; safe for all threads.
+
+    Only `evict` makes room, and it is called for offsets that are committed: until then a full ring pushes
+    back on the socket. Gaps become strays when they end, and so have offsets and are claimed like events.
+
+    refused: events that came when it was closed and were not kept.
+    """
+
+    def __init__(self, max_bytes: int, clock: Clock, label: str = "") -> None:
+        """label: before the reason of each gap, such as "connection 2 of 2: "."""
+        self.refused = 0
+        self._max_bytes = max_bytes
+        self._clock = clock
+        self._label = label
+        self._changed = threading.Condition()
+        self._entries: list[Entry] = []
+        self._bytes = 0
+        self._end = 0
+        self._heard = 0.0
+        self._taken_at = 0.0
+        self._gap: Gap | None = None
+        self._bounded = True
+        self._closed = False
+
+    # What the connection asks
+
+    def append(self, events: Sequence[Event], strays: Sequence[DeadLetter]) -> int:
+        """Take all of it, waiting a moment for room; see `Intake.append`. Knows no duplicates.
+
+        Raises JournalFull when there is still none, or the ring is closed.
+        """
+        size = ENTRY_BYTES + sum(len(event.raw) for event in events) + EVENT_BYTES * len(events)
+        size += sum(len(stray.raw) + EVENT_BYTES for stray in strays)
+        with self._changed:
+            self._changed.wait_for(lambda: self._closed or self._has_room(size), PUSH_BACK)
+            if self._closed:
+                self.refused += len(events)
+                raise JournalFull("nobody reads it any more")
+            if not self._has_room(size):
+                raise JournalFull(f"{self._bytes} bytes wait for the runner to take them")
+            self._put(events, strays, size)
+            self._heard = self._clock.now()
+        return len(events)
+
+    def heard(self) -> None:
+        """See `Intake.heard`."""
+        with self._changed:
+            self._heard = self._clock.now()
+
+    def open_gap(self, reason: str, since: float | None = None) -> None:
+        """See `Intake.open_gap`. Without `since`, nothing can be missing before the feed was ever heard."""
+        with self._changed:
+            since = self._heard if since is None else since
+            if self._gap is None and since:
+                self._gap = Gap(since, None, self._label + reason)
+
+    def close_gap(self) -> None:
+        """See `Intake.close_gap`."""
+        with self._changed:
+            if self._gap is not None:
+                until = max(self._gap.since, self._clock.now())  # the wall clock may have been set back
+                gap, self._gap = Gap(self._gap.since, until, self._gap.reason), None
+                self._heard = max(self._heard, until)
+                self._put((), [as_dead_letter(gap)], ENTRY_BYTES + EVENT_BYTES)
+
+    # What the bundles ask
+
+    @property
+    def first(self) -> int:
+        """The lowest offset that is kept."""
+        with self._changed:
+            return self._entries[0].first if self._entries else self._end
+
+    @property
+    def first_taken_at(self) -> float:
+        """When that was received: now, if nothing is kept."""
+        with self._changed:
+            return self._entries[0].taken_at if self._entries else self._clock.now()
+
+    @property
+    def end(self) -> int:
+        """The offset that comes next."""
+        return self._end
+
+    @property
+    def bytes(self) -> int:
+        """What it holds of memory, about."""
+        return self._bytes
+
+    def evict(self, before: int) -> None:
+        """Forget what is committed: all offsets below `before`."""
+        with self._changed:
+            done = self._index(before)
+            self._bytes -= sum(entry.size for entry in self._entries[:done])
+            del self._entries[:done]
+            self._changed.notify_all()
+
+    def read(self, position: int, most_events: int, stop: int = OPEN_END) -> Part | None:
+        """What is kept from `position` on, about `most_events` events; None when there is nothing."""
+        with self._changed:
+            at = self._index(position)
+            taken: list[Entry] = []
+            count = 0
+            for entry in self._entries[at : at + most_events]:
+                if entry.end > stop or (count and count + len(entry.events) > most_events):
+                    break
+                taken.append(entry)
+                count += len(entry.events)
+                if entry.strays:  # the offsets of a part's events have no holes
+                    break
+        if not taken:
+            return None
+        events = taken[0].events if len(taken) == 1 else [event for one in taken for event in one.events]
+        last = taken[-1]
+        return Part(taken[0].first, last.end, events, last.strays, taken[0].taken_at, last.taken_at)
+
+    def quiet_since(self, position: int) -> float | None:
+        """Until when all that the feed sent was received and lies below `position`, in epoch seconds (0: the
+        feed was never heard); None while something waits there."""
+        with self._changed:
+            if self._end > position:
+                return None
+            return self._heard if self._gap is None else min(self._heard, self._gap.since)
+
+    def pending_bytes(self, position: int) -> int:
+        """About how many bytes wait from `position` on."""
+        with self._changed:
+            if position <= (self._entries[0].first if self._entries else self._end):
+                return self._bytes
+            return sum(entry.size for entry in self._entries[self._index(position) :])
+
+    def events_from(self, position: int) -> int:
+        """How many events wait from `position` on."""
+        with self._changed:
+            return sum(len(entry.events) for entry in self._entries[self._index(position) :])
+
+    def wait(self, position: int, timeout: float) -> None:
+        """Wait at most `timeout` seconds for something at `position`."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._closed or self._end > position, timeout)
+
+    # Its end
+
+    def last_call(self) -> None:
+        """The connection is about to end: what it has in hand is taken, room or not."""
+        with self._changed:
+            self._bounded = False
+            self._changed.notify_all()
+
+    def close(self) -> None:
+        """Take nothing more."""
+        with self._changed:
+            self._closed = True
+            self._changed.notify_all()
+
+    def _has_room(self, size: int) -> bool:
+        return not self._bounded or not self._entries or self._bytes + size <= self._max_bytes
+
+    def _put(self, events: Sequence[Event], strays: Sequence[DeadLetter], size: int) -> None:
+        if not events and not strays:
+            return
+        self._taken_at = max(self._taken_at, self._clock.now())  # arrival times never step back
+        entry = Entry(self._end, events, strays, self._taken_at, size)
+        self._entries.append(entry)
+        self._bytes += size
+        self._end = entry.end
+        self._changed.notify_all()
+
+    def _index(self, position: int) -> int:
+        """How many entries end at or below `position`."""
+        return bisect_right(self._entries, position, key=attrgetter("end"))

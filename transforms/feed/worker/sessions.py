@@ -1,0 +1,187 @@
+"""The sessions of one worker process, and which of them a range is read from."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from types import TracebackType
+
+from transforms.clock import Clock, SystemClock
+from transforms.dead_letter import DeadLetter
+from transforms.feed.gap import Gap, as_dead_letter
+from transforms.feed.worker.range import OPEN_END, FeedRange
+from transforms.feed.worker.session import Connect, Session, WorkerFeed, connect
+
+log = logging.getLogger("grantex.feed")
+
+
+@dataclass(frozen=True)
+class Hold:
+    """A bundle's right to read; a context manager.
+
+    session: None when there is nothing to read from, and what is left is nothing.
+    left: the range to begin with, in offsets of the session.
+    letters: gaps that this bundle is to record, and other news of the process.
+    """
+
+    session: Session | None
+    left: FeedRange
+    letters: Sequence[DeadLetter] = ()
+    lease: int = 0
+
+    @property
+    def is_valid(self) -> bool:
+        """Whether no later bundle reads the same session."""
+        return self.session is not None and self.session.is_leased(self.lease)
+
+    def __enter__(self) -> Hold:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self.session is not None:
+            self.session.leave(self.lease)
+
+
+class Sessions:
+    """At most one session for each connection of a reader. Safe for threads."""
+
+    def __init__(self, *, clock: Clock | None = None, connect: Connect = connect) -> None:
+        self._clock = clock or SystemClock()
+        self._connect = connect
+        self._lock = threading.Lock()
+        self._open: dict[tuple[str, int], Session] = {}
+        self._letters: dict[str, list[DeadLetter]] = {}
+        self._draining = threading.Event()
+
+    @property
+    def draining(self) -> bool:
+        """Whether `drain` was called."""
+        return self._draining.is_set()
+
+    def drain(self) -> None:
+        """Every range that this process reads ends after what its ring holds. Returns at once."""
+        self._draining.set()
+
+    def hold(self, feed: WorkerFeed, wanted: FeedRange) -> Hold | None:
+        """Where to read `wanted`. None: its owner may be another process, let the runner try that one.
+
+        A range that comes back says that all below it is committed: that is evicted, and nothing else.
+        Raises RuntimeError when its connection failed for good; the next bundle opens another one.
+        """
+        with self._lock:
+            key = (feed.reader, wanted.connection)
+            session = self._open.get(key)
+            if session is not None and session.failure is not None:
+                self._note(feed.reader, _lose(self._open.pop(key)))
+                raise RuntimeError(f"reading the feed failed: {session.failure}") from session.failure
+            if session is not None and wanted.session in (session.id, session.replaces):
+                return self._resume(feed, session, wanted)
+            if wanted.session and not self._sought_long_enough(feed, wanted):
+                return None
+            if wanted.draining or self.draining or wanted.stop != OPEN_END:
+                return self._nothing(feed, wanted)
+            if session is not None:  # it waited for a range that another process has taken over since
+                self._note(feed.reader, _lose(self._open.pop(key)))
+            return self._take_over(feed, wanted)
+
+    def pending_bytes(self, wanted: FeedRange) -> int:
+        """About how many bytes wait in this process for a range."""
+        with self._lock:
+            found = [each for each in self._open.values() if each.id == wanted.session]
+        return found[0].ring.pending_bytes(wanted.start) if found and not wanted.finished else 0
+
+    def close(self) -> None:
+        """Close every session; what they hold is lost."""
+        with self._lock:
+            for session in self._open.values():
+                session.close()
+            self._open.clear()
+
+    def _sought_long_enough(self, feed: WorkerFeed, wanted: FeedRange) -> bool:
+        return bool(wanted.sought_since) and self._clock.now() - wanted.sought_since >= feed.seek_seconds
+
+    def _resume(self, feed: WorkerFeed, session: Session, wanted: FeedRange) -> Hold:
+        """The bundle before is committed, or comes again, or a checkpoint before it was restored."""
+        session.finished = False
+        ring = session.ring
+        start = wanted.start if wanted.session == session.id else 0
+        letters = self._take_letters(feed.reader)
+        first = ring.first
+        if start < first:
+            since = wanted.complete_until or session.born_at
+            reason = "the runner went back to before what this process still had in memory"
+            letters.append(as_dead_letter(Gap(since, max(since, ring.first_taken_at), reason)))
+            log.warning("%s: feed gap: %s", session.name, reason)
+        elif wanted.session == session.id:
+            ring.evict(start)
+        left = replace(wanted, session=session.id, start=max(start, first), sought_since=0.0)
+        return Hold(session, left, letters, session.take())
+
+    def _take_over(self, feed: WorkerFeed, wanted: FeedRange) -> Hold:
+        session = Session(
+            feed,
+            wanted.connection,
+            clock=self._clock,
+            replaces=wanted.session,
+            complete_until=wanted.complete_until,
+            connect=self._connect,
+            on_orphan=lambda orphan: self._orphan(feed.reader, wanted.connection, orphan),
+        )
+        if wanted.session:
+            log.warning("%s: opened anew: the process that read it did not come back", session.name)
+        self._open[(feed.reader, wanted.connection)] = session
+        lease = session.take()
+        session.start()
+        left = replace(wanted, session=session.id, start=0, sought_since=0.0)
+        return Hold(session, left, self._take_letters(feed.reader), lease)
+
+    def _nothing(self, feed: WorkerFeed, wanted: FeedRange) -> Hold:
+        letters = self._take_letters(feed.reader)
+        if wanted.complete_until:
+            reason = "the process that read the feed did not come back before the end"
+            letters.append(as_dead_letter(Gap(wanted.complete_until, self._clock.now(), reason)))
+        return Hold(None, wanted.finish(), letters)
+
+    def _orphan(self, reader: str, number: int, session: Session) -> None:
+        with self._lock:
+            if not session.is_orphan():  # the runner came back just now
+                return
+            if self._open.get((reader, number)) is session:
+                del self._open[(reader, number)]
+        letters = _lose(session)
+        with self._lock:
+            self._note(reader, letters)
+
+    def _note(self, reader: str, letters: Sequence[DeadLetter]) -> None:
+        """For the next bundle of this process: only a bundle can give them to the pipeline."""
+        self._letters.setdefault(reader, []).extend(letters)
+
+    def _take_letters(self, reader: str) -> list[DeadLetter]:
+        return self._letters.pop(reader, [])
+
+
+def _lose(session: Session) -> list[DeadLetter]:
+    """Close a session that nobody reads any more, and say what that loses."""
+    since = session.ring.first_taken_at
+    lost = session.close()
+    if session.finished:
+        return []
+    why = "the runner did not come back to their process" if session.failure is None else "reading failed"
+    log.warning("%s: closed; %d received events are dropped: %s", session.name, lost, why)
+    if not lost:
+        return []
+    reason = f"{lost} received events were dropped: {why}"
+    return [as_dead_letter(Gap(since, max(since, session.now()), reason))]
+
+
+PROCESS = Sessions()  # of this process
+
+
+def drain() -> None:
+    """Ends what this process reads as a drain does: flushed, then finished. For a driver whose workers are
+    inside it (Prism, the in-process runner); it cannot be taken back."""
+    PROCESS.drain()
