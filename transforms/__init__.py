@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from transforms.feed.read import ReadFromGrantex
+    from transforms.feed.request import FeedSettings
+    from transforms.secret import parse_secret
     from transforms.write.sinks import (
         WriteToBigQuery,
         WriteToDatadog,
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
     from transforms.write.write_to import WriteTo
 
 __all__ = [
+    "FeedSettings",
     "ReadFromGrantex",
     "WriteTo",
     "WriteToBigQuery",
@@ -34,9 +37,15 @@ __all__ = [
     "WriteToPubSub",
     "WriteToS3",
     "WriteToSplunk",
+    "parse_secret",
 ]
 
-ELSEWHERE = {"ReadFromGrantex": "transforms.feed.read", "WriteTo": "transforms.write.write_to"}
+ELSEWHERE = {
+    "FeedSettings": "transforms.feed.request",
+    "ReadFromGrantex": "transforms.feed.read",
+    "WriteTo": "transforms.write.write_to",
+    "parse_secret": "transforms.secret",
+}
 
 
 def __getattr__(name: str) -> Any:

@@ -32,10 +32,7 @@ def practice(settings: Settings, stop: threading.Event) -> Iterator[Settings]:
         feed = stack.enter_context(PracticeFeed(keep_ids=False))
         added = destinations.begin(stack, settings, stop)
         stack.enter_context(feed.publishing(EVENTS_PER_SECOND))
-        log.info(
-            "%.0f made-up events a second to practice services on this machine; Ctrl-C ends it",
-            EVENTS_PER_SECOND,
-        )
+        log.info("%.0f made-up events/s to practice services; Ctrl-C ends it", EVENTS_PER_SECOND)
         effective = replace(
             settings,
             state_dir=Path(state),

@@ -261,9 +261,7 @@ class Delivery:
             circuit = self._outbox.circuit
             is_open, why = circuit.is_open, circuit.why
         if is_open and not was_open:
-            log.warning(
-                "%s is left alone for now: %s; its events are kept, probing with one batch", self.name, why
-            )
+            log.warning("%s is left alone for now and only probed with one batch: %s", self.name, why)
         elif was_open and not is_open:
             log.warning("%s takes events again", self.name)
             self._threads.ring()

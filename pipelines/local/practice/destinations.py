@@ -68,11 +68,7 @@ def _datadog(stack: contextlib.ExitStack, settings: Settings, stop: threading.Ev
 def _splunk(stack: contextlib.ExitStack, settings: Settings, stop: threading.Event) -> Added:
     server = stack.enter_context(PracticeSplunk(keep_events=False, keep_ids=False))
     stack.enter_context(_failing_now_and_then(server, stop))
-    log.info(
-        "practice Splunk is made to fail for %.0f s every %.0f s: its events wait, then arrive",
-        FAILING_SECONDS,
-        WELL_SECONDS,
-    )
+    log.info("Splunk fails now and then, on purpose: its events wait")
     return {"splunk_hec_url": server.url, "splunk_hec_token": parse_secret(server.token)}
 
 
