@@ -48,4 +48,5 @@ def destination(settings: Settings) -> Kafka:
         topic=settings.kafka_topic,
         config=kafka_settings.together(settings.kafka_config),
         policy=settings.batch_policy(GROUP.destination),
+        ca_file=settings.ca_file_text,
     )

@@ -75,6 +75,32 @@ def test_the_table_is_partitioned_by_day_and_clustered_by_type(emulator: Emulato
     ]
 
 
+def test_the_compatible_table_is_partitioned_by_arrival_as_its_times_are_text(emulator: Emulator) -> None:
+    writer = settings(emulator, "layout_of_old", schema="compatible").open()
+    written(writer.write(batch(0, 1)))
+    writer.close()
+    made = emulator.table("events.layout_of_old")
+    assert made["timePartitioning"] == {"type": "DAY"}
+    assert made["clustering"] == {"fields": ["event_type"]}
+    names = [(field["name"], field["type"]) for field in made["schema"]["fields"]]
+    assert names == [(name, "STRING") for name in ("event_id", "event_type", "created_at", "data")]
+
+
+def test_the_view_holds_each_event_once(emulator: Emulator) -> None:
+    """bqemulator does not look at insertIds, so what is sent twice is there twice."""
+    writer = settings(emulator, "events", "insert_all").open()
+    for first, count in ((0, 40), (30, 40), (0, 5)):
+        written(writer.write(batch(first, count)))
+    writer.close()
+    assert len(emulator.ids("events.events")) == 85
+    sql = (ROOT / "templates/queries/bigquery_deduplicated_view.sql").read_text()
+    emulator.query(sql.replace("PROJECT.DATASET", f"{PROJECT}.events"))
+    assert Counter(emulator.ids("events.events_once")) == Counter(one.id for one in batch(0, 70).events)
+    whole = emulator.query(f"SELECT * FROM `{PROJECT}.events.events_once` WHERE event_id = '{event(33).id}'")
+    assert len(whole) == 1
+    assert len(whole[0]) == 5, "the table's columns and no other"
+
+
 @pytest.mark.parametrize("method", get_args(Method))
 def test_what_the_columns_cannot_hold_is_kept_whole(emulator: Emulator, method: Method) -> None:
     table = f"odd_{method}"

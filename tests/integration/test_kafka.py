@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import struct
 import threading
 import time
 from collections import Counter
@@ -14,14 +15,15 @@ import pytest
 
 from tests.integration.evidence import accepted, call_witness
 from tests.integration.job import World
-from tests.servers.kafka import PASSWORD, USER, KafkaServer
+from tests.servers.kafka import PARTITIONS, PASSWORD, USER, KafkaServer
 from tests.transforms.write.encodings import batch, event
 from transforms.batch import BatchPolicy
 from transforms.event import Batch, Chunk, Event
 from transforms.secret import FileSecret
 from transforms.write.contract import Outcome, Writer
 from transforms.write.delivery import Delivery
-from transforms.write.kafka import Kafka
+from transforms.write.kafka import Kafka, timestamp
+from transforms.write.kafka_writer import KafkaWriter
 from transforms.write.ledger import MemoryLedger
 
 PATIENCE = 60.0
@@ -78,6 +80,77 @@ def test_a_batch_of_thousands_arrives_id_by_id(broker: KafkaServer, topic: str) 
     assert Counter(one.key for one in records) == Counter(event(n).id for n in range(5000))
     assert {one.key: one.value for one in records} == {event(n).id: event(n).raw for n in range(5000)}
     assert len({one.partition for one in records}) > 1, "the key decides on the partition"
+
+
+def java_murmur2(key: bytes) -> int:
+    """What Java's default partitioner reckons, from Kafka's `Utils.murmur2`."""
+    mixer, mask = 0x5BD1E995, 0xFFFFFFFF
+    hashed = 0x9747B28C ^ len(key)
+    whole = len(key) & ~3
+    for (block,) in struct.iter_unpack("<I", key[:whole]):
+        block = block * mixer & mask
+        block = (block ^ block >> 24) * mixer & mask
+        hashed = (hashed * mixer & mask) ^ block
+    if whole < len(key):
+        hashed = (hashed ^ int.from_bytes(key[whole:], "little")) * mixer & mask
+    hashed = (hashed ^ hashed >> 13) * mixer & mask
+    return hashed ^ hashed >> 15
+
+
+def test_other_clients_find_an_event_in_the_same_partition(broker: KafkaServer, topic: str) -> None:
+    writer = Kafka(broker.servers, topic).open()
+    events = [event(n, event_id="evt_" + "x" * n) for n in range(50)]
+    assert writer.write(Batch(events)) is None
+    writer.close()
+    for record in broker.read(topic):
+        assert record.partition == (java_murmur2(record.key.encode()) & 0x7FFFFFFF) % PARTITIONS
+
+
+def test_record_batches_are_zstd_and_of_an_idempotent_producer(broker: KafkaServer, topic: str) -> None:
+    """As the broker keeps them: attributes at byte 21 (KIP-98's record batch), the producer's id at 43."""
+    writer = Kafka(broker.servers, topic).open()
+    assert writer.write(batch(1000)) is None
+    writer.close()
+    stored = broker.batches(topic)
+    assert len(stored) == PARTITIONS
+    for one in stored:
+        attributes, producer = struct.unpack_from(">H", one, 21)[0], struct.unpack_from(">q", one, 43)[0]
+        assert attributes & 0b111 == 4
+        assert producer >= 0
+
+
+def test_a_fatal_producer_is_replaced_and_its_batch_counted_unknown(broker: KafkaServer, topic: str) -> None:
+    """Under enable.gapless.guarantee (refused on the command line) one refusal ends the producer."""
+    broker.change_topic(topic, "max.message.bytes", "20000")
+    writer = KafkaWriter(broker.servers, topic, {"enable.gapless.guarantee": "true"}, timestamp)
+    events = [event(n) for n in range(200)]
+    events[100] = Event("large", "t", "", os.urandom(30_000))
+    outcome = writer.write(Batch(events))
+    assert outcome is not None
+    assert outcome.rejected == {}
+    assert not outcome.too_large, "neighbours are under way: halving would not tell who is too large"
+    first = writer._producer
+    left = Batch([events[index] for index in outcome.later])
+    broker.change_topic(topic, "max.message.bytes", "1000000")
+    outcomes = until_delivered(writer, left)
+    assert writer._producer is not first
+    assert any(one.unknown for one in [outcome, *outcomes])
+    writer.close()
+    assert ids(broker, topic).keys() == {one.id for one in events}
+
+
+def test_a_topic_that_is_made_anew_takes_events_without_a_restart(broker: KafkaServer, topic: str) -> None:
+    writer = Kafka(broker.servers, topic).open()
+    assert writer.write(batch(10)) is None
+    broker.delete_topic(topic)
+    later = Batch([event(n) for n in range(100, 110)])
+    outcome = writer.write(later)
+    assert outcome is not None
+    assert (len(outcome.later), dict(outcome.rejected)) == (10, {})
+    broker.create_topic(topic)
+    until_delivered(writer, later)
+    writer.close()
+    assert ids(broker, topic) == Counter(one.id for one in later.events)
 
 
 def test_time_stamps_that_the_broker_refuses_do_not_stop_their_events(

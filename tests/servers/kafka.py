@@ -13,17 +13,30 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from confluent_kafka import Consumer, KafkaException, Message, TopicPartition
-from confluent_kafka.admin import AdminClient
+from confluent_kafka.admin import (  # type: ignore[attr-defined]
+    AclBinding,
+    AclOperation,
+    AclPermissionType,
+    AdminClient,
+    AlterConfigOpType,
+    ConfigEntry,
+    ConfigResource,
+    ResourcePatternType,
+    ResourceType,
+)
 from confluent_kafka.cimpl import NewTopic
 
+from tests.servers import kafka_listeners
+from tests.servers.kafka_listeners import PASSWORD, USER
 from tests.servers.process import ServerProcess, cache_directory, free_port, install_once, unavailable
 
 KAFKA = "4.1.2"
 LOG4J = "2.25.1"
+__all__ = ["PARTITIONS", "PASSWORD", "USER", "KafkaServer", "Record"]
+
 CACHE = f"kafka-{KAFKA}"
 DOWNLOAD_SECONDS = 600
 ANSWER_SECONDS = 30.0
-USER, PASSWORD = "writer", "right-pass-word"
 PARTITIONS = 3
 
 POM = f"""<project xmlns="http://maven.apache.org/POM/4.0.0">
@@ -38,33 +51,6 @@ POM = f"""<project xmlns="http://maven.apache.org/POM/4.0.0">
       <version>{LOG4J}</version></dependency>
   </dependencies>
 </project>
-"""
-
-PROPERTIES = """
-process.roles=broker,controller
-node.id=1
-controller.quorum.voters=1@127.0.0.1:{controller}
-listeners=PLAINTEXT://127.0.0.1:{plain},SASL_PLAINTEXT://127.0.0.1:{sasl},\
-CONTROLLER://127.0.0.1:{controller},PROXIED://127.0.0.1:{behind}
-advertised.listeners=PLAINTEXT://127.0.0.1:{plain},SASL_PLAINTEXT://127.0.0.1:{sasl},\
-PROXIED://127.0.0.1:{proxy}
-inter.broker.listener.name=PLAINTEXT
-controller.listener.names=CONTROLLER
-listener.security.protocol.map=\
-PLAINTEXT:PLAINTEXT,SASL_PLAINTEXT:SASL_PLAINTEXT,CONTROLLER:PLAINTEXT,PROXIED:SASL_PLAINTEXT
-sasl.enabled.mechanisms=PLAIN
-listener.name.sasl_plaintext.plain.sasl.jaas.config=\
-org.apache.kafka.common.security.plain.PlainLoginModule required user_{user}="{password}";
-listener.name.proxied.plain.sasl.jaas.config=\
-org.apache.kafka.common.security.plain.PlainLoginModule required user_{user}="{password}";
-log.dirs={logs}
-auto.create.topics.enable=false
-offsets.topic.replication.factor=1
-transaction.state.log.replication.factor=1
-transaction.state.log.min.isr=1
-share.coordinator.state.topic.replication.factor=1
-share.coordinator.state.topic.min.isr=1
-group.initial.rebalance.delay.ms=0
 """
 
 
@@ -82,17 +68,21 @@ class Record:
 class KafkaServer:
     """A broker that can be killed and started again on the same data and ports.
 
-    behind_proxy: a port with SASL whose clients are told to come through `proxy_port`, where whoever wants
-    to stand in between must listen.
+    servers: without signing in. sasl_servers: PLAIN, in the clear. sasl_ssl_servers: SCRAM-SHA-512 or
+    OAUTHBEARER over TLS. ssl_servers: TLS with a certificate of the client's own. behind_proxy: a port with
+    PLAIN whose clients are told to come through `proxy_port`, where whoever wants to stand in between must
+    listen.
     """
 
     def __init__(self, directory: Path) -> None:
         self._jars = jars()
         self._directory = directory
-        self._ports = [free_port() for _ in range(5)]
-        self.servers = f"127.0.0.1:{self._ports[0]}"
-        self.sasl_servers = f"127.0.0.1:{self._ports[1]}"
-        self.behind_proxy, self.proxy_port = self._ports[3:]
+        self._ports = kafka_listeners.free_ports()
+        self.servers = self._at(kafka_listeners.CLEAR)
+        self.sasl_servers = self._at("SASL_PLAINTEXT")
+        self.sasl_ssl_servers = self._at("SASL_SSL")
+        self.ssl_servers = self._at("SSL")
+        self.behind_proxy, self.proxy_port = self._ports["PROXIED"], free_port()
         self._settings = directory / "server.properties"
         self._format()
         self.start()
@@ -135,6 +125,38 @@ class KafkaServer:
         admin = self._admin()  # whose end would end the request
         admin.create_topics([new])[topic].result(ANSWER_SECONDS)
 
+    def delete_topic(self, topic: str) -> None:
+        admin = self._admin()
+        admin.delete_topics([topic])[topic].result(ANSWER_SECONDS)
+
+    def change_topic(self, topic: str, name: str, value: str) -> None:
+        """Give `topic` another setting."""
+        entry = ConfigEntry(name, value, incremental_operation=AlterConfigOpType.SET)
+        resource = ConfigResource(ResourceType.TOPIC, topic, incremental_configs=[entry])
+        admin = self._admin()
+        admin.incremental_alter_configs([resource])[resource].result(ANSWER_SECONDS)
+
+    def grant(self, user: str, topic: str) -> None:
+        """Let `user` write to `topic`."""
+        who = (f"User:{user}", "*", AclOperation.WRITE, AclPermissionType.ALLOW)
+        acl = AclBinding(ResourceType.TOPIC, topic, ResourcePatternType.LITERAL, *who)
+        admin = self._admin()
+        admin.create_acls([acl])[acl].result(ANSWER_SECONDS)
+
+    def batches(self, topic: str) -> list[bytes]:
+        """The first record batch of each partition that has one, as it is on the broker's disk."""
+        logs = self._directory.glob(f"data/{topic}-*/00000000000000000000.log")
+        return [found for log in sorted(logs) if (found := log.read_bytes())]
+
+    @property
+    def authority(self) -> str:
+        """The PEM file of the authority that vouches for the broker."""
+        return str(self._directory / "practice-authority.pem")
+
+    def client_pair(self) -> tuple[str, str]:
+        """Certificate and key, which that authority signed, of the user `writer`."""
+        return tuple(str(self._directory / f"{USER}-{what}.pem") for what in ("certificate", "key"))  # type: ignore[return-value]
+
     def read(self, topic: str) -> list[Record]:
         """Everything that is in `topic` now, through a consumer that knows nothing of the producer."""
         return [record for each in range(PARTITIONS) for record in self._partition(topic, each)]
@@ -167,22 +189,14 @@ class KafkaServer:
     def _java(self) -> list[str]:
         return ["java", "-Xms128m", "-Xmx384m", "-XX:+UseSerialGC", "-cp", f"{self._jars}/*"]
 
+    def _at(self, listener: str) -> str:
+        return f"127.0.0.1:{self._ports[listener]}"
+
     def _format(self) -> None:
-        plain, sasl, controller, behind, proxy = self._ports
-        self._settings.write_text(
-            PROPERTIES.format(
-                plain=plain,
-                sasl=sasl,
-                controller=controller,
-                behind=behind,
-                proxy=proxy,
-                user=USER,
-                password=PASSWORD,
-                logs=self._directory / "data",
-            )
-        )
+        self._settings.write_text(kafka_listeners.properties(self._directory, self._ports, self.proxy_port))
         tool = [*self._java(), "kafka.tools.StorageTool", "format", "-t", "MkU3OEVBNTcwNTJENDM2Qg"]
-        done = subprocess.run([*tool, "-c", str(self._settings)], capture_output=True, text=True, check=False)
+        tool += ["-c", str(self._settings), "--add-scram", kafka_listeners.SCRAM]
+        done = subprocess.run(tool, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stdout + done.stderr
 
 

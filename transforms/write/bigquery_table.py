@@ -100,7 +100,7 @@ def mismatch(table: TableName, schema: SchemaName, found: _Table) -> str:
     there = {field.name.lower(): field for field in found.schema.fields}
     missing = [column for column in columns(schema) if column.name not in there]
     wrong = [
-        f"{column.name} is {there[column.name].type} and should be {column.type}"
+        f"{column.name} is {_kind(there[column.name])} and should be {column.type}"
         for column in columns(schema)
         if column.name in there and not _same(column, there[column.name])
     ]
@@ -118,6 +118,10 @@ def mismatch(table: TableName, schema: SchemaName, found: _Table) -> str:
         names = ", ".join(column.name for column in missing)
         return f"{table} lacks the column(s) {names}. Run: ALTER TABLE `{table}` {adds}"
     return ""
+
+
+def _kind(field: _Field) -> str:
+    return f"an array of {field.type}" if field.mode == "REPEATED" else field.type
 
 
 def _same(column: Column, field: _Field) -> bool:

@@ -33,6 +33,7 @@ class Kafka(Destination):
     config: settings of librdkafka (its CONFIGURATION.md), for TLS, SASL, compression and so on; a value
         may be a reference to a secret, which is read on the worker and again when signing in fails.
         Idempotence cannot be switched off.
+    ca_file: PEM file of an authority to trust beside the usual ones; librdkafka's own ssl.ca.* replace both.
     """
 
     bootstrap_servers: str
@@ -42,6 +43,7 @@ class Kafka(Destination):
     # One producer, which has five requests under way by itself. A second one could not know what the first
     # has in its queue, and a batch that comes again would be sent by both.
     concurrency: int = 1
+    ca_file: str | None = None
 
     name: ClassVar[str] = "kafka"
 
@@ -58,7 +60,7 @@ class Kafka(Destination):
 
     def open(self) -> KafkaWriter:
         """Connects when the first batch is written."""
-        return KafkaWriter(self.bootstrap_servers, self.topic, self.config, timestamp)
+        return KafkaWriter(self.bootstrap_servers, self.topic, self.config, timestamp, ca_file=self.ca_file)
 
 
 def timestamp(event: Event) -> int:

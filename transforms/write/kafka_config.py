@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from pathlib import Path
 
+import certifi
 from confluent_kafka import KafkaException, Producer
 
 from transforms.secret import LiteralSecret, Secret, SecretError, parse_secret, redact
@@ -40,10 +42,15 @@ FIXED: Mapping[str, tuple[str, str]] = {
 }
 # librdkafka's other names of the same settings.
 ALIASES = {"delivery.timeout.ms": "message.timeout.ms"}
+FOR_PROGRAMS = "is for programs: its value would have to be a function or an object"
 REFUSED: Mapping[str, str] = {
     "bootstrap.servers": "is given apart, with --kafka_bootstrap_servers",
     "metadata.broker.list": "is given apart, with --kafka_bootstrap_servers",
     "transactional.id": "is not supported: events are idempotent by themselves",
+    "enable.gapless.guarantee": "is not supported: one event that is refused would stop all others for ever",
+    "test.mock.num.brokers": "is not supported: events would go to brokers that forget them",
+    **dict.fromkeys(("error_cb", "stats_cb", "throttle_cb", "oauth_cb", "on_delivery"), FOR_PROGRAMS),
+    **dict.fromkeys(("logger", "default.topic.config"), FOR_PROGRAMS),
 }
 
 SENSITIVE = re.compile(r"(^|\.)(password|secret|key\.pem)$|^sasl\.oauthbearer\.(config|client\.secret)$")
@@ -98,8 +105,9 @@ def protected(config: Mapping[str, Value]) -> dict[str, Value]:
     }
 
 
-def resolved(servers: str, config: Mapping[str, Value]) -> dict[str, str]:
-    """The whole configuration with the values of its secrets as they are now. Raises SecretError."""
+def resolved(servers: str, config: Mapping[str, Value], ca_file: str | None = None) -> dict[str, str]:
+    """The whole configuration with the values of its secrets as they are now. Raises SecretError, and OSError
+    when `ca_file` cannot be read."""
     given = {
         key: value if isinstance(value, str) else value.read()
         for key, value in config.items()
@@ -108,4 +116,13 @@ def resolved(servers: str, config: Mapping[str, Value]) -> dict[str, str]:
     fixed = {key: value for key, (value, _) in FIXED.items()}
     # The binding takes it as a boolean only, and this is its default.
     del fixed["delivery.report.only.error"]
-    return {**DEFAULTS, **given, **fixed, "bootstrap.servers": servers}
+    return {**DEFAULTS, **authorities(given, ca_file), **given, **fixed, "bootstrap.servers": servers}
+
+
+def authorities(given: Mapping[str, str], ca_file: str | None) -> dict[str, str]:
+    """Whom to trust: the usual authorities and those of `ca_file`, unless librdkafka was told by its own
+    settings, or there is no TLS."""
+    tls = "ssl" in given.get("security.protocol", "").lower()
+    if ca_file is None or not tls or any(key.startswith("ssl.ca.") for key in given):
+        return {}
+    return {"ssl.ca.pem": Path(certifi.where()).read_text() + "\n" + Path(ca_file).read_text()}

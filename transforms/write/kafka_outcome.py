@@ -48,14 +48,20 @@ def advice(names: Names, error: KafkaError) -> tuple[str, bool]:
     if code in AUTHENTICATION:
         return f"{names.where} refused to sign us in ({said}). {KEPT}: correct the user or password.", True
     if code == KafkaError._SSL:
-        return f"{names.where}: no trusted TLS connection ({said}). {KEPT}: check ssl.ca.location.", True
+        return (
+            f"{names.where}: no trusted TLS connection ({said}). {KEPT}: give the authority with --ca_file.",
+            True,
+        )
     if code in UNKNOWN_TOPIC:
         return f"{names.where} has no topic {names.topic}. {KEPT}: create it, or correct --kafka_topic.", True
     if code in DENIED:
         what = f"this user may not write to topic {names.topic}"
         return f"{names.where}: {what}. {KEPT}: grant Write (and IdempotentWrite before 3.0).", True
     if code == KafkaError._ALL_BROKERS_DOWN or code in (KafkaError._TRANSPORT, KafkaError._RESOLVE):
-        return f"{names.where} cannot be reached ({said}). The events are kept; retrying.", False
+        # A port that speaks another protocol looks like one that is down, but for librdkafka's guess.
+        guess = code == KafkaError._ALL_BROKERS_DOWN or "SSL" in said
+        hint = " If it is up, check security.protocol in --kafka_config." if guess else ""
+        return f"{names.where} cannot be reached ({said}). The events are kept; retrying.{hint}", False
     return f"{names.where}: {said}. The events are kept; retrying.", False
 
 

@@ -57,8 +57,9 @@ class KafkaWriter(Writer):
         timestamp: Callable[[Event], int],
         clock: Clock | None = None,
         patience: float = PATIENCE,
+        ca_file: str | None = None,
     ) -> None:
-        self._servers, self._topic, self._config = servers, topic, config
+        self._servers, self._topic, self._config, self._ca_file = servers, topic, config, ca_file
         self._timestamp = timestamp
         self._clock = clock or SystemClock()
         self._patience = patience
@@ -77,6 +78,11 @@ class KafkaWriter(Writer):
             producer = self._connected()
         except SecretError as error:
             return as_outcome(error, len(batch.events), self._names.where)
+        except OSError as error:
+            cause = f"{self._names.where}: {self._ca_file} of --ca_file cannot be read ({error.strerror})"
+            return Outcome(
+                later=range(len(batch.events)), cause=f"{cause}. {kafka_outcome.KEPT}.", blocked=True
+            )
         except KafkaException as error:
             cause = f"{self._names.where}: {kafka_config.in_words(error)}. {kafka_outcome.KEPT}."
             return Outcome(later=range(len(batch.events)), cause=cause, blocked=True)
@@ -97,20 +103,24 @@ class KafkaWriter(Writer):
         producer, self._producer = self._producer, None
         if producer is not None:
             producer.purge(in_queue=True, in_flight=True, blocking=False)
-            producer.flush(LAST_POLL)
+            self._last_reports(producer)
+
+    def _unfit(self, batch: Batch, why: str) -> Outcome:
+        cause = f"{self._names.where}: {why}. {kafka_outcome.KEPT}."
+        return Outcome(later=range(len(batch.events)), cause=cause, blocked=True)
 
     def _connected(self) -> Producer:
         """The producer; a new one after a fatal error, or when credentials that were refused have changed.
 
-        Raises SecretError, and KafkaException for settings that do not fit together.
+        Raises SecretError, OSError for --ca_file, and KafkaException for settings that do not fit together.
         """
         producer = self._producer
         if producer is not None:
-            producer.poll(0)
+            self._poll(producer, 0)
         trouble, self._trouble = self._trouble, None
         asked = trouble is not None and trouble.code() in (*AUTHENTICATION, KafkaError._SSL)
         if producer is None or asked:
-            resolved = kafka_config.resolved(self._servers, self._config)
+            resolved = kafka_config.resolved(self._servers, self._config, self._ca_file)
             self._renew |= resolved != self._resolved
             self._resolved = resolved
         if producer is not None and self._renew:
@@ -128,8 +138,23 @@ class KafkaWriter(Writer):
     def _discard(self, producer: Producer) -> None:
         """Take everything back from a producer, so that it cannot deliver behind our backs."""
         producer.purge(in_queue=True, in_flight=True, blocking=True)
-        producer.flush(LAST_POLL)
+        self._last_reports(producer)
         self._producer = None
+        for report in self._waiting.values():
+            if not report.done:  # nobody will say any more what became of this one
+                report.error, report.done = KafkaError(KafkaError._PURGE_INFLIGHT), True
+
+    def _last_reports(self, producer: Producer) -> None:
+        until = self._clock.monotonic() + LAST_POLL
+        while len(producer) and (left := until - self._clock.monotonic()) > 0:
+            self._poll(producer, left)
+
+    def _poll(self, producer: Producer, seconds: float) -> None:
+        """Let librdkafka call back. A fatal error is raised here, too, and means no more than in `_heard`."""
+        try:
+            producer.poll(seconds)
+        except KafkaException as error:
+            self._heard(error.args[0])
 
     def _look_for_topic(self, producer: Producer) -> None:
         """A producer that once found no such topic looks again only every five minutes by itself."""
@@ -171,8 +196,8 @@ class KafkaWriter(Writer):
         try:
             produce()
         except BufferError:
-            while not self._closing and self._clock.monotonic() < until:
-                producer.poll(POLL)
+            while not (self._closing or self._renew) and self._clock.monotonic() < until:
+                self._poll(producer, POLL)
                 with contextlib.suppress(BufferError):
                     produce()
                     return report
@@ -186,7 +211,7 @@ class KafkaWriter(Writer):
             verdict.too_large_here(index, self._resolved.get("message.max.bytes", "1000000"))
         else:
             self._topic_missing |= error.code() in kafka_outcome.UNKNOWN_TOPIC
-            verdict.failed(index, error)
+            verdict.wait([index], *kafka_outcome.advice(self._names, error))
 
     def _wait(self, producer: Producer, reports: list[Report], until: float) -> None:
         """Serve reports until all of these have come, the time is over, or nothing can come."""
@@ -196,7 +221,7 @@ class KafkaWriter(Writer):
             left = until - self._clock.monotonic()
             if not reports or left <= 0 or self._closing or self._renew or self._locked_out():
                 return
-            producer.poll(min(POLL, left))
+            self._poll(producer, min(POLL, left))
 
     def _judge(
         self, events: Sequence[Event], reports: Mapping[int, Report], verdict: Verdict

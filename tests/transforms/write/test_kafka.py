@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 import time
+from pathlib import Path
 
 import pytest
 from confluent_kafka import KafkaError
@@ -59,6 +60,12 @@ def test_timestamp_is_created_at_in_milliseconds_or_now(created_at: str, millise
         ("no.such.key", "x", "no.such.key is no setting of librdkafka"),
         ("bootstrap.servers", "x", "--kafka_bootstrap_servers"),
         ("transactional.id", "x", "not supported"),
+        ("enable.gapless.guarantee", "true", "one event that is refused would stop all others"),
+        ("test.mock.num.brokers", "1", "brokers that forget them"),
+        ("error_cb", "x", "error_cb is for programs"),
+        ("logger", "x", "logger is for programs"),
+        ("default.topic.config", "x", "is for programs"),
+        ("dr_msg_cb", "x", "dr_msg_cb"),
         ("compression.type", "hush-hush", "compression.type: Invalid value for"),
         ("linger.ms", "hush-hush", "linger.ms"),
     ],
@@ -103,6 +110,36 @@ def test_what_is_fixed_stays_and_what_is_given_replaces_defaults() -> None:
     assert resolved["sasl.password"] == "pass word"
     assert "delivery.timeout.ms" not in resolved
     assert kafka_config.resolved("k:9092", {})["compression.type"] == "zstd"
+
+
+@pytest.mark.parametrize(
+    ("config", "trusted"),
+    [
+        ({}, False),
+        ({"security.protocol": "SASL_PLAINTEXT"}, False),
+        ({"security.protocol": "ssl"}, True),
+        ({"security.protocol": "SASL_SSL"}, True),
+        ({"security.protocol": "SSL", "ssl.ca.location": "/etc/ssl/other.pem"}, False),
+    ],
+)
+def test_a_ca_file_is_trusted_beside_the_usual_ones_unless_librdkafka_is_told_otherwise(
+    tmp_path: Path, config: dict[str, kafka_config.Value], trusted: bool
+) -> None:
+    ours = tmp_path / "ours.pem"
+    ours.write_text("ours")
+    found = kafka_config.resolved("k:9092", config, str(ours)).get("ssl.ca.pem", "")
+    assert found.endswith("ours") == trusted
+    assert (found.count("BEGIN CERTIFICATE") > 50) == trusted
+
+
+def test_a_ca_file_that_cannot_be_read_blocks(tmp_path: Path) -> None:
+    config = {"security.protocol": "SSL"}
+    writer = Kafka("127.0.0.1:9", config=config, ca_file=str(tmp_path / "none.pem")).open()
+    outcome = writer.write(batch(2))
+    writer.close()
+    assert outcome is not None
+    assert outcome.blocked
+    assert "none.pem of --ca_file cannot be read (No such file or directory)" in outcome.cause
 
 
 def test_plain_passwords_are_not_in_reprs_or_pickles() -> None:
