@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
+from confluent_kafka import KafkaError
 
 from tests.integration.evidence import accepted, call_witness
 from tests.integration.job import World
@@ -119,7 +120,7 @@ def test_record_batches_are_zstd_and_of_an_idempotent_producer(broker: KafkaServ
         assert producer >= 0
 
 
-def test_a_fatal_producer_is_replaced_and_its_batch_counted_unknown(broker: KafkaServer, topic: str) -> None:
+def test_a_fatal_producer_is_replaced(broker: KafkaServer, topic: str) -> None:
     """Under enable.gapless.guarantee (refused on the command line) one refusal ends the producer."""
     broker.change_topic(topic, "max.message.bytes", "20000")
     writer = KafkaWriter(broker.servers, topic, {"enable.gapless.guarantee": "true"}, timestamp)
@@ -130,13 +131,28 @@ def test_a_fatal_producer_is_replaced_and_its_batch_counted_unknown(broker: Kafk
     assert outcome.rejected == {}
     assert not outcome.too_large, "neighbours are under way: halving would not tell who is too large"
     first = writer._producer
-    left = Batch([events[index] for index in outcome.later])
     broker.change_topic(topic, "max.message.bytes", "1000000")
-    outcomes = until_delivered(writer, left)
+    until_delivered(writer, Batch([events[index] for index in outcome.later]))
     assert writer._producer is not first
-    assert any(one.unknown for one in [outcome, *outcomes])
     writer.close()
-    assert ids(broker, topic).keys() == {one.id for one in events}
+    assert ids(broker, topic) == Counter(one.id for one in events), "what was not under way is not repeated"
+
+
+def test_what_a_fatal_producer_had_under_way_is_counted_unknown(broker: KafkaServer, topic: str) -> None:
+    writer = Kafka(broker.servers, topic).open()
+    assert writer.write(Batch([event(100)])) is None
+    with broker.hanging():
+        writer._patience = 0.5
+        outcome = writer.write(batch(10))
+        assert outcome is not None
+        assert not outcome.unknown, "librdkafka has them still"
+        writer._heard(KafkaError(KafkaError._FATAL, "said so", fatal=True))
+        outcome = writer.write(batch(10))
+        assert outcome is not None
+        assert (len(outcome.later), outcome.unknown) == (10, True)
+    until_delivered(writer, batch(10))
+    writer.close()
+    assert ids(broker, topic).keys() == {event(100).id, *(one.id for one in batch(10).events)}
 
 
 def test_a_topic_that_is_made_anew_takes_events_without_a_restart(broker: KafkaServer, topic: str) -> None:
@@ -153,14 +169,28 @@ def test_a_topic_that_is_made_anew_takes_events_without_a_restart(broker: KafkaS
     assert ids(broker, topic) == Counter(one.id for one in later.events)
 
 
-def test_time_stamps_that_the_broker_refuses_do_not_stop_their_events(
-    broker: KafkaServer, topic: str
-) -> None:
-    events = [event(1), event(2, "2999-01-01T00:00:00Z"), event(3)]
+def test_times_that_the_broker_refuses_do_not_stop_their_events(broker: KafkaServer, topic: str) -> None:
+    """One such time has its whole record batch refused; only its own event is stamped with "now"."""
+    events = [event(n) for n in range(100)]
+    events[40] = event(40, "2999-01-01T00:00:00Z")
     writer = Kafka(broker.servers, topic).open()
+    before = time.time() * 1000
     assert writer.write(Batch(events)) is None
     writer.close()
+    stamps = {record.key: record.timestamp for record in broker.read(topic)}
     assert ids(broker, topic) == Counter(one.id for one in events)
+    assert stamps.pop(events[40].id) >= before - 1000
+    assert set(stamps.values()) == {timestamp(event(0))}
+
+
+def test_a_topic_with_limits_of_its_own_takes_events_of_any_time(broker: KafkaServer, topic: str) -> None:
+    broker.change_topic(topic, "message.timestamp.before.max.ms", "1000")
+    writer = Kafka(broker.servers, topic).open()
+    before = time.time() * 1000
+    assert writer.write(batch(10)) is None
+    writer.close()
+    assert ids(broker, topic) == Counter(one.id for one in batch(10).events)
+    assert all(record.timestamp >= before - 1000 for record in broker.read(topic))
 
 
 def deliver(kafka: Kafka, events: Sequence[Event]) -> tuple[set[str], set[str]]:

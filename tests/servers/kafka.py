@@ -119,11 +119,18 @@ class KafkaServer:
             self.start()
 
     def create_topic(self, topic: str, **config: str) -> None:
-        """Create `topic` with the broker's settings `config` ("_" for ".")."""
+        """Create `topic` with the broker's settings `config` ("_" for "."); every client sees it then."""
         settings = {key.replace("_", "."): value for key, value in config.items()}
         new = NewTopic(topic, num_partitions=PARTITIONS, replication_factor=1, config=settings)
         admin = self._admin()  # whose end would end the request
         admin.create_topics([new])[topic].result(ANSWER_SECONDS)
+        give_up = time.monotonic() + ANSWER_SECONDS
+        while True:
+            found = admin.list_topics(topic, timeout=ANSWER_SECONDS).topics[topic].partitions.values()
+            if len(found) == PARTITIONS and all(each.leader >= 0 for each in found):
+                return
+            assert time.monotonic() < give_up, f"{topic} has no leaders"
+            time.sleep(0.05)
 
     def delete_topic(self, topic: str) -> None:
         admin = self._admin()

@@ -6,6 +6,7 @@ AppendRows call could not be ended from another thread.
 
 from __future__ import annotations
 
+import os
 import queue
 import threading
 from collections.abc import Sequence
@@ -19,6 +20,9 @@ from google.cloud.bigquery_storage_v1.types import protobuf, storage, stream
 
 from transforms.write.bigquery_credentials import GoogleToken
 from transforms.write.http_connection import user_agent
+
+# gRPC's core writes to stderr by itself, past every log format, and calls a GOAWAY worth it.
+os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
 
 STORAGE_ENDPOINT = "https://bigquerystorage.googleapis.com"
 SERVICE = "/google.cloud.bigquery.storage.v1.BigQueryWrite"

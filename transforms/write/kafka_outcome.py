@@ -28,8 +28,13 @@ NOT_SENT = {KafkaError._PURGE_QUEUE}
 # Never cured by trying again, and said of one record by name.
 INVALID = {KafkaError.INVALID_RECORD, KafkaError.POLICY_VIOLATION}
 TOO_LARGE = {KafkaError.MSG_SIZE_TOO_LARGE, KafkaError.INVALID_MSG_SIZE}
-# Refused for its timestamp; the whole record batch is, whichever record it was.
-BAD_TIME = {KafkaError.INVALID_TIMESTAMP}
+# Perhaps refused for a timestamp: Kafka says INVALID_TIMESTAMP of a whole record batch, or INVALID_RECORD of
+# each record, and the last one of their neighbours.
+BAD_TIME = {
+    KafkaError.INVALID_TIMESTAMP,
+    KafkaError.INVALID_RECORD,
+    KafkaError._INVALID_DIFFERENT_RECORD,
+}
 # The broker has refused the message: it is not in the log.
 REFUSED = AUTHENTICATION | UNKNOWN_TOPIC | DENIED | INVALID | TOO_LARGE | BAD_TIME | NOT_SENT
 
@@ -102,7 +107,7 @@ class Verdict:
             )
             return
         self._other = True
-        self._unknown |= code not in REFUSED and code != KafkaError._INVALID_DIFFERENT_RECORD
+        self._unknown |= code not in REFUSED
         self._say(*advice(self._names, error))
 
     def wait(self, indexes: Iterable[int], cause: str, blocked: bool = False) -> None:

@@ -6,7 +6,7 @@ import contextlib
 import logging
 from collections.abc import Callable, Mapping, Sequence
 
-from confluent_kafka import KafkaError, KafkaException, Message, Producer
+from confluent_kafka import KafkaError, KafkaException, Producer
 
 from transforms.clock import Clock, SystemClock
 from transforms.event import Batch, Event
@@ -15,6 +15,7 @@ from transforms.write import kafka_config, kafka_outcome
 from transforms.write.contract import Outcome, Writer
 from transforms.write.kafka_config import Value
 from transforms.write.kafka_outcome import AUTHENTICATION, BAD_TIME, REFUSED, Names, Verdict
+from transforms.write.kafka_report import Report
 from transforms.write.transient import as_outcome
 
 log = logging.getLogger("grantex.kafka")
@@ -24,21 +25,8 @@ log.addFilter(lambda record: bool(_redacted(record)))
 # the next attempt.
 PATIENCE = 5.0
 POLL = 0.1  # seconds; `close` is seen at least this often
+FUTURE = 3_600_000  # milliseconds; Kafka's message.timestamp.after.max.ms
 LAST_POLL = 0.5  # seconds that a purged producer gets to say what became of its messages
-
-
-class Report:
-    """The delivery report of one message; it belongs to this message alone, whenever it comes."""
-
-    __slots__ = ("done", "error")
-
-    def __init__(self) -> None:
-        self.done = False
-        self.error: KafkaError | None = None
-
-    def __call__(self, error: KafkaError | None, message: Message) -> None:
-        self.error = error
-        self.done = True
 
 
 class KafkaWriter(Writer):
@@ -90,11 +78,11 @@ class KafkaWriter(Writer):
         verdict = Verdict(self._names)
         reports = self._hand_over(producer, batch.events, verdict, until)
         self._wait(producer, list(reports.values()), until)
-        refused = [i for i, one in reports.items() if one.error is not None and one.error.code() in BAD_TIME]
-        if refused:  # created_at is anyone's text: the broker's limits apply to it, but not to the event
-            again = {i: self._produce(producer, batch.events[i], 0) for i in refused}
-            self._wait(producer, list(again.values()), until)
-            reports |= again
+        for again in (self._likely, _now):  # created_at is anyone's text, and no reason to refuse an event
+            refused = [i for i, one in reports.items() if one.error and one.error.code() in BAD_TIME]
+            sent = {i: self._produce(producer, batch.events[i], again(batch.events[i])) for i in refused}
+            self._wait(producer, list(sent.values()), until)
+            reports |= sent
         return self._judge(batch.events, reports, verdict)
 
     def close(self) -> None:
@@ -141,8 +129,7 @@ class KafkaWriter(Writer):
         self._last_reports(producer)
         self._producer = None
         for report in self._waiting.values():
-            if not report.done:  # nobody will say any more what became of this one
-                report.error, report.done = KafkaError(KafkaError._PURGE_INFLIGHT), True
+            report.give_up()
 
     def _last_reports(self, producer: Producer) -> None:
         until = self._clock.monotonic() + LAST_POLL
@@ -162,6 +149,12 @@ class KafkaWriter(Writer):
             producer.list_topics(self._topic, timeout=POLL * 10)
         except KafkaException as error:
             log.debug("%s: %s", self._names.where, error)
+
+    def _likely(self, event: Event) -> int:
+        """The event's time, or 0 for "now" where brokers refuse it by default: one such time has its whole
+        record batch refused, and the innocent events keep theirs."""
+        time = self._timestamp(event)
+        return time if time <= self._clock.now() * 1000 + FUTURE else 0
 
     def _hand_over(
         self, producer: Producer, events: Sequence[Event], verdict: Verdict, until: float
@@ -251,6 +244,10 @@ class KafkaWriter(Writer):
         if self._trouble is None or error.code() != KafkaError._ALL_BROKERS_DOWN:
             self._trouble = error
         log.debug("%s: %s", self._names.where, redact(error.str()))
+
+
+def _now(_: Event) -> int:
+    return 0
 
 
 def _redacted(record: logging.LogRecord) -> bool:

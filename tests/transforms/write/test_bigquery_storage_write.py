@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from google.protobuf import duration_pb2  # type: ignore[import-untyped]
@@ -237,6 +240,23 @@ def test_an_outage_is_found_over_without_a_restart(server: PracticeBigQuery) -> 
     while writer.write(made) is not None:
         assert time.monotonic() < give_up
     assert ids(server) == once(made) + Counter([event(100).id])
+
+
+def test_an_outage_writes_nothing_to_stderr_by_itself(capfd: pytest.CaptureFixture[str]) -> None:
+    """In a process of its own: gRPC's core reads how much to say when it is first used."""
+    program = """
+from pipelines.local.practice.bigquery import PracticeBigQuery
+from tests.transforms.write.bigquery_server import reaching
+from tests.transforms.write.encodings import batch
+
+with PracticeBigQuery() as server:
+    writer = reaching(server).open()
+    assert writer.write(batch(1)) is None
+    server.down()
+    assert "UNAVAILABLE" in writer.write(batch(2)).cause
+"""
+    subprocess.run([sys.executable, "-c", program], check=True, cwd=Path(__file__).parents[3])
+    assert capfd.readouterr() == ("", "")
 
 
 def test_close_ends_an_append_that_hangs(server: PracticeBigQuery) -> None:
