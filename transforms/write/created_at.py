@@ -91,33 +91,34 @@ def short_epoch_text(created_at: str) -> bytes:
 
 
 def epoch_texts(created_at: Sequence[str]) -> list[bytes]:
-    """`epoch_text` of each: 0.2 us where all are UTC, as the service's are."""
-    if max(map(len, created_at), default=0) <= MAX_LENGTH:
-        try:
-            return [_utc_second(text[:19]) + _utc_ending(text[19:]) for text in created_at]
-        except _Unusual:
-            pass
-    return [epoch_text(text) for text in created_at]
+    """`epoch_text` of each. Many that are UTC and of the same few seconds, as events of a busy feed are,
+    cost 0.1 us each."""
+    if len(created_at) < WORTH_IT:
+        return [epoch_text(text) for text in created_at]
+    texts = _of_one_second(created_at)
+    if texts is None:  # a second ends among them, or something is odd: few are left with it
+        middle = len(created_at) // 2
+        texts = epoch_texts(created_at[:middle]) + epoch_texts(created_at[middle:])
+    return texts
 
 
-class _Unusual(Exception):
-    """Not UTC, or no time at all."""
+WORTH_IT = 32
+_SECONDS = re.compile(rb"(?:\d{10}(?:\.\d{1,9})?Z)*")
 
 
-@lru_cache(maxsize=1024)
-def _utc_second(second: str) -> bytes:
+def _of_one_second(created_at: Sequence[str]) -> list[bytes] | None:
+    """The texts when all are like "2026-03-01T12:00:00.123Z" and of the first one's second, else None.
+
+    Behind the replacement each text must be ten digits, a fraction and Z. The second's digits can stand
+    nowhere but in those ten, so that as many of them as there are texts are all of the texts.
+    """
+    second, joined = created_at[0][:19], "".join(created_at)
     seconds = whole_seconds(second, 0)
-    if seconds is None:
-        raise _Unusual
-    return seconds
-
-
-@lru_cache(maxsize=4096)
-def _utc_ending(rest: str) -> bytes:
-    fraction = ending(rest)
-    if fraction is None or fraction[1]:
-        raise _Unusual
-    return fraction[0]
+    if seconds is None or not joined.isascii() or joined.count(second) != len(created_at):
+        return None
+    digits = joined.replace(second, seconds.decode()).encode()
+    texts = digits.split(b"Z")[:-1]
+    return texts if _SECONDS.fullmatch(digits) and len(texts) == len(created_at) else None
 
 
 def epoch_milliseconds(created_at: str) -> int | None:
