@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_right
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import accumulate, compress, groupby
 
@@ -88,18 +88,19 @@ class _Arrivals:
 class OpenBatches:
     """Batches that still take events, one for each window and partition. Knows no clock, does no I/O.
 
-    size: encoded bytes of an event. partition: None when it is the same for all (much the cheapest).
+    sizes: encoded bytes of each of some events. partition: None when it is the same for all, which is much
+    cheaper.
     Whatever closes is returned by the call that closed it, oldest first.
     """
 
     def __init__(
         self,
         policy: BatchPolicy,
-        size: Callable[[Event], int],
+        sizes: Callable[[Sequence[Event]], Iterable[int]],
         partition: Callable[[Event], str] | None = None,
     ) -> None:
         self._policy = policy
-        self._size = size
+        self._sizes = sizes
         self._partition = partition
         self.open: dict[tuple[float, str], OpenBatch] = {}  # by window and partition
         self.latest_window = -math.inf
@@ -136,7 +137,7 @@ class OpenBatches:
         if not events:
             return []
         closed = self._close_windows_before(window_end)
-        ends = list(accumulate(map(self._size, events)))
+        ends = list(accumulate(self._sizes(events)))
         arrivals = _Arrivals(events, offsets, ends, now, window_end, closes_at, taken_at)
         for partition, start, stop in self._runs(events):
             self._fill(arrivals, partition, start, stop, closed)

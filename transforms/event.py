@@ -67,7 +67,7 @@ class Batch:
 
     def __post_init__(self) -> None:
         if not self.id:
-            self.id = batch_id(event.id for event in self.events)
+            self.id = batch_id([event.id for event in self.events])
 
     def remember(self, memo: bytes) -> None:
         """Keep `memo` with the batch: on one machine it is on disk when this returns."""

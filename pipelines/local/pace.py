@@ -41,7 +41,8 @@ class LaneSource:
 
     def wake(self) -> None:
         """There may be something to do; called from any thread."""
-        self._woken.set()
+        if not self._woken.is_set():  # setting it anew costs a lock, for each lane at each append
+            self._woken.set()
 
     def begin(self, delivery: Delivery) -> None:
         """A pipeline is about to run with this delivery."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import random
+from collections.abc import Sequence
 
 import pytest
 
@@ -19,12 +20,12 @@ def events(first: int, count: int, size: int = 10) -> list[Event]:
     return [event(number, size) for number in range(first, first + count)]
 
 
-def raw_size(one: Event) -> int:
-    return len(one.raw)
+def raw_sizes(some: Sequence[Event]) -> list[int]:
+    return [len(one.raw) for one in some]
 
 
 def open_batches(max_events: int = 100, max_bytes: int = 10_000, max_age: float = 5.0) -> OpenBatches:
-    return OpenBatches(BatchPolicy(max_events, max_bytes, max_age), raw_size)
+    return OpenBatches(BatchPolicy(max_events, max_bytes, max_age), raw_sizes)
 
 
 def ids(batches: list[Batch]) -> list[list[str]]:
@@ -43,7 +44,7 @@ def test_max_events_closes_within_and_across_chunks() -> None:
 def test_max_bytes_is_never_exceeded() -> None:
     batches = open_batches(max_bytes=25)
     closed = batches.add_chunk(events(0, 5), 0, 0.0) + batches.flush()
-    assert [sum(map(raw_size, b.events)) for b in closed] == [20, 20, 10]
+    assert [sum(raw_sizes(b.events)) for b in closed] == [20, 20, 10]
 
 
 def test_a_batch_of_exactly_max_bytes_closes_at_once() -> None:
@@ -85,7 +86,7 @@ def test_a_later_windows_chunk_closes_earlier_windows_and_never_joins_them() -> 
 
 
 def test_partitions_never_mix() -> None:
-    batches = OpenBatches(BatchPolicy(100, 10_000, 5.0), raw_size, lambda one: one.created_at[:13])
+    batches = OpenBatches(BatchPolicy(100, 10_000, 5.0), raw_sizes, lambda one: one.created_at[:13])
     chunk = [
         event(i, created_at=f"2026-03-01T{hour}:30:00Z") for i, hour in enumerate(["12", "12", "13", "12"])
     ]
@@ -98,13 +99,13 @@ def test_partitions_never_mix() -> None:
 
 
 def test_the_oldest_batch_closes_when_too_many_are_open() -> None:
-    batches = OpenBatches(BatchPolicy(100, 10_000, 5.0), raw_size, lambda one: one.id)
+    batches = OpenBatches(BatchPolicy(100, 10_000, 5.0), raw_sizes, lambda one: one.id)
     closed = batches.add_chunk(events(0, MAX_OPEN + 2), 0, 0.0)
     assert ids(closed) == [["evt_0000"], ["evt_0001"]]
 
 
 def test_the_oldest_batch_closes_when_the_open_ones_hold_too_many_bytes() -> None:
-    batches = OpenBatches(BatchPolicy(100, MAX_OPEN_BYTES, 5.0), raw_size, lambda one: one.id)
+    batches = OpenBatches(BatchPolicy(100, MAX_OPEN_BYTES, 5.0), raw_sizes, lambda one: one.id)
     big = MAX_OPEN_BYTES // 2 - 1
     assert batches.add_chunk([event(0, big), event(1, big)], 0, 0.0) == []
     assert ids(batches.add_chunk([event(2, 10)], 2, 0.0)) == [["evt_0000"]]
@@ -124,7 +125,7 @@ def test_sealed_offsets_are_left_out() -> None:
 def test_any_stream_is_cut_as_one_event_at_a_time_would_be(seed: int) -> None:
     dice = random.Random(seed)
     policy = BatchPolicy(dice.randint(1, 8), dice.randint(5, 60), 5.0)
-    batches = OpenBatches(policy, raw_size, lambda one: one.created_at)
+    batches = OpenBatches(policy, raw_sizes, lambda one: one.created_at)
     arriving = [event(i, dice.randint(0, 40), dice.choice("ab")) for i in range(200)]
     closed: list[Batch] = []
     start = 0
@@ -137,7 +138,7 @@ def test_any_stream_is_cut_as_one_event_at_a_time_would_be(seed: int) -> None:
     by_hand: dict[str, list[list[Event]]] = {"a": [[]], "b": [[]]}
     for one in arriving:
         current = by_hand[one.created_at][-1]
-        size = sum(map(raw_size, current))
+        size = sum(raw_sizes(current))
         if current and (size + len(one.raw) > policy.max_bytes or policy.full(len(current), size)):
             by_hand[one.created_at].append([])
         by_hand[one.created_at][-1].append(one)

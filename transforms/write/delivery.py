@@ -63,7 +63,7 @@ class Delivery:
         )
         # Asking every event for a partition that is the same for all would double the cost of batching.
         one = type(destination).partition is Destination.partition
-        self._open = OpenBatches(self.policy, destination.size, None if one else destination.partition)
+        self._open = OpenBatches(self.policy, destination.sizes, None if one else destination.partition)
         self._max_batches = max_unsettled(destination.concurrency)
         self._closed: list[Batch] = []  # not sealed yet
         self._settled: list[Settled] = []  # by the threads, since the last tick

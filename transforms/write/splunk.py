@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import string
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
@@ -88,6 +89,13 @@ class Splunk(Destination):
         size: int = len(event.raw) + len(event.id) + self._fixed  # type: ignore[attr-defined]
         return size if is_plain(event.id) else size + MOST_ESCAPED * len(event.id)
 
+    def sizes(self, events: Sequence[Event]) -> Iterable[int]:
+        """As `size`, a fifth of the price where no id needs a closer look."""
+        fixed: int = self._fixed  # type: ignore[attr-defined]
+        if is_plain("".join([event.id for event in events])):
+            return [len(event.raw) + len(event.id) + fixed for event in events]
+        return map(self.size, events)
+
     def encode(self, events: Sequence[Event]) -> bytes:
         """The uncompressed body of a request: one JSON object and a newline an event."""
         around: Envelope = self._around  # type: ignore[attr-defined]
@@ -114,9 +122,12 @@ TAIL = b'"}}\n'
 MOST_ESCAPED = 5  # bytes that a character of an id may need beyond one: \u0000
 
 
+_PLAIN = string.ascii_letters.encode() + string.digits.encode() + b"_"
+
+
 def is_plain(text: str) -> bool:
     """Letters, digits and underscores of ASCII, like the service's ids: no JSON string escapes those."""
-    return text.isascii() and text.isidentifier()
+    return not text.encode().translate(None, _PLAIN)
 
 
 class Envelope:
@@ -144,8 +155,7 @@ class Envelope:
 
 def id_texts(ids: Sequence[str]) -> list[bytes]:
     """Event ids as they stand between the quotes of a JSON string."""
-    # Behind a letter, so that an id may begin with a digit.
-    if is_plain("x" + "".join(ids)):
+    if is_plain("".join(ids)):
         return "\n".join(ids).encode().split(b"\n")
     return [encode_text(event_id)[1:-1] for event_id in ids]
 

@@ -52,7 +52,7 @@ class KeyedDelivery:
         self._name, self._attempts, self._counters, self._clock = name, attempts, counters, clock
         self._uniform, self._patience = uniform, patience
         self._never = threading.Event()
-        self._policy, self._size = destination.policy, destination.size
+        self._policy, self._sizes = destination.policy, destination.sizes
         # Asking every event for a partition that is the same for all would double the cost of batching.
         one = type(destination).partition is Destination.partition
         self._partition = None if one else destination.partition
@@ -138,7 +138,7 @@ class KeyedDelivery:
         return book
 
     def _resumed(self, book: Book) -> OpenBatches:
-        batches = OpenBatches(self._policy, self._size, self._partition)
+        batches = OpenBatches(self._policy, self._sizes, self._partition)
         shelf.resume(batches, book)
         return batches
 
