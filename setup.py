@@ -35,6 +35,7 @@ DEV_REQUIRES = [
     "playwright>=1.55",
     "pytest>=8.4",
     "pytest-timeout>=2.4",
+    "python-hcl2>=8.1",
     "pyyaml>=6.0",
     "ruff>=0.14",
 ]

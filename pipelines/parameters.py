@@ -48,6 +48,11 @@ class Parameter:
     on_cluster: Literal["used", "ignored", "refused"] = "used"  # when the runner is no lane of this machine
     example: str = ""
     default_text: str = ""
+    # For the form of a template: what `read` accepts as far as a regular expression can say it, the kind of
+    # input, and the parameter (with its values, if not any) without which it makes no sense.
+    pattern: str = ""
+    param_type: str = ""
+    parent: tuple[str, ...] = ()
 
     @property
     def flag(self) -> str:

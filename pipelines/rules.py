@@ -113,18 +113,14 @@ def _on_this_machine(settings: Settings, arrived: Arrived, bad: frozenset[str]) 
     if settings.pubsub_subscription:
         source = arrived.source("pubsub_subscription")
         yield f"{source}: is read on Dataflow (--runner=DataflowRunner); one machine reads the feed itself"
-    if settings.dead_letters.startswith(REMOTE):
-        source = arrived.source("dead_letters")
-        yield f"{source}: must be a directory of this machine, where each is on disk before its receipt"
-    else:
-        yield from _directories(settings, arrived, bad)
+    yield from _directories(settings, arrived, bad)
 
 
 def _directories(settings: Settings, arrived: Arrived, bad: frozenset[str]) -> Iterator[str]:
     """Each directory must be possible to write, and nobody else's files may lie among the archive's."""
     ours = {
         "state_dir": settings.state_dir,
-        "dead_letters": Path(settings.dead_letters) if settings.dead_letters else None,
+        "dead_letters": _here(settings.dead_letters),
         "files_dir": settings.files_dir,
     }
     if settings.demo:
@@ -138,6 +134,11 @@ def _directories(settings: Settings, arrived: Arrived, bad: frozenset[str]) -> I
         if archive is not None and _overlap(archive, path):
             source = arrived.source("files_dir")
             yield f"{source}: must be apart from --{name}, neither inside it nor around it"
+
+
+def _here(dead_letters: str) -> Path | None:
+    """The directory, unless they go into a bucket or none was given."""
+    return Path(dead_letters) if dead_letters and not dead_letters.startswith(REMOTE) else None
 
 
 def _unwritable(path: Path) -> str:

@@ -90,12 +90,20 @@ def parse(argv: Sequence[str], environ: Mapping[str, str]) -> Settings:
         raise SystemExit(0)
     arrived = command_line.read(argv, environ, PARAMETERS)
     read, bad, lines = _values(arrived)
-    settings = Settings(**read, given=frozenset(arrived.given), beam_args=arrived.beam_args)
+    settings = _with_given(Settings(**read, beam_args=arrived.beam_args), frozenset(arrived.given))
     more, warnings = rules.check(settings, PARAMETERS, arrived, bad, environ)
     lines = [*arrived.faults, *lines, *more]
     if lines:
         raise BadParameters([redact(line) for line in lines])
     return replace(settings, warnings=tuple(redact(line) for line in warnings))
+
+
+def _with_given(settings: Settings, names: frozenset[str]) -> Settings:
+    """The form of a template hands over defaults, also of what is not switched on: there they count as not
+    given."""
+    if not settings.in_process:
+        names -= {name for name in names if getattr(settings, name) == PARAMETERS[name].default}
+    return replace(settings, given=names)
 
 
 def _values(arrived: command_line.Arrived) -> tuple[dict[str, Any], frozenset[str], list[str]]:

@@ -30,7 +30,7 @@ class Stages:
     keep: Callable[[], Any]
 
 
-def in_a_lane(lane: str, dead_letters: Path) -> Stages:
+def in_a_lane(lane: str, dead_letters: str | Path) -> Stages:
     """One machine: the graph is built once for each destination, whose lane has its own cursor.
 
     The lane's source and delivery are found by its name. They work by ticks: the in-process runner fires

@@ -60,7 +60,7 @@ def _on_this_machine(settings: Settings, stop: threading.Event) -> int:
     with _effective(settings, stop) as effective:
 
         def graph(pipeline: beam.Pipeline, lane: Lane) -> None:
-            stages = in_a_lane(lane.name, effective.dead_letters_dir)
+            stages = in_a_lane(lane.name, effective.dead_letters_place)
             build(pipeline, [lane.destination], stages, effective.window_size)
 
         return local.run(effective, feed_settings(effective), destinations(effective), graph, stop)

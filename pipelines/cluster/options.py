@@ -5,7 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from apache_beam.options.pipeline_options import PipelineOptions, SetupOptions, StandardOptions
+from apache_beam.options.pipeline_options import (
+    PipelineOptions,
+    SetupOptions,
+    StandardOptions,
+    WorkerOptions,
+)
 
 from pipelines.cluster import dataflow
 from pipelines.groups.run import DATAFLOW
@@ -24,6 +29,8 @@ def pipeline_options(settings: Settings, environ: Mapping[str, str]) -> Pipeline
     # Nothing of this job lives in a main session, and whatever does (an environment, say) stays at home.
     setup.save_main_session = False
     setup.pickle_library = "cloudpickle"
+    workers = options.view_as(WorkerOptions)
+    workers.default_sdk_harness_log_level = workers.default_sdk_harness_log_level or settings.log_level
     if settings.runner == DATAFLOW:
         dataflow.pin(options, environ)
     return options

@@ -30,6 +30,8 @@ class BigQueryParameters:
         "Table that events go to; it is created when missing, its dataset is not.",
         read=table,
         placeholder="PROJECT.DATASET.TABLE",
+        pattern=r"[^\s.:]+(:[^\s.:]+)?[.:][^\s.:]+[.][^\s.:]+",
+        param_type="BIGQUERY_TABLE",
         in_demo=False,
         example="my-project.grantex.events",
     )
@@ -56,6 +58,7 @@ class BigQueryParameters:
         GROUP,
         "",
         "Root of another Storage Write (gRPC) service.",
+        parent=("bigquery_method", "storage_write"),
         ours="/google.cloud",
         example="http://127.0.0.1:9060",
     )

@@ -29,6 +29,8 @@ class FeedParameters:
         "On Dataflow, instead of the feed: what a job on one machine publishes with --pubsub_topic.",
         read=subscription,
         placeholder="projects/PROJECT/subscriptions/NAME",
+        pattern=r"projects/[^/\s]+/subscriptions/[^/\s]+",
+        param_type="PUBSUB_SUBSCRIPTION",
         in_demo=False,
         example="projects/my-project/subscriptions/grantex-events",
     )

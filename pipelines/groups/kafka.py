@@ -22,6 +22,7 @@ class KafkaParameters:
         "",
         "Where the cluster is found.",
         read=kafka_settings.servers,
+        pattern=r"[^\s,]+:[0-9]+(,[^\s,]+:[0-9]+)*",
         placeholder="HOST:PORT,HOST:PORT",
         in_demo=False,
         example="kafka.example.com:9092",

@@ -42,9 +42,10 @@ class KeepingParameters:
     dead_letters: str = text(
         GROUP,
         "",
-        "Where rejected events are written; on a cluster a gs:// or s3:// prefix.",
+        "Where rejected events are written: a directory, or a gs:// or s3:// prefix.",
         read=place,
         placeholder="DIRECTORY",
+        pattern=r"(gs|s3)://[^\s/]+(/\S*)?",
         default_text="<state_dir>/dead_letters",
         example="gs://my-bucket/dead_letters",
     )
@@ -61,6 +62,6 @@ class KeepingParameters:
     )
 
     @property
-    def dead_letters_dir(self) -> Path:
-        """Where dead letters go on this machine, also when `dead_letters` was not given."""
-        return Path(self.dead_letters) if self.dead_letters else self.state_dir / "dead_letters"
+    def dead_letters_place(self) -> str:
+        """Where a run on one machine keeps dead letters, also when `dead_letters` was not given."""
+        return self.dead_letters or str(self.state_dir / "dead_letters")

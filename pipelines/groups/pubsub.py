@@ -23,6 +23,8 @@ class PubSubParameters:
         "Topic that events go to; it must exist. --pubsub_subscription reads them on Dataflow.",
         read=topic,
         placeholder="projects/PROJECT/topics/NAME",
+        pattern=r"projects/[^/\s]+/topics/[^/\s]+",
+        param_type="PUBSUB_TOPIC",
         in_demo=False,
         example="projects/my-project/topics/grantex-events",
     )

@@ -52,6 +52,7 @@ class S3Parameters:
         "",
         "Bucket that objects go to; credentials come from boto3's usual chain.",
         read=bucket,
+        pattern=r"([A-Za-z0-9][\w.-]{1,61}[A-Za-z0-9]|arn:[\w:/.-]+)",
         in_demo=False,
         example="my-archive",
     )
@@ -92,6 +93,7 @@ class S3Parameters:
         GROUP,
         "",
         "External id that the role's owner asks for.",
+        parent=("s3_role_arn",),
         # STS's AssumeRole
         read=_matching(r"[\w+=,.@:/-]{2,1224}", "2 to 1224 letters, digits and _+=,.@:/-"),
         in_demo=False,

@@ -51,7 +51,8 @@ def test_a_run_with_one_destination_has_typed_values_and_defaults() -> None:
     assert settings.splunk_hec_url == "https://splunk.example.com:8088"
     assert settings.files_dir is None
     assert settings.state_dir == Path("state")
-    assert settings.dead_letters_dir == Path("state/dead_letters")
+    assert settings.dead_letters_place == "state/dead_letters"
+    assert parse([*FEED, *SPLUNK, "--dead_letters=gs://b/x/"], ENVIRON).dead_letters_place == "gs://b/x"
     assert settings.journal_max_bytes == 10 * 1024**3
     assert settings.batch_policy("splunk") == BatchPolicy(500, 1_000_000, 0.2)
     assert settings.given == {"feed_api_key", "splunk_hec_url", "splunk_hec_token", "splunk_max_age"}
@@ -148,7 +149,7 @@ def test_a_destination_without_its_token_is_refused() -> None:
         (f"--splunk_index={TOKEN.upper()}", "--splunk_index: must be lower-case letters"),
         ("--runner=SparkRunner", "--runner=SparkRunner: must be one of DirectRunner, DataflowRunner, FlinkRunner"),
         ("--pubsub_topic=events", "--pubsub_topic: must be projects/PROJECT/topics/TOPIC; for example"),
-        ("--dead_letters=gs://bucket/x", "--dead_letters: must be a directory of this machine"),
+        ("--dead_letters=gs://", "--dead_letters: must name a bucket after ://"),
         ("--pubsub_subscription=projects/p-r-o/subscriptions/s-u-b", "--pubsub_subscription: is read on Dataflow"),
         ("--feed_transport=websocket", "--feed_transport: must be sse; websocket comes later"),
         ("--log_level=LOUD", "--log_level: must be one of DEBUG, INFO, WARNING, ERROR; the default is INFO"),

@@ -36,7 +36,17 @@ def test_every_runner_streams_and_takes_no_main_session(runner: str) -> None:
 
 def test_none_of_our_parameters_is_among_them() -> None:
     found: dict[str, Any] = options("--runner=PrismRunner", "--job_name=n").get_all_options(drop_default=True)
-    assert found.keys() <= {"runner", "streaming", "save_main_session", "pickle_library", "job_name"}
+    ours = {"runner", "streaming", "save_main_session", "pickle_library", "default_sdk_harness_log_level"}
+    assert found.keys() <= ours | {"job_name"}
+
+
+def test_workers_log_what_the_job_logs() -> None:
+    found = options("--runner=PrismRunner", "--log_level=WARNING").view_as(WorkerOptions)
+    assert found.default_sdk_harness_log_level == "WARNING"
+    more = "--default_sdk_harness_log_level=DEBUG"
+    assert (
+        options("--runner=PrismRunner", more).view_as(WorkerOptions).default_sdk_harness_log_level == "DEBUG"
+    )
 
 
 def test_dataflow_has_what_the_job_needs() -> None:

@@ -60,7 +60,7 @@ def test_what_is_for_one_machine_is_refused(argument: str) -> None:
 
 def test_what_has_no_effect_is_warned_about() -> None:
     settings = accepted(
-        *DATAFLOW, SUBSCRIPTION, KAFKA, LETTERS, "--journal_max_bytes=10GiB", GRANTEX_STATUS_PORT="0"
+        *DATAFLOW, SUBSCRIPTION, KAFKA, LETTERS, "--journal_max_bytes=2GiB", GRANTEX_STATUS_PORT="0"
     )
     assert settings.warnings == (
         "--journal_max_bytes: is for one machine, DataflowRunner does not use it",
@@ -76,6 +76,14 @@ def test_a_subscription_takes_the_place_of_the_feed() -> None:
     ]
     assert faults("--runner=FlinkRunner", SUBSCRIPTION, KAFKA, LETTERS) == [
         "--pubsub_subscription: only --runner=DataflowRunner can read from Pub/Sub; elsewhere read the feed"
+    ]
+
+
+def test_defaults_that_a_form_hands_over_do_no_harm() -> None:
+    prefilled = ["--feed_url=https://api.grantex.dev", "--feed_connections=1", "--splunk_index=main"]
+    accepted(*DATAFLOW, SUBSCRIPTION, KAFKA, LETTERS, *prefilled, "--bigquery_max_age=5")
+    assert faults(*DATAFLOW, SUBSCRIPTION, KAFKA, LETTERS, "--splunk_index=other") == [
+        "--splunk_index: needs --splunk_hec_url, which switches Splunk HEC on"
     ]
 
 

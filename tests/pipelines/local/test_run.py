@@ -48,7 +48,7 @@ class Start:
         """Run in this thread."""
 
         def graph(pipeline: beam.Pipeline, lane: Lane) -> None:
-            stages = in_a_lane(lane.name, self.settings.dead_letters_dir)
+            stages = in_a_lane(lane.name, self.settings.dead_letters_place)
             build(pipeline, [lane.destination], stages, window_size=300)
 
         return run(self.settings, self.feed, self.destinations, graph, self.stop)
