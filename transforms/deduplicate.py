@@ -43,7 +43,7 @@ class Deduplicated(NamedTuple):
 
 
 class Deduplicate(beam.PTransform):  # type: ignore[type-arg]
-    """Drops events whose id came before within `horizon` seconds, at the latest after twice as long.
+    """Drops events whose id came within the last `horizon` seconds, and of older ones some, up to twice that.
 
     Chunks in, a Deduplicated out; an event keeps its chunk's arrival time, and a chunk may be cut. Use it
     before any windows: an id is known within its window only. It is state and a timer for each second of
@@ -169,7 +169,7 @@ class DropSeen(beam.DoFn):
 def sort_out(events: Iterable[Event], known: dict[int, int]) -> tuple[list[Event], list[Event], bytes]:
     """New events, those whose id came with other bytes, and the new ones packed; adds them to `known`.
 
-    Two ids with one fingerprint (1 in 10^12 within a second of 10,000) look like a conflict, which keeps
+    Two ids with one fingerprint (once in 10^11 seconds of 10,000 events) look like a conflict, which keeps
     the bytes as a dead letter.
     """
     fresh: list[Event] = []

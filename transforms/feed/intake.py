@@ -10,7 +10,19 @@ from transforms.event import Event
 
 
 class JournalFull(Exception):
-    """There is no room now. Nothing of the call was kept: hold on to it, stop reading, try again."""
+    """There is no room now. Nothing of the call was kept: hold on to it, stop reading, try again.
+
+    place: what is full, in plain words; advice: what a person can do about it.
+    """
+
+    def __init__(
+        self,
+        why: str,
+        place: str = "the journal",
+        advice: str = "free disk space, raise --journal_max_bytes, or bring the slow destination back",
+    ) -> None:
+        super().__init__(why)
+        self.place, self.advice = place, advice
 
 
 class Intake(Protocol):

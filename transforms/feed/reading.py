@@ -71,30 +71,32 @@ class Reading:
         self._on_taken(now, len(events))
 
     def _append(self, events: Sequence[Event], strays: Sequence[DeadLetter]) -> None:
-        paused = False
+        paused: JournalFull | None = None
         while True:
             try:
                 self._intake.append(events, strays)
                 break
             except JournalFull as full:
                 if self._stop.is_set():
-                    _log.error("stopped with a full journal: %d received events were not kept", len(events))
+                    text = "stopped while %s was full: %d received events were not kept"
+                    _log.error(text, full.place, len(events))
                     return
-                if not paused:
-                    paused = True
+                if paused is None:
+                    paused = full
                     self._pause(full, len(events))
                 self._clock.wait(self._stop, FULL_RETRY)
-        if paused:
-            _log.warning("the journal has room again: reading the feed goes on")
+        if paused is not None:
+            _log.warning("%s has room again: reading the feed goes on", paused.place)
             self._intake.close_gap()
             self._on_paused(False)
 
     def _pause(self, full: JournalFull, held: int) -> None:
         _log.error(
-            "the journal is full (%s): reading the feed pauses with %d events in hand; "
-            "free disk space, raise --journal_max_bytes, or bring the slow destination back",
+            "%s is full (%s): reading the feed pauses with %d events in hand; %s",
+            full.place,
             full,
             held,
+            full.advice,
         )
-        self._intake.open_gap("the journal was full")
+        self._intake.open_gap(f"{full.place} was full")
         self._on_paused(True)

@@ -39,15 +39,6 @@ class StandaloneSource:
 
 
 _opening = threading.Lock()
-_draining = threading.Event()
-_live: list[LiveSource] = []
-
-
-def drain() -> None:
-    """End the reading of every such source in this process: what their journals hold is still given out."""
-    _draining.set()
-    for source in _live:
-        source.wake()
 
 
 class LiveSource:
@@ -67,11 +58,6 @@ class LiveSource:
             settings.feed, self._journal, connections=settings.connections, on_end=self._wake.set
         )
         self._reader.start()
-        _live.append(self)
-
-    def wake(self) -> None:
-        """Look again now."""
-        self._wake.set()
 
     def position(self, restriction_start: int) -> int:
         if restriction_start > self._cursor.position:
@@ -99,13 +85,9 @@ class LiveSource:
     def _over(self) -> bool:
         if self._reader.failure is not None:
             raise self._reader.failure
-        if _draining.is_set():
-            self._reader.stop()
-            return True
         return self._reader.ended or (self._until is not None and time.monotonic() >= self._until)
 
     def finished(self, position: int) -> None:
-        _live.remove(self)
         self._reader.stop()
         self._cursor.advance(position)
         unregister(self._registered_as)

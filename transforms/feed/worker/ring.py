@@ -19,6 +19,8 @@ from transforms.feed.worker.range import OPEN_END
 # included, and 240 for the entry that holds those which came together.
 EVENT_BYTES = 330
 ENTRY_BYTES = 240
+PLACE = "the worker's memory for the feed"
+ADVICE = "the job's stages behind the feed are too slow: look for the one that is, or give it more workers"
 # A full ring holds up the socket this long before the connection says that it pauses.
 PUSH_BACK = 1.0
 
@@ -89,9 +91,9 @@ class Ring:
             self._changed.wait_for(lambda: self._closed or self._has_room(size), PUSH_BACK)
             if self._closed:
                 self.refused += len(events)
-                raise JournalFull("nobody reads it any more")
+                raise JournalFull("nobody reads it any more", PLACE, ADVICE)
             if not self._has_room(size):
-                raise JournalFull(f"{self._bytes} bytes wait for the runner to take them")
+                raise JournalFull(f"{self._bytes} bytes wait for the runner to take them", PLACE, ADVICE)
             self._put(events, strays, size)
             self._heard = self._clock.now()
         return len(events)
