@@ -38,7 +38,7 @@ def pytest_itemcollected(item: pytest.Item) -> None:
 
 
 @pytest.hookimpl(tryfirst=True)
-def pytest_runtest_protocol(item: pytest.Item) -> bool | None:
+def pytest_runtest_protocol(item: pytest.Item, nextitem: pytest.Item | None) -> bool | None:
     """Runs a marked test apart and reports what was reported there."""
     if not _apart(item):
         return None
@@ -48,6 +48,9 @@ def pytest_runtest_protocol(item: pytest.Item) -> bool | None:
         reports = [item.ihook.pytest_runtest_makereport(item=item, call=prepared)]
     else:
         reports = list(_run(item))
+    ended = pytest.CallInfo.from_call(lambda: _leave(item, nextitem), when="teardown")
+    if ended.excinfo is not None:
+        reports.append(item.ihook.pytest_runtest_makereport(item=item, call=ended))
     for report in reports:
         item.ihook.pytest_runtest_logreport(report=report)
     item.ihook.pytest_runtest_logfinish(nodeid=item.nodeid, location=item.location)
@@ -73,6 +76,12 @@ class Recorder:
 
 def _apart(item: pytest.Item) -> bool:
     return item.get_closest_marker(MARK) is not None and REPORTS not in os.environ
+
+
+def _leave(item: pytest.Item, nextitem: pytest.Item | None) -> None:
+    """End the fixtures of directories and modules that the next test does not share: those of the test
+    before were kept for this one."""
+    item.session._setupstate.teardown_exact(nextitem)
 
 
 def _prepare(item: pytest.Item) -> None:
