@@ -38,6 +38,8 @@ DEV_REQUIRES = [
     "python-hcl2>=8.1",
     "pyyaml>=6.0",
     "ruff>=0.14",
+    # A client of the practice Splunk that is not ours.
+    "splunk-sdk>=2.1,<3",
 ]
 
 setup(

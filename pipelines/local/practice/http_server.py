@@ -180,9 +180,11 @@ class PracticeServer(FaultCommands):
         if fault.reset == "after":
             cut(connection)
         body = fault.garbage or answer.body
-        sent = response(answer.status, body, answer.headers)
+        last = request.headers.get("connection", "").lower() == "close"
+        headers = (*answer.headers, ("Connection", "Close")) if last else answer.headers
+        sent = response(answer.status, body, headers)
         connection.sendall(sent[: -len(body) // 2] if fault.cut_answer else sent)
-        return None if fault.cut_answer else rest
+        return None if fault.cut_answer or last else rest
 
     def taken(self, ids: Sequence[str]) -> None:
         """Count and remember what was taken, before the reply says so."""
