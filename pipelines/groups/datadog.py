@@ -5,12 +5,13 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from pipelines import values
 from pipelines.command_line import Arrived
-from pipelines.parameters import Group, byte_count, names, seconds, secret, text, url, whole
+from pipelines.parameters import Group, byte_count, choice, names, seconds, secret, text, url, whole
 from transforms.secret import Secret
+from transforms.write import datadog_sites
 from transforms.write.datadog import MAX_BYTES, MAX_EVENTS, Datadog
 
 if TYPE_CHECKING:
@@ -24,13 +25,9 @@ OURS = ("type", "grantex_late", "grantex_early", "grantex_cut")
 
 
 def site(text: str) -> str:
-    """An account's site, which is a host name, as in "Access the Datadog site" of its documentation."""
-    wrong = not re.fullmatch(r"([a-z0-9-]+\.)+[a-z]{2,}", text, re.ASCII)
-    if wrong or text.startswith(("app.", "api.", "http-intake.")):
-        raise ValueError(
-            "must be the account's site, such as datadoghq.com, us5.datadoghq.com or datadoghq.eu, without "
-            "https:// and app."
-        )
+    """One of Datadog's sites."""
+    if fault := datadog_sites.fault(text):
+        raise ValueError(fault)
     return text
 
 
@@ -67,6 +64,12 @@ class DatadogParameters:
         placeholder="KEY:VALUE,KEY:VALUE",
         example="env:production,team:identity",
     )
+    datadog_too_old: Literal["tag", "dead_letter"] = choice(
+        GROUP,
+        "tag",
+        "What Datadog would drop as older than 18 h: sent with a tag and no time, or a dead letter.",
+        ("tag", "dead_letter"),
+    )
     datadog_max_events: int = whole(GROUP, 500, "Events in one request.", at_least=1, at_most=MAX_EVENTS)
     # Nine tenths of what Datadog takes.
     datadog_max_bytes: int = byte_count(
@@ -91,6 +94,7 @@ def destination(settings: Settings) -> Datadog:
         endpoint=settings.datadog_endpoint or None,
         service=settings.datadog_service,
         tags=settings.datadog_tags,
+        too_old=settings.datadog_too_old,
         compression=settings.http_compression,
         ca_file=settings.ca_file_text,
         policy=settings.batch_policy(GROUP.destination),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar, Literal
 from urllib.parse import urlsplit
 
@@ -14,12 +14,12 @@ from transforms.batch import BatchPolicy
 from transforms.clock import Clock, SystemClock
 from transforms.event import Batch, Event
 from transforms.secret import Secret, SecretError
-from transforms.secret_value import usable
+from transforms.write import datadog_sites
 from transforms.write.contract import Destination, Outcome, Writer
 from transforms.write.datadog_log import MAX_LOG, LogForm
 from transforms.write.datadog_reply import outcome_of
 from transforms.write.http_connection import HttpConnection, gzip, user_agent
-from transforms.write.http_outcome import is_credential
+from transforms.write.http_credential import Credential
 from transforms.write.transient import as_outcome
 
 log = logging.getLogger("grantex.write")
@@ -30,6 +30,7 @@ MAX_EVENTS = 1000
 MAX_BYTES = 5_000_000
 # 500 events of the feed are 250 kB and take Datadog some 100 ms; nine tenths of the limit in bytes.
 POLICY = BatchPolicy(max_events=500, max_bytes=4_500_000, max_age=2.0)
+TOO_OLD = "too_old: created more than 18 h ago, which Datadog would drop"
 
 
 @dataclass(frozen=True)
@@ -37,14 +38,16 @@ class Datadog(Destination):
     """Settings of Datadog's logs intake.
 
     api_key: a reference to the API key; read on the worker, and again when Datadog refuses it.
-    site: of the account, "datadoghq.eu"; its intake is "https://http-intake.logs.<site>".
+    site: of the account, one of `datadog_sites.SITES`; its intake is "https://http-intake.logs.<site>".
     endpoint: root of a proxy or of a practice server to use instead of the site's intake.
     service: Datadog's service of each event.
     tags: "key:value" texts on each event, beside `type:<event type>`.
     compression: of requests.
     ca_file: PEM file of an authority to trust beside the usual ones.
+    too_old: Datadog drops what is older than 18 h. "tag" sends it with the tag `grantex_late:true` and the
+        time of its arrival, "dead_letter" does not send it.
 
-    Raises ValueError for a policy beyond what the intake takes.
+    Raises ValueError for a site that is none and for a policy beyond what the intake takes.
     """
 
     api_key: Secret
@@ -55,12 +58,15 @@ class Datadog(Destination):
     compression: Literal["gzip", "none"] = "gzip"
     ca_file: str | None = None
     policy: BatchPolicy = POLICY
+    too_old: Literal["tag", "dead_letter"] = "tag"
     # One request is encoded and packed while another waits for its answer.
     concurrency: int = 2
 
     name: ClassVar[str] = "datadog"
 
     def __post_init__(self) -> None:
+        if not self.endpoint and (fault := datadog_sites.fault(self.site)):
+            raise ValueError(f"site {self.site!r} {fault}")
         if self.policy.max_events > MAX_EVENTS or self.policy.max_bytes > MAX_BYTES:
             raise ValueError(f"Datadog takes {MAX_EVENTS} events and {MAX_BYTES} bytes a request at most")
         # Text around the raw bytes, made once; a frozen dataclass lets itself be written only like this.
@@ -76,6 +82,11 @@ class Datadog(Destination):
         form: LogForm = self._form  # type: ignore[attr-defined]
         return form.encode(events, now)
 
+    def too_old_at(self, events: Sequence[Event], now: float) -> list[int]:
+        """The indexes of events that Datadog would drop at `now` (seconds since the epoch)."""
+        form: LogForm = self._form  # type: ignore[attr-defined]
+        return form.too_old(events, now)
+
     def open(self) -> DatadogWriter:
         """Raises OSError when `ca_file` cannot be read."""
         return DatadogWriter(self)
@@ -87,7 +98,6 @@ class DatadogWriter(Writer):
     def __init__(self, settings: Datadog, clock: Clock | None = None) -> None:
         self._settings = settings
         self._clock = clock or SystemClock()
-        self._key = ""
         self.cut = 0
         root = settings.endpoint or f"https://http-intake.logs.{settings.site}"
         root = root.rstrip("/").removesuffix(PATH)
@@ -103,33 +113,42 @@ class DatadogWriter(Writer):
         if settings.compression == "gzip":
             headers["Content-Encoding"] = "gzip"
         self._connection = HttpConnection(root + PATH, headers, settings.ca_file)
+        key = settings.api_key
+        self._credential = Credential(self._connection, key, "the Datadog API key", "DD-API-KEY")
 
     def write(self, batch: Batch) -> Outcome | None:
         """Post `batch` once; a second time only after a refused key that has meanwhile been replaced."""
-        count = len(batch.events)
         now = self._clock.now()
-        body = self._settings.encode(batch.events, now)
-        if self._settings.compression == "gzip":
+        old = self._settings.too_old_at(batch.events, now) if self._settings.too_old == "dead_letter" else []
+        if not old:
+            return self._send(batch.events, now)
+        left = [index for index in range(len(batch.events)) if index not in set(old)]
+        outcome = self._send([batch.events[index] for index in left], now) if left else None
+        outcome = among(outcome or Outcome(), left)
+        rejected = dict.fromkeys(old, TOO_OLD)
+        return replace(outcome, rejected={**outcome.rejected, **rejected}, cause=outcome.cause or TOO_OLD)
+
+    def _send(self, events: Sequence[Event], now: float) -> Outcome | None:
+        count, settings = len(events), self._settings
+        body = settings.encode(events, now)
+        if settings.compression == "gzip":
             body = gzip(body)
         try:
-            if not self._key:
-                self._read_key()
-            reply = self._connection.post(body)
-            if is_credential(reply.status) and self._read_key():
-                reply = self._connection.post(body)
+            reply = self._credential.post(body)
         except (SecretError, httpx.TransportError) as error:
             return as_outcome(error, count, self._where)
-        outcome = outcome_of(self._where, reply.status, reply.headers, reply.body, count, self._clock.now())
+        site, now = "" if settings.endpoint else settings.site, self._clock.now()
+        outcome = outcome_of(self._where, site, reply.status, reply.headers, reply.body, count, now)
         if outcome is None:
-            self._count_cut(batch)
+            self._count_cut(events)
         return outcome
 
     def close(self) -> None:
         self._connection.close()
 
-    def _count_cut(self, batch: Batch) -> None:
+    def _count_cut(self, events: Sequence[Event]) -> None:
         # Half of the limit can never be exceeded by what a long event is escaped to.
-        long = [event for event in batch.events if len(event.raw) > MAX_LOG // 2]
+        long = [event for event in events if len(event.raw) > MAX_LOG // 2]
         cut = [event.id for event in long if self._settings.size(event) >= MAX_LOG]
         if cut:
             self.cut += len(cut)
@@ -142,11 +161,8 @@ class DatadogWriter(Writer):
                 ", ".join(cut[:5]),
             )
 
-    def _read_key(self) -> bool:
-        """Read the key again; True when it is another one. Raises SecretError, never with the value."""
-        key = usable(self._settings.api_key.read(), "the Datadog API key")
-        if key == self._key:
-            return False
-        self._key = key
-        self._connection.set_header("DD-API-KEY", key)
-        return True
+
+def among(outcome: Outcome, indexes: Sequence[int]) -> Outcome:
+    """The outcome of a part of a batch in terms of the whole, where that part's events are at `indexes`."""
+    rejected = {indexes[index]: reason for index, reason in outcome.rejected.items()}
+    return replace(outcome, rejected=rejected, later=[indexes[index] for index in outcome.later])

@@ -25,8 +25,9 @@ CUT = b",grantex_cut:true"
 NOT_IN_TAG = re.compile(r"[^\w:./-]")
 MAX_TYPE = 195
 
-# Up to here a log's size is estimated by its worst case: escaping at most doubles valid JSON.
-SMALL = 2000
+# Up to here a log's size is estimated by its worst case: a byte that JSON does not allow becomes six.
+SMALL = 700
+WORST = 6
 DIGITS = 20  # of a timestamp, at most
 
 encode_text = msgspec.json.encode
@@ -46,8 +47,14 @@ class LogForm:
         raw = event.raw
         around = self._fixed + len(type_tag(event.type)) + len(encode_text(event.id))
         if len(raw) <= SMALL:
-            return around + 2 * len(raw)
+            return around + WORST * len(raw)
         return min(MAX_LOG, around + len(escaped(raw)))
+
+    def too_old(self, events: Sequence[Event], now: float) -> list[int]:
+        """The indexes of events that Datadog would drop as too old at `now` (seconds since the epoch)."""
+        oldest = int((now - MAX_LATE) * 1000)
+        times = [epoch_milliseconds(event.created_at) for event in events]
+        return [index for index, time in enumerate(times) if time is not None and time < oldest]
 
     def encode(self, events: Sequence[Event], now: float) -> bytes:
         """A JSON array of logs that are sent at `now` (seconds since the epoch)."""

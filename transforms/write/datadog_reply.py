@@ -11,6 +11,7 @@ from collections.abc import Mapping
 import msgspec
 
 from transforms.write.contract import Outcome
+from transforms.write.datadog_sites import others
 from transforms.write.http_outcome import KEPT, is_credential, is_delivered, refused
 
 BAD_REQUEST = 400
@@ -39,21 +40,21 @@ def said_in(body: bytes) -> str:
 
 
 def outcome_of(
-    where: str, status: int, headers: Mapping[str, str], body: bytes, count: int, now: float
+    where: str, site: str, status: int, headers: Mapping[str, str], body: bytes, count: int, now: float
 ) -> Outcome | None:
     """The outcome of a reply for a batch of `count` events; None when all of them are delivered.
 
-    where: the service as a person knows it. now: seconds since the epoch.
+    where: the service as a person knows it. site: the one that was asked, "" for another endpoint. now:
+    seconds since the epoch.
     """
     if is_delivered(status):
         return None
     if status == BAD_REQUEST:
         return bad_request(where, said_in(body), count)
     if is_credential(status):
-        cause = (
-            f"{where} refused the API key ({status}: {said_in(body)}). {KEPT} when this is mended: give a "
-            "valid --datadog_api_key, and the --datadog_site that it belongs to."
-        )
+        cause = f"{where} refused the API key ({status}: {said_in(body)}). {KEPT} when this is mended: "
+        cause += "give a valid --datadog_api_key"
+        cause += f", and the --datadog_site that it belongs to ({others(site)})." if site else "."
         return Outcome(later=range(count), cause=cause, blocked=True)
     return refused(where, status, headers, count, now)
 

@@ -16,6 +16,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import msgspec
+import zstandard
 from isal import isal_zlib
 from isal.igzip_lib import IsalError
 
@@ -28,6 +29,7 @@ MAX_BODY = 5_000_000  # uncompressed
 MAX_LOG = 1_000_000
 MAX_LOGS = 1000
 MAX_AGE = 18 * 3600.0  # seconds into the past
+MAX_AHEAD = 2 * 3600.0  # and into the future
 ACCEPTED = b"{}"
 
 
@@ -50,7 +52,8 @@ decode_log = msgspec.json.Decoder(Log).decode
 class PracticeDatadog(http_server.PracticeServer):
     """A context manager that serves the intake on `url` until it is left; `events` is what it took.
 
-    cut: logs that were truncated; dropped: logs too old to be kept. now: wall clock in seconds.
+    cut: logs that were truncated; dropped: logs too old, or too far ahead, to be kept. now: wall clock in
+    seconds.
     """
 
     def __init__(
@@ -102,10 +105,10 @@ class PracticeDatadog(http_server.PracticeServer):
         return Answer(202, ACCEPTED)
 
     def _take(self, raws: Sequence[Any], found: Sequence[Log]) -> None:
-        oldest = (self.now() - MAX_AGE) * 1000
+        oldest, newest = (self.now() - MAX_AGE) * 1000, (self.now() + MAX_AHEAD) * 1000
         kept = []
         for raw, log in zip(raws, found, strict=True):
-            if log.timestamp is not None and log.timestamp < oldest:
+            if log.timestamp is not None and not oldest <= log.timestamp <= newest:
                 self.dropped += 1
                 continue
             over = len(bytes(raw)) - MAX_LOG
@@ -130,8 +133,10 @@ def unpack(body: bytes, encoding: str) -> bytes | None:
     try:
         if encoding == "gzip":
             return bytes(isal_zlib.decompress(body, 31))
+        if encoding == "zstd":
+            return zstandard.ZstdDecompressor().decompress(body, max_output_size=MAX_BODY + 1)
         return zlib.decompress(body) if encoding == "deflate" else None
-    except (IsalError, zlib.error):  # type: ignore[misc]  # isal's is typed as a value
+    except (IsalError, zlib.error, zstandard.ZstdError):  # type: ignore[misc]  # isal's is typed as a value
         return None
 
 

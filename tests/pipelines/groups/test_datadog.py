@@ -8,10 +8,7 @@ from pipelines.settings import parse
 from tests.pipelines.groups.refusing import ENVIRON, FEED, refused
 
 KEY = "--datadog_api_key=env:DD_KEY"
-SITE = (
-    "--datadog_site{}: must be the account's site, such as datadoghq.com, us5.datadoghq.com or datadoghq.eu, "
-    "without https:// and app.; the default is datadoghq.com"
-)
+SITE = "--datadog_site{}: must be the site itself: datadoghq.eu; the default is datadoghq.com"
 TAGS = (
     "--datadog_tags: must be KEY:VALUE, at most 200 letters, digits, _, -, :, . and /, a letter first, as "
     "Datadog's tags are; for example --datadog_tags=env:production,team:identity"
@@ -24,6 +21,17 @@ TAGS = (
         ("--datadog_site=https://datadoghq.eu", SITE.format("=https://datadoghq.eu")),
         ("--datadog_site=app.datadoghq.eu", SITE.format("")),
         ("--datadog_site=EU", SITE.format("")),
+        (
+            "--datadog_site=datadoghq.org",
+            "--datadog_site: must be the account's site, one of datadoghq.com, us3.datadoghq.com, "
+            "us5.datadoghq.com, datadoghq.eu, uk1.datadoghq.com, ap1.datadoghq.com, ap2.datadoghq.com, "
+            "ddog-gov.com, us2.ddog-gov.com; any other by --datadog_endpoint=https://http-intake.logs.<site>"
+            "; the default is datadoghq.com",
+        ),
+        (
+            "--datadog_too_old=drop",
+            "--datadog_too_old: must be one of tag, dead_letter; the default is tag",
+        ),
         ("--datadog_tags=env:production,1team", TAGS),
         ("--datadog_tags=team:", TAGS),
         ("--datadog_tags=name:a|b", TAGS),

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import httpx
 import pytest
+import zstandard
 
 from pipelines.local.practice.datadog import PracticeDatadog
 
@@ -48,7 +49,9 @@ def test_202_takes_one_object(datadog: PracticeDatadog) -> None:
     assert datadog.ids == ["a"]
 
 
-@pytest.mark.parametrize(("encoding", "pack"), [("gzip", gzip.compress), ("deflate", zlib.compress)])
+@pytest.mark.parametrize(
+    ("encoding", "pack"), [("gzip", gzip.compress), ("deflate", zlib.compress), ("zstd", zstandard.compress)]
+)
 def test_compressed_requests_are_read(datadog: PracticeDatadog, encoding: str, pack: object) -> None:
     assert callable(pack)
     assert post(datadog, pack(logs("a")), Content_Encoding=encoding).status_code == 202
@@ -96,6 +99,30 @@ def test_202_for_a_log_older_than_18_hours_which_is_dropped(datadog: PracticeDat
     assert post(datadog, logs("good", timestamp=milliseconds)).status_code == 202
     assert datadog.ids == ["good"]
     assert datadog.dropped == 1
+
+
+def test_202_for_a_log_more_than_2_hours_ahead_which_is_dropped(datadog: PracticeDatadog) -> None:
+    milliseconds = int((NOW + 2 * 3600) * 1000)
+    assert post(datadog, logs("ahead", timestamp=milliseconds + 1)).status_code == 202
+    assert post(datadog, logs("good", timestamp=milliseconds)).status_code == 202
+    assert datadog.ids == ["good"]
+
+
+def test_a_log_of_exactly_1_mb_is_whole(datadog: PracticeDatadog) -> None:
+    empty = len(json.dumps([{"id": "a", "message": ""}])) - 2
+    for over, cut in ((0, 0), (1, 1)):
+        body = json.dumps([{"id": "a", "message": "x" * (1_000_000 - empty + over)}]).encode()
+        assert post(datadog, body).status_code == 202
+        assert datadog.cut == cut
+
+
+@pytest.mark.parametrize("status", [408, 429, 500, 502, 503, 504])
+def test_408_429_and_5xx_on_command_take_nothing(datadog: PracticeDatadog, status: int) -> None:
+    datadog.answer(status, headers={"Retry-After": "7"})
+    answer = post(datadog, logs("a"))
+    assert (answer.status_code, answer.headers["retry-after"], datadog.count) == (status, "7", 0)
+    assert post(datadog, logs("a")).status_code == 202
+    assert datadog.ids == ["a"]
 
 
 def test_404_elsewhere(datadog: PracticeDatadog) -> None:

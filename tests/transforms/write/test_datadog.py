@@ -17,12 +17,13 @@ from tests.transforms.write.encodings import CREATED_AT, batch, event
 from tests.transforms.write.manual_clock import ManualClock
 from tests.transforms.write.rotating_secret import RotatingSecret
 from tests.transforms.write.splunk_server import all_later
-from transforms.batch import BatchPolicy
+from transforms.batch import BatchPolicy, OpenBatches
 from transforms.event import Batch, Event
 from transforms.secret import LiteralSecret
 from transforms.secret_value import SecretError
 from transforms.write.contract import Outcome
 from transforms.write.datadog import Datadog, DatadogWriter
+from transforms.write.datadog_reply import outcome_of
 
 NOW = 1_772_366_400.0 + 60  # a minute after CREATED_AT
 HOUR = 3600
@@ -65,6 +66,7 @@ def test_request_is_what_the_intake_expects(server: PracticeDatadog, writer: Dat
     assert request.path == "/api/v2/logs"
     assert request.headers["dd-api-key"] == server.key
     assert request.headers["dd-evp-origin"] == "grantex-beam"
+    assert request.headers["dd-evp-origin-version"]
     assert request.headers["content-encoding"] == "gzip"
     assert request.headers["content-type"] == "application/json"
     assert server.ids == [one.id for one in batch(3).events]
@@ -154,6 +156,56 @@ def test_what_datadog_would_drop_is_tagged_and_stamped_on_arrival(
     assert (server.events[0].timestamp is not None) == stamped
 
 
+def old(*numbers: int) -> list[Event]:
+    return [event(number, "2026-02-28T12:00:00Z") for number in numbers]
+
+
+def test_what_is_too_old_may_be_rejected_instead(server: PracticeDatadog, settings: Datadog) -> None:
+    writer = opened_at(replace(settings, too_old="dead_letter"), NOW)
+    mixed = Batch([*old(0), event(1), *old(2, 3), event(4)])
+    outcome = writer.write(mixed)
+    assert outcome is not None
+    assert sorted(outcome.rejected) == [0, 2, 3]
+    assert outcome.rejected[0].startswith("too_old: ")
+    assert not list(outcome.later)
+    assert server.ids == [event(1).id, event(4).id]
+    assert writer.write(Batch([event(5)])) is None
+
+
+def test_a_batch_of_nothing_but_old_events_sends_nothing(server: PracticeDatadog, settings: Datadog) -> None:
+    writer = opened_at(replace(settings, too_old="dead_letter"), NOW)
+    outcome = writer.write(Batch(old(0, 1)))
+    assert outcome is not None
+    assert sorted(outcome.rejected) == [0, 1]
+    assert server.request_count == 0
+
+
+def test_what_is_left_beside_the_old_is_judged_by_its_own_indexes(
+    server: PracticeDatadog, settings: Datadog
+) -> None:
+    writer = opened_at(replace(settings, too_old="dead_letter"), NOW)
+    server.answer(503)
+    outcome = writer.write(Batch([*old(0), event(1), *old(2), event(3)]))
+    assert outcome is not None
+    assert sorted(outcome.rejected) == [0, 2]
+    assert list(outcome.later) == [1, 3]
+    server.answer(400)
+    outcome = writer.write(Batch([*old(0), event(1)]))
+    assert outcome is not None
+    assert sorted(outcome.rejected) == [0, 1]
+
+
+def test_the_guard_looks_at_the_clock_of_each_attempt(server: PracticeDatadog, settings: Datadog) -> None:
+    clock = ManualClock(now=NOW)
+    writer = DatadogWriter(replace(settings, too_old="dead_letter"), clock)
+    server.answer(503)
+    all_later(writer.write(batch(2)), 2)
+    clock.advance(18 * HOUR)
+    outcome = writer.write(batch(2))
+    assert outcome is not None
+    assert sorted(outcome.rejected) == [0, 1]
+
+
 def test_without_compression_the_body_is_plain(server: PracticeDatadog, settings: Datadog) -> None:
     plain = replace(settings, compression="none")
     assert opened_at(plain, NOW).write(batch(3)) is None
@@ -185,7 +237,7 @@ def test_a_policy_beyond_the_limits_is_refused(settings: Datadog, policy: BatchP
 
 
 @pytest.mark.parametrize("filler", ["a", '"', "\\", "é", "🎉", "\n"])
-@pytest.mark.parametrize("length", [0, 1, 1990, 2010, 100_000, 499_000, 900_000, 3_000_000])
+@pytest.mark.parametrize("length", [0, 1, 600, 690, 700, 800, 100_000, 499_000, 900_000, 3_000_000])
 def test_a_size_is_never_too_small_and_no_log_too_long(settings: Datadog, filler: str, length: int) -> None:
     settings = replace(settings, tags=("env:prod",), service="é")
     raw = msgspec.json.encode({"x": filler * (length // len(filler.encode()))})
@@ -195,6 +247,36 @@ def test_a_size_is_never_too_small_and_no_log_too_long(settings: Datadog, filler
         assert len(body) - 2 <= settings.size(one) <= 1_000_000
         (log,) = json.loads(body)
         assert log["message"] == raw.decode() or "grantex_cut:true" in log["ddtags"]
+
+
+@pytest.mark.parametrize("odd", [b"\xff", b"\x00", b"\x1f", b"\x7f", b"\xed\xa0\x80", b"\xf0\x9f"])
+@pytest.mark.parametrize("length", [1, 500, 699, 700, 701, 100_000, 400_000])
+def test_a_size_bounds_even_what_is_no_json(settings: Datadog, odd: bytes, length: int) -> None:
+    one = Event("a", "t", CREATED_AT, (odd * length)[:length])
+    body = settings.encode([one], NOW)
+    assert len(body) - 2 <= settings.size(one) <= 1_000_000
+    json.loads(body)
+
+
+def test_a_full_batch_by_events_and_one_by_bytes_fit_exactly(
+    server: PracticeDatadog, settings: Datadog
+) -> None:
+    most = replace(settings, policy=BatchPolicy(1000, 5_000_000, 1))
+    for raw in (b"{}", b'{"x":"' + b"a" * 9_000 + b'"}', b'{"x":"' + b"\\" * 450_000 + b'"}'):
+        open_batches = OpenBatches(most.policy, most.sizes)
+        events = [
+            Event(f"evt_{number}", "t", CREATED_AT, raw) for number in range(1200 if len(raw) < 9 else 600)
+        ]
+        batches = [
+            *open_batches.add_chunk(events[: 12 if len(raw) > 99_999 else None], 0, 0.0),
+            *open_batches.flush(),
+        ]
+        assert len(batches) > 1
+        writer = opened_at(most, NOW)
+        for one in batches:
+            assert writer.write(one) is None  # the intake answers 413 above 1000 logs or 5 MB
+    assert server.repeats > 0  # the same ids thrice, none of them lost
+    assert server.cut == 0
 
 
 def test_sizes_of_a_batch_bound_its_body(settings: Datadog) -> None:
@@ -298,6 +380,15 @@ def test_a_wrong_key_blocks_and_is_not_shown(settings: Datadog) -> None:
     assert outcome.blocked
     assert "--datadog_api_key" in outcome.cause
     assert "wrong-key" not in outcome.cause
+
+
+def test_a_key_of_another_site_names_the_others() -> None:
+    said = outcome_of("Datadog", "datadoghq.eu", 403, {}, b"", 2, NOW)
+    assert said is not None
+    assert said.blocked
+    assert "--datadog_site" in said.cause
+    assert "us5.datadoghq.com" in said.cause
+    assert "datadoghq.eu," not in said.cause
 
 
 def test_a_replaced_key_is_read_again_and_used_at_once(server: PracticeDatadog, settings: Datadog) -> None:
