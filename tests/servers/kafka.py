@@ -137,11 +137,14 @@ class KafkaServer:
         admin.delete_topics([topic])[topic].result(ANSWER_SECONDS)
 
     def change_topic(self, topic: str, name: str, value: str) -> None:
-        """Give `topic` another setting."""
+        """Give `topic` another setting; the broker knows of it when this returns."""
         entry = ConfigEntry(name, value, incremental_operation=AlterConfigOpType.SET)
         resource = ConfigResource(ResourceType.TOPIC, topic, incremental_configs=[entry])
         admin = self._admin()
         admin.incremental_alter_configs([resource])[resource].result(ANSWER_SECONDS)
+        asked, give_up = ConfigResource(ResourceType.TOPIC, topic), time.monotonic() + ANSWER_SECONDS
+        while admin.describe_configs([asked])[asked].result(ANSWER_SECONDS)[name].value != value:
+            assert time.monotonic() < give_up, f"{topic} does not take {name}={value}"
 
     def grant(self, user: str, topic: str) -> None:
         """Let `user` write to `topic`."""
