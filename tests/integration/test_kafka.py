@@ -261,35 +261,6 @@ def test_a_wrong_password_blocks_and_the_right_one_is_found_without_a_restart(
     assert ids(broker, topic) == Counter(one.id for one in batch(10).events)
 
 
-def test_kill_9_of_the_broker_loses_and_repeats_nothing_while_we_live(
-    broker: KafkaServer, topic: str
-) -> None:
-    """Batches come again as often as it takes; what librdkafka has already is only waited for."""
-    writer = Kafka(broker.servers, topic).open()
-    batches = [Batch([event(1000 * b + n) for n in range(500)]) for b in range(120)]
-    failed: list[Outcome] = []
-    written = threading.Event()
-
-    def write() -> None:
-        for number, each in enumerate(batches):
-            failed.extend(until_delivered(writer, each))
-            if number >= 20:
-                written.set()
-
-    thread = threading.Thread(target=write)
-    thread.start()
-    assert written.wait(PATIENCE)
-    broker.kill()
-    time.sleep(6.0)  # longer than one attempt's patience: the batch under way comes again
-    broker.start()
-    thread.join(PATIENCE)
-    assert not thread.is_alive()
-    writer.close()
-    assert failed, "the outage was not noticed: too short or too late"
-    assert all("cannot be reached" in one.cause or "not acknowledged" in one.cause for one in failed)
-    assert ids(broker, topic) == Counter(one.id for each in batches for one in each.events)
-
-
 def test_a_hung_broker_does_not_hold_up_close(broker: KafkaServer, topic: str) -> None:
     writer = Kafka(broker.servers, topic, policy=BatchPolicy(10)).open()
     assert writer.write(batch(1)) is None

@@ -44,13 +44,13 @@ class KafkaWriter(Writer):
         config: Mapping[str, Value],
         timestamp: Callable[[Event], int],
         clock: Clock | None = None,
-        patience: float = PATIENCE,
+        patience: float | None = None,
         ca_file: str | None = None,
     ) -> None:
         self._servers, self._topic, self._config, self._ca_file = servers, topic, config, ca_file
         self._timestamp = timestamp
         self._clock = clock or SystemClock()
-        self._patience = patience
+        self._patience = PATIENCE if patience is None else patience
         self._names = Names(servers, topic)
         self._producer: Producer | None = None
         self._resolved: dict[str, str] = {}

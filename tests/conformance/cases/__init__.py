@@ -1,0 +1,18 @@
+"""Every destination of the suite, one line each."""
+
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
+
+from tests.conformance.case import Case, Place
+from tests.conformance.cases import bigquery, custom, datadog, files, kafka, s3, splunk
+
+CASES: Mapping[str, Callable[[Place], AbstractContextManager[Case]]] = {
+    "files": files.case,
+    "s3": s3.case,
+    "bigquery_storage_write": bigquery.storage_write,
+    "bigquery_insert_all": bigquery.insert_all,
+    "kafka": kafka.case,
+    "splunk": splunk.case,
+    "datadog": datadog.case,
+    "custom": custom.case,
+}

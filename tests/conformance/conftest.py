@@ -1,0 +1,59 @@
+"""Each test of the suite runs against every destination; the table of what became of its events ends it."""
+
+from __future__ import annotations
+
+import itertools
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.conformance.case import Case, Place
+from tests.conformance.cases import CASES
+from tests.conformance.tally import Tally
+from transforms.write import bigquery_storage_client, http_connection, kafka_writer, s3_client
+
+# A service of the tests that has not answered by then does not want to.
+PATIENCE = 0.5
+TABLE = "CONFORMANCE_TABLE"  # in the environment: a file for the table, which pytest -s shows as well
+
+_tally = Tally()
+_numbers = itertools.count()
+
+
+@pytest.fixture(scope="session")
+def tally() -> Tally:
+    return _tally
+
+
+@pytest.fixture(params=CASES)
+def case(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Case]:
+    """One destination and its service, nothing delivered yet; the test runs once for each."""
+    name = f"conform-{request.param}-{next(_numbers)}".replace("_", "-")
+    place = Place(tmp_path, monkeypatch, request.getfixturevalue, name)
+    with CASES[request.param](place) as made:
+        yield made
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Writers that wait for answers half a second instead of up to half a minute."""
+    monkeypatch.setattr(http_connection, "READ_SECONDS", PATIENCE)
+    monkeypatch.setattr(s3_client, "READ_SECONDS", PATIENCE)
+    monkeypatch.setattr(bigquery_storage_client, "APPEND_SECONDS", PATIENCE)
+    monkeypatch.setattr(bigquery_storage_client, "CALL_SECONDS", PATIENCE)
+    monkeypatch.setattr(kafka_writer, "PATIENCE", PATIENCE)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    """The table, where somebody asked for it."""
+    if not _tally.rows:
+        return
+    table = _tally.table()
+    if os.environ.get(TABLE):
+        Path(os.environ[TABLE]).write_text("\n".join(table) + "\n")
+    if config.getoption("capture") == "no":
+        terminalreporter.section("what became of the events")
+        for line in table:
+            terminalreporter.write_line(line)

@@ -1,0 +1,58 @@
+"""Connections that break before, during and after a request: nothing is lost, repeats are counted."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.conformance.case import Case, When, events
+from tests.conformance.lane import Lane
+from tests.conformance.tally import Tally
+from tests.conformance.test_outage import begun
+
+pytestmark = pytest.mark.usefixtures("impatient")
+
+
+@pytest.mark.parametrize("when", ["before", "during", "after"])
+def test_a_reset(case: Case, tally: Tally, tmp_path: Path, when: When) -> None:
+    case.needs("reset")
+    lane = begun(case, tmp_path)
+    case.reset(when)
+    lane.take(events(2, 10))
+    lane.run()
+    assert lane.close()
+    assert lane.dead == []
+    row = tally.account(case, f"reset {when} the request", events(0, 12), lane)
+    if when != "after":
+        assert row.repeated == 0, "nothing of it was taken"
+
+
+def test_an_answer_that_ends_early(case: Case, tally: Tally, tmp_path: Path) -> None:
+    case.needs("truncate")
+    lane = begun(case, tmp_path)
+    case.truncate()
+    lane.take(events(2, 10))
+    lane.run()
+    assert lane.close()
+    assert lane.dead == []
+    tally.account(case, "truncated answer", events(0, 12), lane)
+
+
+def test_closing_while_a_request_is_in_flight(case: Case, tally: Tally, tmp_path: Path) -> None:
+    """The job ends on time, and its next life finds the batch: sent once more, or known to have arrived."""
+    case.needs("late")
+    lane = begun(case, tmp_path)
+    case.hang()
+    lane.take(events(2, 10))
+    lane.run(until=lambda: lane.status.in_flight > 0, step=1.0)
+    started = time.monotonic()
+    ended = lane.close(timeout=3.0)
+    assert time.monotonic() - started < 3.5
+    assert ended or "interrupt" in case.cannot
+    case.calm()
+    again = Lane(tmp_path, case.destination(), lane.clock)
+    again.run()
+    assert again.close()
+    tally.account(case, "close during flight", events(0, 12), lane, again, in_doubt=10)
