@@ -6,7 +6,9 @@ from transforms.batch import BatchPolicy
 
 # Enough to keep the writers busy between two ticks, whatever the size of a batch.
 MAX_UNSETTLED_BATCHES = 64
-MAX_UNSETTLED_BYTES = 16_000_000
+# As Python objects twice as much; each destination that is away holds so much of its own, whatever waits
+# for it in the journal. Two files or S3 objects of 10,000 events, one on its way and one to follow.
+MAX_UNSETTLED_BYTES = 6_000_000
 # An event of the feed is about so long; used until events have been seen.
 USUAL_BYTES = 300.0
 

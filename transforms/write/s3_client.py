@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import tempfile
 from pathlib import Path
 from typing import Any
 
-import boto3
+import botocore.loaders
 import botocore.session
 import certifi
 from botocore.config import Config
@@ -35,10 +36,12 @@ class Client:
         verify = self._resources.enter_context(trusted(settings.ca_file))
         # A session of its own: they are not safe for threads, and each reads the chain anew.
         session = botocore.session.get_session()
+        session.register_component("data_loader", models(session.get_config_variable("data_path")))
         region = settings.region or session.get_config_variable("region") or DEFAULT_REGION
         if settings.role_arn:
             session = assumed(session, settings.role_arn, settings.external_id, region, verify)
-        self._s3: Any = boto3.session.Session(botocore_session=session).client(
+        # What boto3's own session would call, but for adding to the loader's paths each time.
+        self._s3: Any = session.create_client(
             "s3",
             region_name=region,
             endpoint_url=settings.endpoint,
@@ -54,6 +57,12 @@ class Client:
         """Let go of connections and of the temporary file with authorities."""
         self._s3.close()
         self._resources.close()
+
+
+@functools.cache
+def models(data_path: str | None) -> Any:
+    """botocore's descriptions of the services: 12 MB for each client that reads them for itself."""
+    return botocore.loaders.create_loader(data_path)
 
 
 def config(path_style: bool = False) -> Config:
@@ -90,6 +99,7 @@ def assumed(session: Any, role_arn: str, external_id: str | None, region: str, v
         extra_args=extra,
     )
     inside = botocore.session.Session()
+    inside.register_component("data_loader", session.get_component("data_loader"))
     inside._credentials = DeferredRefreshableCredentials(
         method="assume-role", refresh_using=fetcher.fetch_credentials
     )

@@ -18,7 +18,7 @@ def test_small_batches_are_bounded_by_their_number() -> None:
 def test_large_batches_are_bounded_by_their_bytes() -> None:
     assert room(LARGE, 64, 0, 0, 0.0, waiting=False) == MAX_UNSETTLED_BYTES // 300
     assert room(LARGE, 64, 2, MAX_UNSETTLED_BYTES, 280.0, waiting=True) == 0
-    assert room(LARGE, 64, 2, MAX_UNSETTLED_BYTES // 2, 10_000.0, waiting=True) == 800
+    assert room(LARGE, 64, 2, MAX_UNSETTLED_BYTES // 2, 10_000.0, waiting=True) == 300
 
 
 def test_one_full_batch_always_fits_when_nothing_waits() -> None:

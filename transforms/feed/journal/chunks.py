@@ -14,7 +14,7 @@ from transforms.feed.journal.database import Database, JournalDamaged
 from transforms.feed.journal.ranges import Range, subtract
 
 CHUNK_EVENTS = 500  # measured: chunks of this size pass Beam at 300k events a second
-CACHE_BYTES = 8 * 1024 * 1024  # raw bytes of recent chunks kept for lanes that keep up
+CACHE_BYTES = 4 * 1024 * 1024  # raw bytes of recent chunks kept for lanes that keep up
 READ_ROWS = 64  # rows read back at once by a lane that lags
 TRIM_ROWS = 200  # rows deleted in one transaction: 14 MB of ordinary events, so the log stays small
 
