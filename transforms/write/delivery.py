@@ -70,6 +70,7 @@ class Delivery:
         self._unrecorded: list[Settled] = []  # seen by a tick, not yet committed
         self._unsplit: list[Settled] = []  # committed, their halves not yet sealed
         self._recorded: list[Settled] = []  # committed, their receipts not yet given out
+        self._recovered = False  # by the last `recover`, and not sent yet
         self._seconds = Histogram()
         self._failure: Exception | None = None
         self._lock = threading.Lock()  # around the outbox and what the threads share with ticks
@@ -80,10 +81,15 @@ class Delivery:
         )
 
     def recover(self) -> int:
-        """Put what was sealed before a restart in front of everything; returns the number of batches."""
+        """Put what was sealed before a restart in front of everything; returns the number of batches.
+
+        They are sent from the first tick on: what is sent before it, while the pipeline is being built, could
+        not be recorded, and was sent again after the next crash.
+        """
         with self._ledger_lock:
             batches = self._ledger.recover()
-        self._put(batches)
+        self._put(batches, ring=False)
+        self._recovered = bool(batches)
         return len(batches)
 
     def add(self, chunk: Chunk, window_end: float = math.inf) -> None:
@@ -130,6 +136,9 @@ class Delivery:
                 yield settled.batch, letter
         self._closed += self._open.close_due(self._clock.monotonic())
         self._record(results)
+        if self._recovered:
+            self._recovered = False
+            self._threads.ring()
         while self._recorded:
             settled = self._recorded.pop(0)
             if settled.delivered:
@@ -156,7 +165,8 @@ class Delivery:
 
     def ready(self) -> bool:
         """A tick has something to record or to start."""
-        return bool(self._closed or self._unrecorded or self._unsplit or self._settled or self._failure)
+        to_record = self._unrecorded or self._unsplit or self._settled or self._failure
+        return bool(self._closed or to_record or self._recovered)
 
     def idle(self) -> bool:
         """Nothing is open, waiting, in flight or unrecorded."""
@@ -231,7 +241,9 @@ class Delivery:
             for settled in results:
                 settled.delivered = []
 
-    def _put(self, batches: Collection[Batch], recorded: Collection[Settled] = ()) -> None:
+    def _put(
+        self, batches: Collection[Batch], recorded: Collection[Settled] = (), *, ring: bool = True
+    ) -> None:
         with self._lock:
             for settled in recorded:
                 self._outbox.recorded(settled)
@@ -239,7 +251,7 @@ class Delivery:
                 batch.on_remember = self._remember
                 self._outbox.put(batch)
             busy = len(self._outbox) > 0
-        if busy:
+        if busy and ring:
             self._threads.ring()
 
     def _remember(self, batch: Batch, memo: bytes) -> None:

@@ -253,6 +253,19 @@ def test_what_was_sealed_before_a_restart_goes_first_and_unchanged(stage: Stage)
     assert [list(batch.offsets) for batch in stage.service.writes[1:]] == [[2, 6, 7, 8], [9]]
 
 
+def test_what_was_sealed_before_is_not_sent_before_it_can_be_recorded(stage: Stage) -> None:
+    events = [Event(f"old_{n}", "t", "", b"{}") for n in range(2)]
+    stage.ledger.left = [Batch(events, [0, 1], id="kept", seal=9)]
+    stage.delivery.recover()
+    assert stage.delivery.ready(), "a tick is wanted"
+    assert stage.service.opened == 0, "no writer was started"
+    assert stage.delivery.pending() == 2
+    assert stage.tick() == []
+    (receipt,) = stage.woken()
+    assert isinstance(receipt, Receipt)
+    assert receipt.batch_id == "kept"
+
+
 def test_a_memo_is_remembered_by_the_ledger_during_the_attempt(stage: Stage) -> None:
     stage.service.script = lambda batch: batch.remember(b"key")
     stage.add(0, 4)
