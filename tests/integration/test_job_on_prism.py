@@ -1,0 +1,96 @@
+"""The whole job as a process on a cluster runner, `--runner=PrismRunner`: practice services, SIGTERM, exit 0."""
+
+from __future__ import annotations
+
+import signal
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import replace
+from itertools import islice
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from pipelines.local.practice.datadog import PracticeDatadog
+from pipelines.local.practice.events import generate
+from tests.integration.job import World, world
+from tests.servers import prism
+from transforms.dead_letter import read_dead_letters
+
+pytestmark = pytest.mark.own_network(needs=prism.program)
+
+EVENTS = 20_000
+
+
+@pytest.fixture
+def datadog() -> Iterator[PracticeDatadog]:
+    with PracticeDatadog() as made:
+        yield made
+
+
+@pytest.fixture
+def made(tmp_path: Path, datadog: PracticeDatadog) -> Iterator[World]:
+    with world(tmp_path) as services:
+        yield replace(services, environment={**services.environment, "PRACTICE_DATADOG_KEY": datadog.key})
+
+
+def flags(made: World, datadog: PracticeDatadog, **more: object) -> list[str]:
+    """One job on Prism with two destinations, which are asked afterwards."""
+    given: dict[str, object] = {
+        "runner": "PrismRunner",
+        "prism_location": prism.program(),
+        "prism_log_level": "warn",
+        "feed_url": made.feed.url,
+        "feed_api_key": "env:PRACTICE_FEED_KEY",
+        "splunk_hec_url": made.splunk.url,
+        "splunk_hec_token": "env:PRACTICE_HEC_TOKEN",
+        "splunk_max_age": 0.5,
+        "datadog_endpoint": datadog.url,
+        "datadog_api_key": "env:PRACTICE_DATADOG_KEY",
+        "datadog_max_age": 0.5,
+        "dead_letters": made.place / "letters",
+        "window_size": 5,
+    }
+    return [f"--{name}={value}" for name, value in {**given, **more}.items()]
+
+
+def take(number: int) -> tuple[list[bytes], list[str]]:
+    """Made-up events and their ids."""
+    events = list(islice(generate(), number))
+    return events, [msgspec.json.decode(event)["id"] for event in events]
+
+
+def test_every_event_is_delivered_everywhere_and_sigterm_drains(
+    made: World, datadog: PracticeDatadog
+) -> None:
+    events, ids = take(EVENTS)
+    with made.start(flags(made, datadog)) as job:
+        job.wait_until(lambda: made.feed.open_streams, "it opened a stream", 60)
+        made.feed.publish_many([b"no JSON at all", *events[: EVENTS // 2]])
+        job.wait_until(lambda: len(made.splunk.ids) >= EVENTS // 4, "Splunk has some", 60)
+        made.feed.publish_many(events[EVENTS // 2 :])
+        job.wait_until(lambda: len(datadog.ids) >= EVENTS - 100, "Datadog has nearly all", 60)
+        assert job.drain(60) == 0, job.log
+    assert "draining" in job.log
+    assert "drained: every event received is delivered or a dead letter" in job.log
+    assert Counter(made.splunk.ids) == Counter(ids)
+    assert Counter(datadog.ids) == Counter(ids)
+    [letter] = read_dead_letters(made.place / "letters")
+    assert (letter.stage, letter.raw) == ("feed", b"no JSON at all")
+    assert len(made.feed.streams) == 1, "a range was split, and the feed read twice"
+    for secret in made.environment.values():
+        assert secret not in job.log
+
+
+def test_a_destination_that_is_down_at_the_drain_is_told(made: World, datadog: PracticeDatadog) -> None:
+    events, ids = take(500)
+    made.splunk.down()
+    with made.start(flags(made, datadog, drain_timeout=4)) as job:
+        job.wait_until(lambda: made.feed.open_streams, "it opened a stream", 60)
+        made.feed.publish_many(events)
+        job.wait_until(lambda: len(datadog.ids) >= 500, "Datadog has all", 60)
+        job.signal(signal.SIGTERM)
+        assert job.wait(60) == 1
+    assert Counter(datadog.ids) == Counter(ids)
+    assert "not drained within 4 s (--drain_timeout)" in job.log
