@@ -1,4 +1,4 @@
-"""The whole job as a process on a cluster runner, `--runner=PrismRunner`: practice services, SIGTERM, exit 0."""
+"""The whole job as a process on a cluster runner: `--runner=PrismRunner`, SIGTERM, exit 0."""
 
 from __future__ import annotations
 
