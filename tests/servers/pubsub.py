@@ -67,7 +67,8 @@ class PubSubServer:
             self._call("Subscriber/Acknowledge", done, pubsub.Subscription)
 
     def _call(self, method: str, request: Any, answer: Any) -> Any:
-        with grpc.insecure_channel(f"127.0.0.1:{self.port}") as channel:
+        any_size = [("grpc.max_receive_message_length", -1)]
+        with grpc.insecure_channel(f"127.0.0.1:{self.port}", options=any_size) as channel:
             call = channel.unary_unary(
                 f"/google.pubsub.v1.{method}", type(request).serialize, answer.deserialize
             )

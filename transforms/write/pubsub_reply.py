@@ -16,6 +16,7 @@ from transforms.write.bigquery_reply import (
     RESOURCE_EXHAUSTED,
     UNAUTHENTICATED,
     UNIMPLEMENTED,
+    is_too_large,
     said,
 )
 from transforms.write.contract import Outcome
@@ -53,6 +54,9 @@ def status_outcome(
 ) -> Outcome:
     """The outcome of a gRPC status that is not OK for the events `sent` (indexes of the batch)."""
     answer = f"{NAMES.get(code, f'code {code}')}: {said(message)}"
+    if code == RESOURCE_EXHAUSTED and is_too_large(message):
+        cause = f"{where} found the request too large ({answer}). It is sent again in halves."
+        return Outcome(rejected, sent, cause=cause, too_large=True)
     if code == INVALID_ARGUMENT:
         if len(sent) == 1:
             return Outcome({**rejected, sent[0]: f"refused: {where} answered {answer}"}, cause=answer)

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 
 from tests.conformance.case import Case, Place
-from tests.conformance.cases import bigquery, custom, datadog, files, kafka, s3, splunk
+from tests.conformance.cases import bigquery, custom, datadog, files, kafka, pubsub, s3, splunk
 
 CASES: Mapping[str, Callable[[Place], AbstractContextManager[Case]]] = {
     "files": files.case,
@@ -12,6 +12,7 @@ CASES: Mapping[str, Callable[[Place], AbstractContextManager[Case]]] = {
     "bigquery_storage_write": bigquery.storage_write,
     "bigquery_insert_all": bigquery.insert_all,
     "kafka": kafka.case,
+    "pubsub": pubsub.case,
     "splunk": splunk.case,
     "datadog": datadog.case,
     "custom": custom.case,

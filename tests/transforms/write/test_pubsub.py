@@ -203,6 +203,13 @@ def test_a_refused_request_is_halved_until_the_one_to_blame_is_alone() -> None:
     assert not alone.later
 
 
+def test_a_request_that_is_too_large_for_the_connection_is_halved_and_a_quota_is_waited_for() -> None:
+    outcome = status(8, "grpc: received message larger than max (6277160 vs. 4194304)")
+    assert outcome.too_large
+    assert list(outcome.later) == [0, 2]
+    assert not status(8, "Quota exceeded for quota metric").too_large
+
+
 def test_messages_without_an_id_in_the_answer_are_sent_again() -> None:
     assert reply.published(WHERE, 2, [0, 1], {}) is None
     outcome = reply.published(WHERE, 1, [0, 2, 3], {1: "bad"})
