@@ -69,8 +69,15 @@ EVERYTHING: list[tuple[list[str], Destination]] = [
         Datadog(EnvSecret("KEY"), "datadoghq.eu", None, "s", ("env:a", "team:b"), "none", CA, POLICY),
     ),
     (
-        ["api_key=env:KEY", "endpoint=https://proxy"],
-        Datadog(EnvSecret("KEY"), endpoint="https://proxy", compression="none", ca_file=CA, policy=POLICY),
+        ["api_key=env:KEY", "endpoint=https://proxy", "too_old=dead_letter"],
+        Datadog(
+            EnvSecret("KEY"),
+            endpoint="https://proxy",
+            compression="none",
+            ca_file=CA,
+            policy=POLICY,
+            too_old="dead_letter",
+        ),
     ),
     (
         [
