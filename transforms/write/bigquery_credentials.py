@@ -26,12 +26,17 @@ class GoogleToken:
         if self._anonymous:
             return {}
         from google.auth import default
+        from google.auth.exceptions import RefreshError
         from google.auth.transport.requests import Request
 
         if self._credentials is None:
             self._credentials, _ = default(scopes=(self._scope,))
         if not self._credentials.valid:
-            self._credentials.refresh(_limited(Request()))
+            try:
+                self._credentials.refresh(_limited(Request()))
+            except RefreshError:
+                self.forget()  # somebody may replace the key
+                raise
         headers = {"authorization": f"Bearer {self._credentials.token}"}
         if quota_project := getattr(self._credentials, "quota_project_id", None):
             headers["x-goog-user-project"] = str(quota_project)

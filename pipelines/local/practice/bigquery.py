@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import re
+import ssl
 from collections.abc import Sequence
 from typing import Any
 
@@ -50,7 +51,7 @@ class PracticeBigQuery(http_server.PracticeServer):
 
     dataset: "project.dataset", the one that is there from the start. No credentials are asked for.
     refused_ids: rows with these event ids are refused, and why. stops: one bad row stops its innocent
-    neighbours, as it does without skipInvalidRows.
+    neighbours, as it does without skipInvalidRows. tls: for REST alone.
     """
 
     def __init__(
@@ -61,8 +62,9 @@ class PracticeBigQuery(http_server.PracticeServer):
         keep_events: bool = True,
         keep_ids: bool = True,
         connection_age: float | None = None,
+        tls: ssl.SSLContext | None = None,
     ) -> None:
-        super().__init__(port, keep_events=keep_events, keep_ids=keep_ids)
+        super().__init__(port, keep_events=keep_events, keep_ids=keep_ids, tls=tls)
         self.project, _, self.dataset = dataset.rpartition(".")
         self.tables = Tables([self._dataset_path])
         self.refused_ids: dict[str, str] = {}
