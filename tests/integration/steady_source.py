@@ -97,7 +97,7 @@ class _Read(beam.DoFn):
             pace.sent, pace.last = at, time.monotonic()
             yield TimestampedValue(chunk, Timestamp.of(now))
             watermark.set_watermark(Timestamp.of(now))
-        watermark.set_watermark(max(watermark.current_watermark(), Timestamp.of(time.time() - 0.1)))
+        watermark.set_watermark(max(watermark.current_watermark() or 0, Timestamp.of(time.time() - 0.1)))
         tracker.defer_remainder(Duration.of(0.02))
 
 

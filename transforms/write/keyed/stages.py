@@ -26,6 +26,7 @@ from transforms.write.keyed.delivery import KeyedDelivery
 from transforms.write.keyed.packing import Arrival, pack, pack_events
 from transforms.write.keyed.round import Result
 from transforms.write.keyed.shelf import CELLS
+from transforms.write.keyed.unsplit import refuse_splits
 from transforms.write.results import DEAD_LETTERS
 
 # Elements of one event cost five times what events in chunks do: they are put together within a bundle.
@@ -116,6 +117,7 @@ class DeliverOnTimers(beam.DoFn):
         self._clock = clock or SystemClock()
 
     def setup(self) -> None:
+        refuse_splits()
         self._counters = DeliveryCounters(self._name)
         self._delivery = KeyedDelivery(
             self._destination,
