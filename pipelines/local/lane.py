@@ -9,10 +9,9 @@ import traceback
 from collections.abc import Callable, Sequence
 
 import apache_beam as beam
-from apache_beam.options.pipeline_options import PipelineOptions
 
 from pipelines.local.pace import LaneSource
-from pipelines.local.runner import in_process_runner
+from pipelines.local.runner import LaneOptions, in_process_runner
 from transforms.backoff import Backoff
 from transforms.clock import Clock
 from transforms.feed import source
@@ -129,7 +128,7 @@ class Lane:
         try:
             delivery.recover()
             with _building:
-                pipeline = beam.Pipeline(in_process_runner(), PipelineOptions(self._beam_args))
+                pipeline = beam.Pipeline(in_process_runner(), LaneOptions(self._beam_args))
                 self._graph(pipeline, self)
             self.failure = ""
             pipeline.run()

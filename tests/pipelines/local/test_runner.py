@@ -10,11 +10,12 @@ import apache_beam
 import apache_beam as beam
 import pytest
 from apache_beam.io.restriction_trackers import OffsetRange
-from apache_beam.options.pipeline_options import PipelineOptions
+from apache_beam.options.pipeline_options import GoogleCloudOptions, PipelineOptions, StandardOptions
 from apache_beam.runners.portability.fn_api_runner import FnApiRunner, fn_runner
 from apache_beam.transforms.core import RestrictionProvider
 
 from pipelines.local import runner
+from pipelines.local.runner import LaneOptions
 from transforms.feed.restriction import FeedRestrictionTracker
 
 BUNDLES = 300
@@ -86,3 +87,14 @@ def test_the_remedy_is_applied_once() -> None:
     once = fn_runner.consolidate_monitoring_infos
     runner.hold_memory_flat()
     assert fn_runner.consolidate_monitoring_infos is once
+
+
+def test_the_views_of_a_lane_s_options_are_made_once_and_share_their_values() -> None:
+    options = LaneOptions(["--streaming", "--job_name=lane"])
+    view = options.view_as(StandardOptions)
+    assert options.view_as(StandardOptions) is view
+    assert view.streaming
+    options.view_as(GoogleCloudOptions).job_name = "other"
+    assert options.view_as(GoogleCloudOptions).job_name == "other"
+    assert PipelineOptions.view_as(options, GoogleCloudOptions).job_name == "other"
+    assert options.get_all_options(drop_default=True)["streaming"] is True
