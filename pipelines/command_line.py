@@ -9,6 +9,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from pipelines.cluster import flink
 from pipelines.parameters import Parameter
 
 PREFIX = "GRANTEX_"
@@ -31,15 +32,22 @@ class Arrived:
 def read(argv: Sequence[str], environ: Mapping[str, str], parameters: Mapping[str, Parameter]) -> Arrived:
     """Sort everything that was given. Flags win over the environment."""
     arrived = Arrived()
+    on_flink = _runner(argv, environ) in flink.RUNNERS
     for position, name, value in _pairs(argv):
         if name is None:
             arrived.faults.append(f"argument {position} is not a flag; every setting is --name=value")
         elif name in parameters:
             _ours(arrived, parameters[name], value)
         else:
-            _not_ours(arrived, position, name, value, parameters)
+            _not_ours(arrived, position, name, value, parameters, flink.flags() if on_flink else {})
     _environment(arrived, environ, parameters)
     return arrived
+
+
+def _runner(argv: Sequence[str], environ: Mapping[str, str]) -> str:
+    """What was given for it, right or wrong: further flags depend on it."""
+    by_flag = [value for _, name, value in _pairs(argv) if name == "runner"]
+    return (by_flag[-1] if by_flag else environ.get(f"{PREFIX}RUNNER")) or ""
 
 
 def _pairs(argv: Sequence[str]) -> Iterator[tuple[int, str | None, str | None]]:
@@ -75,9 +83,14 @@ def _ours(arrived: Arrived, parameter: Parameter, value: str | None) -> None:
 
 
 def _not_ours(
-    arrived: Arrived, position: int, name: str, value: str | None, parameters: Mapping[str, Parameter]
+    arrived: Arrived,
+    position: int,
+    name: str,
+    value: str | None,
+    parameters: Mapping[str, Parameter],
+    of_the_runner: Mapping[str, argparse.Action],
 ) -> None:
-    beam = {} if _normal(name) in parameters else beam_flags()
+    beam = {} if _normal(name) in parameters else {**of_the_runner, **beam_flags()}
     if name in beam:
         try:
             arrived.beam_args += _beam_argument(name, value, beam[name])
@@ -151,6 +164,8 @@ def beam_flags() -> Mapping[str, argparse.Action]:
     classes = list(PipelineOptions.__subclasses__())
     for each in classes:
         classes += each.__subclasses__()
+        if not each.__module__.startswith("apache_beam."):
+            continue
         parser = argparse.ArgumentParser(add_help=False, conflict_handler="resolve")
         each._add_argparse_args(parser)
         for action in parser._actions:

@@ -12,7 +12,7 @@ from apache_beam.options.pipeline_options import (
     WorkerOptions,
 )
 
-from pipelines.cluster import dataflow
+from pipelines.cluster import dataflow, flink
 from pipelines.groups.run import DATAFLOW
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 def pipeline_options(settings: Settings, environ: Mapping[str, str]) -> PipelineOptions:
     """Beam's options only: whatever is in them is part of the job's graph, so none of ours are."""
-    options = PipelineOptions(list(settings.beam_args))
+    options = _given(settings)
     standard = options.view_as(StandardOptions)
     standard.runner = settings.runner
     standard.streaming = True
@@ -34,3 +34,11 @@ def pipeline_options(settings: Settings, environ: Mapping[str, str]) -> Pipeline
     if settings.runner == DATAFLOW:
         dataflow.pin(options, environ)
     return options
+
+
+def _given(settings: Settings) -> PipelineOptions:
+    if settings.runner in flink.RUNNERS:
+        from pipelines.cluster.flink_options import FlinkSubmissionOptions  # known to Beam from here on
+
+        return FlinkSubmissionOptions(list(settings.beam_args))
+    return PipelineOptions(list(settings.beam_args))

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import apache_beam as beam
-from apache_beam.options.pipeline_options import GoogleCloudOptions
+from apache_beam.options.pipeline_options import GoogleCloudOptions, PipelineOptions, PortableOptions
 
 from pipelines import exit_codes
 from pipelines.cluster.options import pipeline_options
@@ -21,6 +21,12 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("grantex.run")
 
+# Flink's own words, as nothing else is known to have a cluster of that kind.
+HOW_TO_STOP = (
+    "to stop it on Flink and lose nothing that it has received: flink stop --savepointPath=DIRECTORY JOB_ID "
+    "(flink list shows the id), and go on later with --savepoint_path=SAVEPOINT; to end it for good: "
+    "flink cancel JOB_ID"
+)
 Graph = Callable[[beam.Pipeline], None]
 
 
@@ -28,7 +34,8 @@ def run(settings: Settings, graph: Graph, stop: threading.Event) -> int:
     """Build and submit the job; returns the exit code.
 
     On Dataflow that is all: the job goes on without this process, and in a template there is none yet.
-    Elsewhere the job lives as long as this process, and `stop` drains it.
+    Where the workers are inside this process (Prism) the job lives as long as it, and `stop` drains it.
+    On another cluster (Flink) this process only watches: after `stop` the job goes on.
     """
     options = pipeline_options(settings, os.environ)
     pipeline = beam.Pipeline(options=options)
@@ -36,7 +43,17 @@ def run(settings: Settings, graph: Graph, stop: threading.Event) -> int:
     result = pipeline.run()
     if settings.runner == DATAFLOW:
         return _submitted(result, options.view_as(GoogleCloudOptions))
-    return _watch(result, settings, stop)
+    if workers_inside(options):
+        return _watch(result, settings, stop)
+    return _watch_from_outside(result, stop)
+
+
+def workers_inside(options: PipelineOptions) -> bool:
+    """Whether the submitted job's workers are threads of this process, which can tell them to drain.
+
+    Known once the job is submitted: Prism and a Flink of this process's own choose it when nothing is given.
+    """
+    return bool(options.view_as(PortableOptions).environment_type == "LOOPBACK")
 
 
 def _submitted(result: Any, cloud: GoogleCloudOptions) -> int:
@@ -66,6 +83,18 @@ def _watch(result: Any, settings: Settings, stop: threading.Event) -> int:
             result.cancel()
             return exit_codes.FAILED
     return watcher.exit_code()
+
+
+def _watch_from_outside(result: Any, stop: threading.Event) -> int:
+    """Wait for the job's end, or for `stop`, which does nothing to the job: its workers are elsewhere, and
+    Beam's own `cancel` is answered CANCELLED by Flink's job server while the job goes on."""
+    watcher = _Watcher(result, stop)
+    log.info("submitted; the job goes on without this process, which says how it ends")
+    stop.wait()
+    if watcher.ended.is_set():
+        return watcher.exit_code()
+    log.warning("this process ends, the job goes on; %s", HOW_TO_STOP)
+    return exit_codes.DRAINED
 
 
 class _Watcher:

@@ -200,6 +200,26 @@ def test_beams_own_flags_are_passed_on_as_beam_takes_them() -> None:
     assert PipelineOptions(settings.beam_args).view_as(WorkerOptions).num_workers == 3
 
 
+def test_options_of_the_flink_runner_are_known_where_it_may_be_and_nowhere_else() -> None:
+    given = ["--checkpointing_interval=3000", "--savepoint_path", "s3://b/a b", "--object_reuse=true"]
+    letters = "--dead_letters=s3://b/l"
+    for runner in ("PortableRunner", "FlinkRunner"):
+        settings = parse([*FEED, *SPLUNK, letters, *given, f"--runner={runner}"], ENVIRON)
+        assert settings.beam_args == [given[0], "--savepoint_path=s3://b/a b", "--object_reuse"]
+        by_environment = parse([*FEED, *SPLUNK, letters, *given], {**ENVIRON, "GRANTEX_RUNNER": runner})
+        assert by_environment.beam_args == settings.beam_args
+    assert faults(*FEED, *SPLUNK, letters, given[0], "--runner=PrismRunner", **ENVIRON) == [
+        "--checkpointing_interval: unknown flag; --help lists all flags"
+    ]
+    assert faults(
+        *FEED, *SPLUNK, letters, "--runner=FlinkRunner", "--checkpointing_interval=3s", **ENVIRON
+    ) == ["--checkpointing_interval: Beam does not accept this value (one of Beam's own flags)"]
+    lossy = "--shutdown_sources_after_idle_ms=1"
+    assert faults(*FEED, *SPLUNK, letters, "--runner=FlinkRunner", lossy, **ENVIRON) == [
+        "--shutdown_sources_after_idle_ms: unknown flag; --help lists all flags"
+    ]
+
+
 def test_only_the_runner_shares_its_name_with_beam() -> None:
     assert PARAMETERS.keys() & command_line.beam_flags().keys() == {"runner"}
 

@@ -75,3 +75,10 @@ def test_the_image_says_what_it_is_called_and_a_flag_wins() -> None:
     assert found.sdk_container_image == "example.com/image:1"
     found = options(*DATAFLOW, WORKER_IMAGE="example.com/image:1").view_as(WorkerOptions)
     assert found.sdk_container_image == "i"
+
+
+def test_options_of_the_flink_runner_are_passed_on_and_no_others_are_added() -> None:
+    given = ("--checkpointing_interval=3000", "--object_reuse=true")
+    found = options("--runner=PortableRunner", *given).get_all_options(drop_default=True)
+    assert (found["checkpointing_interval"], found["object_reuse"]) == (3000, True)
+    assert "savepoint_path" not in found

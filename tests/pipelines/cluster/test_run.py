@@ -1,0 +1,70 @@
+"""Whether the driver of a job on a cluster can drain it, and what it says when it cannot."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from typing import NoReturn
+
+import apache_beam as beam
+import pytest
+from apache_beam.options.pipeline_options import PipelineOptions, PortableOptions
+
+from pipelines import exit_codes
+from pipelines.cluster import run
+from pipelines.settings import parse
+from tests.pipelines.cluster.test_rules import ENVIRON, FEED, KAFKA, LETTERS
+
+
+class Submitted:
+    """A job on a cluster far away. Cancelling it is what must not be done, nor said."""
+
+    def __init__(self, state: str = "") -> None:
+        self._state, self._over = state, threading.Event()
+        if state:
+            self._over.set()
+
+    def wait_until_finish(self) -> str:
+        self._over.wait()
+        return self._state
+
+    def cancel(self) -> NoReturn:
+        raise AssertionError("cancelled")
+
+
+def outcome(monkeypatch: pytest.MonkeyPatch, job: Submitted, stop: threading.Event, *argv: str) -> int:
+    """Of a run whose runner submits `job`."""
+
+    monkeypatch.setattr(beam.Pipeline, "run", lambda self: job)
+    settings = parse([FEED, KAFKA, LETTERS, "--runner=PortableRunner", *argv], ENVIRON)
+    return run.run(settings, lambda pipeline: None, stop)
+
+
+def test_stopped_it_leaves_a_job_on_other_machines_alone_and_says_so(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    stop = threading.Event()
+    stop.set()
+    caplog.set_level(logging.INFO, "grantex.run")
+    code = outcome(monkeypatch, Submitted(), stop, "--environment_type=DOCKER", "--drain_timeout=1")
+    assert code == exit_codes.DRAINED
+    assert "the job goes on; to stop it on Flink" in caplog.messages[-1]
+    assert not any(word in " ".join(caplog.messages) for word in ("drained", "draining", "cancelled"))
+
+
+@pytest.mark.parametrize(("state", "code"), [("DONE", exit_codes.DRAINED), ("FAILED", exit_codes.FAILED)])
+def test_it_says_how_a_job_elsewhere_has_ended(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, state: str, code: int
+) -> None:
+    caplog.set_level(logging.INFO, "grantex.run")
+    assert outcome(monkeypatch, Submitted(state), threading.Event(), "--environment_type=DOCKER") == code
+    assert ("drained" if code == exit_codes.DRAINED else "the job ended FAILED") in caplog.messages[-1]
+
+
+@pytest.mark.parametrize("kind", ["", "DOCKER", "EXTERNAL", "PROCESS"])
+def test_workers_are_inside_only_in_loopback(kind: str) -> None:
+    given = [f"--environment_type={kind}"] if kind else []
+    options = PipelineOptions(given)
+    assert not run.workers_inside(options)
+    options.view_as(PortableOptions).environment_type = "LOOPBACK"  # as PrismRunner does by default
+    assert run.workers_inside(options)
