@@ -5,6 +5,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 ARGS ?=
 KILLS ?= 20
+OUTAGE ?= 10
 # The first interpreter that fits, unless you name one: make run PYTHON=/opt/python3.12/bin/python3
 FITS := import sys, venv, ensurepip; sys.exit(not (3, 10) <= sys.version_info < (3, 14))
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11 python3.10 python; do \
@@ -17,7 +18,7 @@ PIP_INSTALL := $(BIN)/python -m pip install --disable-pip-version-check
 CONFIGURED := $(strip $(ARGS) $(filter GRANTEX_%,$(.VARIABLES)))
 
 .DELETE_ON_ERROR:
-.PHONY: help run test bench bench-memory kill-test outage-test lock clean
+.PHONY: help run test test-flink bench bench-memory kill-test outage-test lock clean
 .DEFAULT_GOAL := help
 
 help:  ## list what there is
@@ -51,6 +52,10 @@ test: $(TEST_READY)  ## ruff, mypy and every test; ARGS go to pytest
 		$(BIN)/python -m $$step || failed="$$failed [$$step]"; \
 	done; \
 	if [ -n "$$failed" ]; then echo "FAILED:$$failed" >&2; exit 1; fi
+
+# Its files are not called test_*.py, so `make test` leaves them out: clusters start, and half an hour passes.
+test-flink: $(TEST_READY)  ## the job on a real Flink, which is killed; needs Java 17 and Maven; OUTAGE=10 s each
+	@exec env OUTAGE=$(OUTAGE) $(BIN)/python -m pytest -rP -o python_files='*_on_flink.py' tests/flink $(ARGS)
 
 bench: $(TEST_READY)  ## this job against by_hand.py, side by side; ARGS=--quick for a smoke run
 	@exec $(BIN)/python -m tests.benchmarks.bench $(ARGS)

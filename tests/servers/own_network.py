@@ -2,7 +2,8 @@
 
 Prism, and Beam's worker pool with it, listens on every interface and runs what it is sent. Mark a test (or
 `pytestmark` a module) with `own_network(needs=function)`: `needs` is called outside, where packages can be
-had; then the test and its fixtures run where only loopback exists, in a new process.
+had; then the test and its fixtures run where only loopback exists, in a new process, for at most LIMIT
+seconds or its argument `limit`.
 """
 
 from __future__ import annotations
@@ -78,6 +79,11 @@ def _apart(item: pytest.Item) -> bool:
     return item.get_closest_marker(MARK) is not None and REPORTS not in os.environ
 
 
+def _limit(item: pytest.Item) -> float:
+    marker = item.get_closest_marker(MARK)
+    return float(marker.kwargs.get("limit", LIMIT)) if marker else LIMIT
+
+
 def _leave(item: pytest.Item, nextitem: pytest.Item | None) -> None:
     """End the fixtures of directories and modules that the next test does not share: those of the test
     before were kept for this one."""
@@ -108,6 +114,8 @@ def _run(item: pytest.Item) -> Iterator[pytest.TestReport]:
     with tempfile.TemporaryDirectory() as directory:
         path = Path(directory, "reports")
         command = [*namespace(), sys.executable, "-m", "tests.servers.own_network", item.nodeid]
+        limit = _limit(item)
+        command.append(f"--timeout={limit - 20:.0f}")
         process = subprocess.Popen(
             command,
             cwd=item.config.rootpath,
@@ -117,7 +125,7 @@ def _run(item: pytest.Item) -> Iterator[pytest.TestReport]:
             start_new_session=True,
         )
         try:
-            output, _ = process.communicate(timeout=LIMIT)
+            output, _ = process.communicate(timeout=limit)
         except subprocess.TimeoutExpired:
             os.killpg(process.pid, signal.SIGKILL)
             output, _ = process.communicate()
@@ -148,7 +156,7 @@ def bring_loopback_up() -> None:
 
 if __name__ == "__main__":
     bring_loopback_up()
-    arguments = ["-q", f"--timeout={LIMIT - 20:.0f}", "-p", "no:cacheprovider", *sys.argv[1:]]
+    arguments = ["-q", "-p", "no:cacheprovider", *sys.argv[1:]]
     code = pytest.main(arguments, plugins=[Recorder(os.environ[REPORTS])])
     sys.stdout.flush()
     # Not by sys.exit: a gRPC channel whose server has died may wait for ever to be closed (grpcio 1.8x).

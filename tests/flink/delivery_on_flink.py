@@ -1,0 +1,123 @@
+"""The job on a real Flink cluster: everything arrives, an outage stays where it is, a cut is on record."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from pipelines.local.practice.feed_stream import Finish
+from tests.flink.world import World
+from tests.servers import flink
+from tests.servers.flink import wait_for
+
+pytestmark = pytest.mark.own_network(needs=flink.install, limit=600)
+
+RATE = 500.0  # events a second
+# Each of hanging and refusing; `make test-flink OUTAGE=60` is the long run.
+OUTAGE_SECONDS = float(os.environ.get("OUTAGE") or 10.0)
+
+
+def test_every_event_arrives_and_the_end_of_the_input_ends_the_job(around: World) -> None:
+    around.start()
+    with around.feed.publishing(RATE):
+        time.sleep(10.0)
+    around.wait_for_all()
+    around.feed.end_input()
+    assert around.driver is not None
+    assert around.driver.wait(60) == 0
+    assert list(around.flink.jobs().values()) == ["FINISHED"]
+    report(around, "end to end")
+    assert len(around.sent()) > 4000
+    assert set(around.repeats().values()) == {0}
+    assert around.gaps() == []
+
+
+def test_a_stop_of_the_driver_leaves_the_job_alone_and_a_cancel_ends_it(around: World) -> None:
+    job = around.start()
+    assert around.driver is not None
+    around.driver.send_signal(signal.SIGTERM)
+    assert around.driver.wait(30) == 0
+    assert "the job goes on" in (around.flink.directory / "driver.log").read_text()
+    with around.feed.publishing(RATE):
+        time.sleep(3.0)
+    around.wait_for_all()
+    around.flink.cancel(job)
+    assert around.flink.jobs() == {job: "CANCELED"}
+    wait_for(lambda: not around.feed.open_streams, "the feed is still being read")
+
+
+def test_a_destination_that_hangs_and_refuses_slows_no_other_and_gets_all_later(around: World) -> None:
+    job, ill = around.start(), around.datadog
+    with around.feed.publishing(RATE):
+        wait_for(lambda: around.splunk.count > 2000, "the job is slow")
+        time.sleep(5.0)
+        before = lags(around, time.time() - 5.0)
+        checkpoints, began = around.flink.checkpoints(job), time.time()
+        ill.hang()
+        time.sleep(OUTAGE_SECONDS)
+        ill.down()
+        ill.release()
+        time.sleep(OUTAGE_SECONDS)
+        during, held = lags(around, began), len(around.missing()["datadog"])
+        checkpoints = around.flink.checkpoints(job) - checkpoints
+        ill.up()
+        wait_for(lambda: len(around.missing()["datadog"]) < 3 * RATE, "the backlog does not arrive", 180.0)
+        caught_up = time.time() - began - 2 * OUTAGE_SECONDS
+    around.wait_for_all()
+    print(
+        f"lag before {before}, during {during}; {held} held back; {checkpoints} checkpoints; {caught_up:.1f}"
+    )
+    report(around, "outage")
+    assert held > 2 * OUTAGE_SECONDS * RATE * 0.7
+    assert all(during[name] - before[name] < 1.0 for name in before), (before, during)
+    assert checkpoints >= 2 * OUTAGE_SECONDS / 3 * 0.5  # one each 3 s is asked for
+    assert around.repeats()["splunk"] == around.repeats()["s3"] == 0
+    assert around.gaps() == []
+
+
+def test_a_cut_of_the_feed_is_a_gap_on_record(around: World) -> None:
+    around.start()
+    with around.feed.publishing(RATE):
+        time.sleep(3.0)
+        cut = time.time()
+        around.feed.finish_streams(Finish.CUT)
+        around.feed.wait_for(lambda: len(around.feed.streams) == 2, 30)
+        time.sleep(3.0)
+        wait_for(lambda: len(around.gaps()) == 1, "no gap is recorded")
+    around.wait_for_all()
+    [(since, until, reason)] = around.gaps()
+    print(f"gap of {until - since:.2f} s: {reason}")
+    assert reason == "the stream was cut off"
+    assert since <= cut + 0.1
+    assert cut <= until < cut + 30.0
+    assert set(around.repeats().values()) == {0}
+
+
+@pytest.fixture
+def paused_pool(around: World) -> Iterator[World]:
+    """No worker is ever started."""
+    with around.flink.pool.hanging():
+        yield around
+
+
+def test_a_start_that_stalls_is_reported_as_one_with_the_ends_of_all_logs(paused_pool: World) -> None:
+    with pytest.raises(AssertionError, match="the job stalls at its start: no stream of the feed") as stalled:
+        paused_pool.start(seconds=30.0)
+    said = str(stalled.value)
+    assert "RUNNING" in said or "INITIALIZING" in said
+    assert all(f"== {name}.log" in said for name in ("driver", "jobserver", "pool", "session", "taskmanager"))
+
+
+def lags(around: World, since: float) -> dict[str, float]:
+    """The worst since then of the two that are well."""
+    now = time.time()
+    return {"splunk": around.splunk.worst_lag(since, now), "s3": around.s3.worst_lag(since, now)}
+
+
+def report(around: World, what: str) -> None:
+    """Figures, shown with pytest -rP."""
+    print(f"{what}: {len(around.sent())} sent; repeats {around.repeats()}")
