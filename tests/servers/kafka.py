@@ -37,7 +37,6 @@ __all__ = ["PARTITIONS", "PASSWORD", "USER", "KafkaServer", "Record"]
 CACHE = f"kafka-{KAFKA}"
 DOWNLOAD_SECONDS = 600
 ANSWER_SECONDS = 30.0
-STALLED_SECONDS = 3.0
 PARTITIONS = 3
 
 POM = f"""<project xmlns="http://maven.apache.org/POM/4.0.0">
@@ -172,32 +171,22 @@ class KafkaServer:
         """Everything that is in `topic` now, through a consumer that knows nothing of the producer."""
         return [record for each in range(PARTITIONS) for record in self._partition(topic, each)]
 
-    def _partition(self, topic: str, partition: int) -> list[Record]:
-        records: list[Record] = []
-        give_up = time.monotonic() + ANSWER_SECONDS
-        position = 0
-        while (left := self._consume(TopicPartition(topic, partition, position), records)) is not None:
-            assert time.monotonic() < give_up, f"{topic}/{partition}: messages from {left} on do not come"
-            position = left
-        return records
-
-    def _consume(self, where: TopicPartition, records: list[Record]) -> int | None:
-        """Read to the end with one consumer; the offset to go on from when it was given nothing more for some
-        seconds, as happens (twice in two hundred tests) to a consumer on a busy machine."""
+    def _partition(self, topic: str, partition: int) -> Iterator[Record]:
+        where = TopicPartition(topic, partition, 0)
         settings = {"bootstrap.servers": self.servers, "group.id": "tests", "enable.auto.commit": False}
         with contextlib.closing(Consumer({**settings, "log_level": 0})) as consumer:
-            _, end = consumer.get_watermark_offsets(where, timeout=ANSWER_SECONDS)
+            first, end = consumer.get_watermark_offsets(where, timeout=ANSWER_SECONDS)
+            assert first == 0, f"{topic}/{partition}: the broker has deleted {first} messages"
             consumer.assign([where])
-            position = where.offset
+            position, give_up = 0, time.monotonic() + ANSWER_SECONDS
             while position < end:
-                messages = consumer.consume(min(end - position, 10_000), timeout=STALLED_SECONDS)
-                if not messages:
-                    return position
-                for message in messages:
+                assert time.monotonic() < give_up, (
+                    f"{topic}/{partition}: {end - position} messages do not come"
+                )
+                for message in consumer.consume(min(end - position, 10_000), timeout=1.0):
                     assert message.error() is None, message.error()
-                    records.append(_record(message))
+                    yield _record(message)
                     position = (message.offset() or 0) + 1
-        return None
 
     def _admin(self) -> AdminClient:
         return AdminClient({"bootstrap.servers": self.servers, "log_level": 0})

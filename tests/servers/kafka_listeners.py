@@ -23,7 +23,8 @@ LISTENERS = {
 }
 LOGIN = "org.apache.kafka.common.security"
 PLAIN = f'{LOGIN}.plain.PlainLoginModule required user_{USER}="{PASSWORD}" user_{GUEST}="{PASSWORD}";'
-# Whoever comes without signing in may do everything, as the tests' own clients do.
+# Whoever comes without signing in may do everything, as the tests' own clients do. Retention counts from
+# the events' own time, which in tests is long ago: the broker would delete them when it next looks.
 FIXED = f"""
 process.roles=broker,controller
 node.id=1
@@ -46,6 +47,7 @@ transaction.state.log.min.isr=1
 share.coordinator.state.topic.replication.factor=1
 share.coordinator.state.topic.min.isr=1
 group.initial.rebalance.delay.ms=0
+log.retention.ms=-1
 """
 # For StorageTool: SCRAM's users live in the cluster's own log.
 SCRAM = f"SCRAM-SHA-512=[name={USER},password={PASSWORD}]"
