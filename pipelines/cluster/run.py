@@ -21,11 +21,12 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("grantex.run")
 
-# Flink's own words, as nothing else is known to have a cluster of that kind.
+# Flink's own words, as nothing else is known to have a cluster of that kind. Beam's runner for it never tells
+# a source to drain: `flink stop --drain` waits for the end of a feed that has none.
 HOW_TO_STOP = (
-    "to stop it on Flink and lose nothing that it has received: flink stop --savepointPath=DIRECTORY JOB_ID "
-    "(flink list shows the id), and go on later with --savepoint_path=SAVEPOINT; to end it for good: "
-    "flink cancel JOB_ID"
+    "to stop it on Flink and keep what it holds: flink stop --savepointPath=DIRECTORY JOB_ID (flink list "
+    "shows the id; never with --drain, which does not end); --savepoint_path=SAVEPOINT goes on from there, "
+    "and the time between is a gap on record; to end it for good: flink cancel JOB_ID"
 )
 Graph = Callable[[beam.Pipeline], None]
 

@@ -1,4 +1,4 @@
-"""SIGTERM and SIGINT: the first drains, the second stops at once."""
+"""SIGTERM and SIGINT: the first stops in good order (a drain, where there is one), the second at once."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def _listen(arrived: socket.socket, kept_open: socket.socket, stop: threading.Ev
     """Each byte is a signal's number. `kept_open` is the end that the handlers write to."""
     while not stop.is_set():
         for number in arrived.recv(1):
-            log.info("%s: draining; a second signal stops at once", signal.Signals(number).name)
+            log.info("%s: stopping in good order; a second signal stops at once", signal.Signals(number).name)
             stop.set()
     for number in arrived.recv(1):
         log.warning(

@@ -45,11 +45,14 @@ def test_stopped_with_a_savepoint_it_goes_on_from_there_and_the_gap_is_on_record
     first = around.start()
     with around.feed.publishing(RATE):
         wait_for(lambda: around.flink.checkpoints(first) >= 2, "no checkpoints")
+        around.datadog.down()  # what waits for it goes through the savepoint
+        wait_for(lambda: len(around.missing()["datadog"]) > 4 * RATE, "the job is slow")
         stopped = time.time()
         savepoint = around.flink.stop_with_savepoint(first)
         wait_for(lambda: around.flink.jobs()[first] == "FINISHED", "the job does not end")
         assert around.driver is not None
         around.driver.wait(60)
+        around.datadog.up()
         counts = arrived(around)
         around.start(f"--savepoint_path={savepoint}")
         wait_for(lambda: grown(around, counts), "nothing arrives after the savepoint", 120.0)

@@ -35,7 +35,7 @@ def test_with_a_destination_down_sigint_ends_in_time_and_the_next_start_delivers
         job.signal(signal.SIGINT)
         assert job.wait(10) == 0
         assert time.monotonic() - since < 5.5
-        assert "SIGINT: draining" in job.log
+        assert "SIGINT: stopping in good order" in job.log
         assert "300 events kept for splunk" in job.log
         assert DRAINED not in job.log
     around.splunk.up()
@@ -53,7 +53,7 @@ def test_a_second_signal_stops_at_once_and_nothing_is_lost(around: World) -> Non
         assert around.splunk.wait_for_requests(1, timeout=30)
         job.wait_until(lambda: len(ids_in_files(around.out)) == 40, "files had it all")
         job.signal(signal.SIGTERM)
-        job.wait_for_log("SIGTERM: draining")
+        job.wait_for_log("SIGTERM: stopping in good order")
         since = time.monotonic()
         job.signal(signal.SIGTERM)
         assert job.wait(10) == 1

@@ -45,7 +45,7 @@ def said(process: subprocess.Popen[str], lines: int) -> list[str]:
 def test_the_first_signal_asks_for_the_drain(process: subprocess.Popen[str], number: signal.Signals) -> None:
     process.send_signal(number)
     assert set(said(process, 2)) == {
-        f"INFO {number.name}: draining; a second signal stops at once",
+        f"INFO {number.name}: stopping in good order; a second signal stops at once",
         "stopping",
     }
     assert process.wait(10) == 0
