@@ -44,7 +44,7 @@ def run(settings: Settings, graph: Graph, stop: threading.Event) -> int:
     result = pipeline.run()
     if settings.runner == DATAFLOW:
         return _submitted(result, options.view_as(GoogleCloudOptions))
-    if workers_inside(options):
+    if workers_inside(pipeline.options):  # the pipeline has made a copy, and there the runner writes
         return _watch(result, settings, stop)
     return _watch_from_outside(result, stop)
 

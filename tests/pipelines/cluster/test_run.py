@@ -19,10 +19,13 @@ from tests.pipelines.cluster.test_rules import ENVIRON, FEED, KAFKA, LETTERS
 class Submitted:
     """A job on a cluster far away. Cancelling it is what must not be done, nor said."""
 
-    def __init__(self, state: str = "") -> None:
+    def __init__(self, state: str = "", *, over: bool | None = None) -> None:
         self._state, self._over = state, threading.Event()
-        if state:
-            self._over.set()
+        if state if over is None else over:
+            self.end()
+
+    def end(self) -> None:
+        self._over.set()
 
     def wait_until_finish(self) -> str:
         self._over.wait()
@@ -59,6 +62,25 @@ def test_it_says_how_a_job_elsewhere_has_ended(
     caplog.set_level(logging.INFO, "grantex.run")
     assert outcome(monkeypatch, Submitted(state), threading.Event(), "--environment_type=DOCKER") == code
     assert ("drained" if code == exit_codes.DRAINED else "the job ended FAILED") in caplog.messages[-1]
+
+
+def test_the_workers_that_the_runner_has_put_inside_are_drained(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The runner says so in its own copy of the options, as Prism's does."""
+    job, stop = Submitted("DONE", over=False), threading.Event()
+    stop.set()
+
+    def submit(pipeline: beam.Pipeline) -> Submitted:
+        pipeline.options.view_as(PortableOptions).environment_type = "LOOPBACK"
+        return job
+
+    monkeypatch.setattr(beam.Pipeline, "run", submit)
+    monkeypatch.setattr(run, "drain", job.end)
+    caplog.set_level(logging.INFO, "grantex.run")
+    settings = parse([FEED, KAFKA, LETTERS, "--runner=PrismRunner"], ENVIRON)
+    assert run.run(settings, lambda pipeline: None, stop) == exit_codes.DRAINED
+    assert [message.split(":")[0].split(";")[0] for message in caplog.messages] == ["draining", "drained"]
 
 
 @pytest.mark.parametrize("kind", ["", "DOCKER", "EXTERNAL", "PROCESS"])
