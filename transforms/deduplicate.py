@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import apache_beam as beam
 import numpy as np
 from apache_beam.coders import Coder
+from apache_beam.metrics import Metrics
 from apache_beam.pvalue import TaggedOutput
 from apache_beam.transforms.timeutil import TimeDomain
 from apache_beam.transforms.userstate import BagStateSpec, TimerSpec, on_timer
@@ -24,6 +25,8 @@ from transforms import coders  # noqa: F401 - elements travel by them
 from transforms.dead_letter import DeadLetter
 from transforms.event import Chunk, Event
 from transforms.feed.journal.strays import id_conflict
+from transforms.metrics import NAMESPACE
+from transforms.unsplit import refuse_splits
 
 CHUNKS = "chunks"
 DEAD_LETTERS = "dead_letters"
@@ -117,6 +120,10 @@ class DropSeen(beam.DoFn):
 
     def __init__(self, horizon: float) -> None:
         self._horizon = horizon
+        self._repeated = Metrics.counter(NAMESPACE, "feed_events_repeated")
+
+    def setup(self) -> None:
+        refuse_splits()
 
     def process(
         self,
@@ -135,6 +142,7 @@ class DropSeen(beam.DoFn):
         fresh, conflicts, packed = sort_out(chunk.events, known)
         if packed:
             seen.add(packed)
+        self._repeated.inc(len(chunk.events) - len(fresh))
         for event in conflicts:
             yield TaggedOutput(DEAD_LETTERS, id_conflict(event, time.time()))
         if fresh:

@@ -17,6 +17,7 @@ from transforms.clock import Clock, SystemClock
 from transforms.dead_letter import DeadLetter
 from transforms.event import Event
 from transforms.metrics import DeliveryCounters
+from transforms.unsplit import refuse_splits
 from transforms.window import window_end
 from transforms.write.contract import Destination
 from transforms.write.elements import as_chunk
@@ -26,7 +27,6 @@ from transforms.write.keyed.delivery import KeyedDelivery
 from transforms.write.keyed.packing import Arrival, pack, pack_events
 from transforms.write.keyed.round import Result
 from transforms.write.keyed.shelf import CELLS
-from transforms.write.keyed.unsplit import refuse_splits
 from transforms.write.results import DEAD_LETTERS
 
 # Elements of one event cost five times what events in chunks do: they are put together within a bundle.

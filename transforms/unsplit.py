@@ -3,7 +3,7 @@
 Prism 2.77 splits a bundle that is slow, also a keyed one, and lets both halves run at once even when they
 hold the same key; each begins with the state before, and what ends last is what is kept (seen: 20,000 of
 200,000 events gone). A keyed bundle has nothing to gain by a split on any runner, so it is refused here,
-which the protocol allows.
+which the protocol allows. Every DoFn of ours with timers refuses them in `setup`.
 """
 
 from __future__ import annotations

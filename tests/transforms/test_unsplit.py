@@ -8,8 +8,8 @@ import pytest
 from apache_beam.portability.api import beam_fn_api_pb2
 from apache_beam.runners.worker.bundle_processor import BundleProcessor
 
-from transforms.write.keyed import unsplit
-from transforms.write.keyed.unsplit import refuse_splits, unless_timed
+from transforms import unsplit
+from transforms.unsplit import refuse_splits, unless_timed
 
 
 def test_a_stage_with_timers_answers_that_it_cannot() -> None:
