@@ -12,9 +12,12 @@ import apache_beam as beam
 from apache_beam.options.pipeline_options import GoogleCloudOptions, PipelineOptions, PortableOptions
 
 from pipelines import exit_codes
+from pipelines.cluster import books
 from pipelines.cluster.options import pipeline_options
+from pipelines.destinations import destinations
 from pipelines.groups.run import DATAFLOW
 from transforms.feed.worker.sessions import drain
+from transforms.write.contract import name_of
 
 if TYPE_CHECKING:
     from pipelines.settings import Settings
@@ -46,7 +49,7 @@ def run(settings: Settings, graph: Graph, stop: threading.Event) -> int:
         return _submitted(result, options.view_as(GoogleCloudOptions))
     if workers_inside(pipeline.options):  # the pipeline has made a copy, and there the runner writes
         return _watch(result, settings, stop)
-    return _watch_from_outside(result, stop)
+    return _watch_from_outside(result, settings, stop)
 
 
 def workers_inside(options: PipelineOptions) -> bool:
@@ -83,19 +86,23 @@ def _watch(result: Any, settings: Settings, stop: threading.Event) -> int:
             )
             result.cancel()
             return exit_codes.FAILED
-    return watcher.exit_code()
+    return watcher.failed() or books.close(result, _names(settings))
 
 
-def _watch_from_outside(result: Any, stop: threading.Event) -> int:
+def _watch_from_outside(result: Any, settings: Settings, stop: threading.Event) -> int:
     """Wait for the job's end, or for `stop`, which does nothing to the job: its workers are elsewhere, and
     Beam's own `cancel` is answered CANCELLED by Flink's job server while the job goes on."""
     watcher = _Watcher(result, stop)
     log.info("submitted; the job goes on without this process, which says how it ends")
     stop.wait()
     if watcher.ended.is_set():
-        return watcher.exit_code()
+        return watcher.failed() or books.close(result, _names(settings), savepoint=True)
     log.warning("this process ends, the job goes on; %s", HOW_TO_STOP)
     return exit_codes.DRAINED
+
+
+def _names(settings: Settings) -> list[str]:
+    return [name_of(destination) for destination in destinations(settings)]
 
 
 class _Watcher:
@@ -108,9 +115,9 @@ class _Watcher:
         self._state = ""
         threading.Thread(target=self._wait, name="job", daemon=True).start()
 
-    def exit_code(self) -> int:
+    def failed(self) -> int:
+        """The exit code of a job that did not come to its end; 0 of one that did."""
         if self._state in ("DONE", "DRAINED"):
-            log.info("drained: every event received is delivered or a dead letter")
             return exit_codes.DRAINED
         log.error("the job ended %s", self._state)
         return exit_codes.FAILED
