@@ -169,3 +169,19 @@ def test_two_connections_give_each_event_once_and_keep_a_contradiction_aside(fee
     assert Counter(collect.ids) == Counter(ids)
     assert {letter.cause.split(":")[0] for letter in collect.letters} == {"id_conflict"}
     assert len(feed.streams) == 2
+
+
+def test_an_id_is_forgotten_after_the_horizon_and_a_drain_does_not_wait_for_it(feed: PracticeFeed) -> None:
+    [event], [event_id] = take(1)
+    with running(feed, connections=2, horizon=0.5) as result:
+        feed.wait_for_streams(2, timeout=30)
+        feed.publish(event)
+        wait_for(lambda: len(collect.ids) == 1)
+        until = time.monotonic() + 30
+        while len(collect.ids) == 1:  # each copy that is dropped is not remembered, so this ends
+            assert time.monotonic() < until
+            time.sleep(0.6)
+            feed.publish(event)
+        drain(result)
+    assert set(collect.ids) == {event_id}
+    assert len(collect.ids) == 2
