@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections import deque
 
 # Three failures in a row are an outage rather than an accident.
@@ -49,14 +50,16 @@ class DeadLetterLimit:
     def __init__(self, limit: int | None) -> None:
         self.limit = limit
         self._times: deque[float] = deque()
+        self._lock = threading.Lock()  # on a cluster the keys of a process share one
 
     def allow(self, now: float) -> bool:
         """Count one more dead letter at `now` (monotonic seconds), or refuse it."""
         if self.limit is None:
             return True
-        while self._times and self._times[0] <= now - HOUR:
-            self._times.popleft()
-        if len(self._times) >= self.limit:
-            return False
-        self._times.append(now)
-        return True
+        with self._lock:
+            while self._times and self._times[0] <= now - HOUR:
+                self._times.popleft()
+            if len(self._times) >= self.limit:
+                return False
+            self._times.append(now)
+            return True

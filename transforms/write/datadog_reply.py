@@ -39,6 +39,14 @@ def said_in(body: bytes) -> str:
     return "".join(letter for letter in words[:200] if letter.isprintable()) or "no reason given"
 
 
+def is_datadogs(body: bytes) -> bool:
+    """Whether Datadog itself wrote an error's body: a proxy's 400 says nothing about an event."""
+    try:
+        return "errors" in msgspec.json.decode(body, type=dict[str, object])
+    except (msgspec.MsgspecError, UnicodeDecodeError):
+        return False
+
+
 def outcome_of(
     where: str, site: str, status: int, headers: Mapping[str, str], body: bytes, count: int, now: float
 ) -> Outcome | None:
@@ -49,7 +57,7 @@ def outcome_of(
     """
     if is_delivered(status):
         return None
-    if status == BAD_REQUEST:
+    if status == BAD_REQUEST and is_datadogs(body):
         return bad_request(where, said_in(body), count)
     if is_credential(status):
         cause = f"{where} refused the API key ({status}: {said_in(body)}). {KEPT} when this is mended: "

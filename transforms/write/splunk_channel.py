@@ -169,6 +169,8 @@ class Channel:
         if said.code == UNKNOWN_CHANNEL:
             self._begin(MOVED)
         if not (is_delivered(reply.status) and said.code in TAKEN):
+            if said.code is None:  # not HEC's words: whoever stands between may have sent it on all the same
+                self._lose()
             return None
         now = self._clock.monotonic()
         if said.ack_id is None:

@@ -60,14 +60,16 @@ class WriterThreads:
         self._slots: list[_Slot] = []
         self._resting: list[_Slot] = []  # those that wait, or have just found nothing to do
         self._lock = threading.Lock()  # around what rests
+        self._starting = threading.Lock()  # two first rings must not start two sets
 
     def ring(self) -> None:
         """There may be something to do; the first ring starts the threads.
 
         It wakes one, and who finds something to do wakes the next: waking all of 64 for one batch costs 2 ms.
         """
-        if not self._slots and not self._stopping:
-            self._start()
+        with self._starting:
+            if not self._slots and not self._stopping:
+                self._start()
         with self._lock:
             slot = self._resting.pop() if self._resting else None
         if slot is not None:

@@ -189,7 +189,7 @@ def test_what_is_left_beside_the_old_is_judged_by_its_own_indexes(
     assert outcome is not None
     assert sorted(outcome.rejected) == [0, 2]
     assert list(outcome.later) == [1, 3]
-    server.answer(400)
+    server.answer(400, b'{"errors":[{"title":"Bad Request"}]}')
     outcome = writer.write(Batch([*old(0), event(1)]))
     assert outcome is not None
     assert sorted(outcome.rejected) == [0, 1]
@@ -338,10 +338,20 @@ def test_400_halves_until_the_bad_event_stands_alone(server: PracticeDatadog, wr
     assert alone == Outcome(rejected={0: "datadog_400: Bad Request: odd"}, cause=alone.cause if alone else "")
 
 
-def test_a_400_of_a_proxy_says_that_no_reason_was_given(
-    server: PracticeDatadog, writer: DatadogWriter
+@pytest.mark.parametrize("body", [b"<html>", b"", b'{"message":"Bad Request"}', b"[]"])
+def test_a_400_of_a_proxy_blocks_and_rejects_nothing(
+    server: PracticeDatadog, writer: DatadogWriter, body: bytes
 ) -> None:
-    server.answer(400, b"<html>")
+    server.answer(400, body)
+    outcome = writer.write(batch(1))
+    assert outcome is not None
+    assert not outcome.rejected
+    assert list(outcome.later) == [0]
+    assert outcome.blocked
+
+
+def test_a_400_in_datadog_s_older_words_is_datadog_s(server: PracticeDatadog, writer: DatadogWriter) -> None:
+    server.answer(400, b'{"errors":["odd"]}')
     outcome = writer.write(batch(1))
     assert outcome is not None
     assert outcome.rejected == {0: "datadog_400: no reason given"}

@@ -12,8 +12,10 @@ from transforms.write.circuit import DeadLetterLimit
 from transforms.write.contract import Destination, Outcome
 from transforms.write.writer_threads import WriterThreads
 
-# Ended attempts that are remembered, in case the runner repeats the bundle that had seen their end.
+# Ended attempts that are remembered, in case the runner repeats the bundle that had seen their end; and how
+# many seconds any is, as a bundle that has not seen it yet would make it once more.
 REMEMBERED = 256
+UNSEEN_SECONDS = 60.0
 
 
 class Attempt:
@@ -23,6 +25,7 @@ class Attempt:
         self.done = threading.Event()
         self.started = started  # monotonic seconds
         self.seconds = 0.0
+        self.ended = 0.0  # monotonic seconds, once `done` is set
         self.batch: Batch | None = batch  # until it has ended
         self.memo = batch.memo
         self._outcome: Outcome | None = None
@@ -34,8 +37,11 @@ class Attempt:
             raise self._error
         return self._outcome
 
-    def end(self, outcome: Outcome | None, seconds: float, error: Exception | None = None) -> None:
+    def end(
+        self, outcome: Outcome | None, seconds: float, ended: float, error: Exception | None = None
+    ) -> None:
         """Called by the thread that made the attempt."""
+        self.ended = ended
         if self.batch is not None:
             self.memo, self.batch = self.batch.memo, None
         self._outcome, self.seconds, self._error = outcome, seconds, error
@@ -78,11 +84,14 @@ class Attempts:
                 return attempt
             attempt = self._known[token] = Attempt(batch, self._clock.monotonic())
             self._queue.append(attempt)
-            while len(self._known) > REMEMBERED and next(iter(self._known.values())).done.is_set():
+            while len(self._known) > REMEMBERED and self._is_over(next(iter(self._known.values()))):
                 self._known.popitem(last=False)
             threads = self._threads
         threads.ring()
         return attempt
+
+    def _is_over(self, attempt: Attempt) -> bool:
+        return attempt.done.is_set() and self._clock.monotonic() - attempt.ended >= UNSEEN_SECONDS
 
     def close(self, timeout: float) -> bool:
         """End the threads and their writers within about `timeout` seconds; True when all have ended."""
@@ -104,7 +113,7 @@ class Attempts:
     def _done(self, batch: Batch, outcome: Outcome | None, seconds: float) -> None:
         with self._lock:
             attempt = self._by_thread.pop(threading.get_ident())
-        attempt.end(outcome, seconds)
+        attempt.end(outcome, seconds, self._clock.monotonic())
 
     def _failed(self, error: Exception) -> None:
         """A writer has a bug, or cannot be opened for one, and its thread is gone: new ones take over."""
@@ -113,7 +122,7 @@ class Attempts:
             ended, self._threads = self._threads, self._new_threads()
             threads, more = self._threads, bool(self._queue)
         ended.stop()
-        attempt.end(None, 0.0, error)
+        attempt.end(None, 0.0, self._clock.monotonic(), error)
         if more:
             threads.ring()
 

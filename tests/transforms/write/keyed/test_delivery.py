@@ -75,10 +75,11 @@ def test_another_worker_makes_the_same_batches_of_the_same_state(cluster: OnTime
 
 
 def test_no_bundle_waits_for_a_request_that_hangs(cluster: OnTimers) -> None:
-    answer = threading.Event()
+    answer, asked = threading.Event(), threading.Event()
 
     def script(batch: Batch) -> Outcome | None:
         if batch.events[0].id == "evt_00000":
+            asked.set()
             answer.wait(PATIENCE)
         return None
 
@@ -89,6 +90,7 @@ def test_no_bundle_waits_for_a_request_that_hangs(cluster: OnTimers) -> None:
         cluster.add(events(4 + second, 1))
         cluster.wait(POLL_LAST)
     assert cluster.fired < 60  # it is asked for at most each second, and by each batch that closes
+    assert asked.wait(PATIENCE)
     assert len(cluster.service.writes) == 1
     assert cluster.pending() == 34
     flying = cluster.attempts.find((KEY, cluster.book().flight))
