@@ -138,7 +138,7 @@ def run(
                 others = [name for name in names if name != away.name]
                 with by_name[away.name].outages[away.how]():
                     spell = watch(job, str(away), others, ages, seconds, away.name)
-                _return(job, spell, away.name, rate * (ages[away.name] + 1))
+                _return(job, spell, away.name, rate, ages[away.name])
                 outages.spells.append(spell)
             outages.spells.append(watch(job, "after", names, ages, warm_up))
         job.wait_until_settled(*names, timeout=SETTLED)
@@ -168,14 +168,19 @@ def watch(
     return spell
 
 
-def _return(job: Job, spell: Spell, name: str, usual: float) -> None:
-    """Wait until what was away is up to date: it has all but what may wait at this rate."""
+def _return(job: Job, spell: Spell, name: str, rate: float, age: float) -> None:
+    """Wait until what was away is up to date: it has all but what may wait at this rate, and nothing waits
+    for long any more (one request that hung may answer after all the others)."""
+
+    def up_to_date() -> bool:
+        metrics = job.metrics()
+        few = metrics["grantex_events_pending", name] <= rate * (age + 1)
+        return few and metrics["grantex_delivery_lag_seconds", name] <= age + 1
+
     back, count = time.monotonic(), _delivered(job, name)
     job.wait_until(lambda: _delivered(job, name) > count, "events go through again", BACK)
     first = time.monotonic()
-    job.wait_until(
-        lambda: job.metric("grantex_events_pending", name) <= usual, "it is up to date", UP_TO_DATE
-    )
+    job.wait_until(up_to_date, "it is up to date", UP_TO_DATE)
     spell.noticed, spell.recovery = first - back, time.monotonic() - first
 
 
