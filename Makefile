@@ -84,10 +84,12 @@ clean:  ## remove the virtual environment and caches; never your ./state
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # $(call install,LOCK FILE): pip with hashes, one line that counts on a terminal, every 25th otherwise.
+# Without --no-deps a pip before 23.3 takes a package that somebody wants with an extra (google-auth[pyopenssl])
+# in its newest version, which no lock has, and stops. The lock is complete; a test asks pip whether it is.
 define install
 	@echo "Installing $(1), at most $$(grep -c == $(1)) packages, a minute or two the first time"; \
 	rm -f $@; n=0; \
-	{ $(PIP_INSTALL) --no-build-isolation --require-hashes -r $(1) 2>&1 && touch $@; } \
+	{ $(PIP_INSTALL) --no-deps --no-build-isolation --require-hashes -r $(1) 2>&1 && touch $@; } \
 	| tee -a $(VENV)/install.log | while IFS= read -r line; do case $$line in \
 		Collecting*) n=$$((n + 1)); name=$${line#Collecting }; \
 			if [ -t 1 ]; then printf '\r  %d %s\033[K' $$n "$${name%% *}"; \
@@ -105,7 +107,7 @@ $(RUN_READY): requirements.txt requirements-build.txt setup.py pyproject.toml
 			"Name another: make $(MAKECMDGOALS) PYTHON=/path/to/python3" >&2; exit 1; fi
 	@[ -x $(BIN)/pip ] || { echo "Creating $(VENV) with $$($(PYTHON) --version)"; \
 		$(PYTHON) -m venv --clear $(VENV); }
-	@$(PIP_INSTALL) --quiet --require-hashes -r requirements-build.txt
+	@$(PIP_INSTALL) --quiet --no-deps --require-hashes -r requirements-build.txt
 	$(call install,requirements.txt)
 	@rm -f $@; $(PIP_INSTALL) --quiet --no-deps --no-build-isolation --editable . && touch $@
 

@@ -104,6 +104,23 @@ def test_lock_has_hashes_and_no_addresses_or_paths(lock: str) -> None:
     assert not [line for line in lines if "://" in line or "file:" in line or "/" in line]
 
 
+def test_locks_are_complete() -> None:
+    """They are installed with --no-deps: what they lack, nothing else brings."""
+    command = [sys.executable, "-m", "pip", "check"]
+    checked = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert checked.returncode == 0, checked.stdout
+
+
+@pytest.mark.parametrize(
+    "file", ["Makefile", "templates/Dockerfile", "templates/systemd/grantex-beam.service"]
+)
+def test_locks_are_installed_as_they_are(file: str) -> None:
+    """A pip before 23.3 looks for a package wanted with an extra beyond its pin, and then misses its hash."""
+    installs = [line for line in (ROOT / file).read_text().splitlines() if "--require-hashes" in line]
+    assert installs, f"{file} installs no lock any more"
+    assert all("--no-deps" in line for line in installs), installs
+
+
 def test_build_tools_are_pinned_as_the_build_system_asks() -> None:
     text = (ROOT / "pyproject.toml").read_text()
     asked = re.search(r'requires = \["(setuptools[^"]*)"\]', text)
