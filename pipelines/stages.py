@@ -8,12 +8,18 @@ from pathlib import Path
 from typing import Any
 
 from pipelines.destinations import feed_settings
+from pipelines.groups.run import DATAFLOW
 from pipelines.settings import Settings
 from transforms.dead_letter import WriteDeadLetters
 from transforms.feed.pubsub import ReadFromPubSub
 from transforms.feed.read import ReadFromGrantex
 from transforms.write.contract import Destination
+from transforms.write.keyed.drain import DrainTime
 from transforms.write.write_to import WriteTo
+
+# Parts of --drain_timeout: for what the destinations do not take to become dead letters, and for those to be
+# written, which begins when the last destination has ended. The rest is the runner's own.
+TO_DELIVER, TO_KEEP = 0.6, 0.2
 
 
 @dataclass(frozen=True)
@@ -59,7 +65,20 @@ def on_a_cluster(settings: Settings) -> Stages:
     return Stages(
         read=read,
         write=lambda destination: WriteTo(
-            destination, timers=True, dead_letter_limit=settings.dead_letter_limit
+            destination,
+            timers=True,
+            dead_letter_limit=settings.dead_letter_limit,
+            drain=_drain_time(settings, TO_DELIVER),
         ),
-        keep=lambda: WriteDeadLetters(settings.dead_letters, timers=True),
+        keep=lambda: WriteDeadLetters(
+            settings.dead_letters, timers=True, drain=_drain_time(settings, TO_KEEP)
+        ),
     )
+
+
+def _drain_time(settings: Settings, part: float) -> DrainTime:
+    """Dataflow drains for as long as it takes; elsewhere this process cancels the job after a time."""
+    if settings.runner == DATAFLOW:
+        return DrainTime()
+    seconds = part * settings.drain_timeout
+    return DrainTime(idle=seconds, at_most=seconds)

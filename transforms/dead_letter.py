@@ -15,6 +15,7 @@ import apache_beam as beam
 import msgspec
 
 from transforms.clock import Clock, SystemClock
+from transforms.write.keyed.drain import DrainTime
 
 # Small enough to open in an editor; a day may have several files.
 MAX_FILE_BYTES = 64_000_000
@@ -148,12 +149,18 @@ class WriteDeadLetters(beam.PTransform):  # type: ignore[type-arg]
     Raises DeadLetterError when one cannot be written, which fails the bundle and makes it come again.
 
     directory: also a prefix, "gs://bucket/path" or "s3://bucket/path"; see WriteLetterObjects, which gathers
-    them on state and timers if `timers` (None: unless the runner is inside this process).
+    them on state and timers if `timers` (None: unless the runner is inside this process), and at the end of
+    its input tries for its `drain` time.
     """
 
-    def __init__(self, directory: str | Path, timers: bool | None = None) -> None:
+    def __init__(
+        self,
+        directory: str | Path,
+        timers: bool | None = None,
+        drain: DrainTime = DrainTime(),  # noqa: B008 - frozen
+    ) -> None:
         super().__init__()
-        self._timers = timers
+        self._timers, self._drain = timers, drain
         self._directory = str(directory)
 
     def expand(self, pcoll: Any) -> Any:
@@ -161,7 +168,7 @@ class WriteDeadLetters(beam.PTransform):  # type: ignore[type-arg]
         if is_prefix(self._directory):
             from transforms.write.letter_objects import WriteLetterObjects  # which needs this module
 
-            return pcoll | "Objects" >> WriteLetterObjects(self._directory, self._timers)
+            return pcoll | "Objects" >> WriteLetterObjects(self._directory, self._timers, self._drain)
         return pcoll | "Append" >> beam.ParDo(_Append(self._directory))
 
     def display_data(self) -> dict[str, Any]:

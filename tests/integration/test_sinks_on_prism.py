@@ -15,6 +15,7 @@ from tests.integration.steady_source import Pace, steady
 from tests.servers import prism
 from transforms.dead_letter import WriteDeadLetters, read_dead_letters
 from transforms.window import Window
+from transforms.write.keyed.drain import DrainTime
 from transforms.write.write_to import WriteTo
 
 pytestmark = pytest.mark.own_network(needs=prism.program)
@@ -33,7 +34,7 @@ def job(pace: Pace, server: Server, names: list[str], letters: Path) -> Callable
     def build(pipeline: beam.Pipeline) -> None:
         chunks = steady(pipeline, names[0], pace) | "Window" >> Window(2.0)
         for name in names:
-            written = chunks | f"To{name}" >> WriteTo(ToIntake(server.url, name))
+            written = chunks | f"To{name}" >> WriteTo(ToIntake(server.url, name), drain=DrainTime(idle=2.0))
             written.dead_letters | f"Letters{name}" >> WriteDeadLetters(letters)
 
     return build
@@ -95,9 +96,8 @@ def test_a_destination_that_hangs_and_refuses_slows_no_other_and_gets_all_later(
 
 
 def test_drained_while_a_destination_is_down_its_events_are_dead_letters(
-    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    server: Server, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr("transforms.write.keyed.delivery.DRAIN_SECONDS", 2.0)
     pace, healthy, ill = Pace(500.0), server.intakes["healthy"], server.intakes["ill"]
     ill.turn("refuse")
     with prism.running(job(pace, server, ["healthy", "ill"], tmp_path)) as result:

@@ -21,6 +21,7 @@ from transforms.clock import SystemClock
 from transforms.dead_letter import DeadLetter, DeadLetterError, encode
 from transforms.event import Batch, Event
 from transforms.write.contract import Destination, Outcome, Writer
+from transforms.write.keyed.drain import DrainTime
 from transforms.write.ndjson import lines
 from transforms.write.write_to import WriteTo, in_process
 
@@ -75,14 +76,20 @@ class LetterWriter(Writer):
 class WriteLetterObjects(beam.PTransform):  # type: ignore[type-arg]
     """DeadLetter in; returns the same.
 
-    Gathers them, a minute or 10,000 at most, and keeps trying. Unless `timers`, or with a runner inside this
-    process when that is None, nothing waits (a lane records a receipt as soon as it has passed a dead letter
-    on): each becomes an object of its own, and DeadLetterError is raised when it cannot.
+    Gathers them, a minute or 10,000 at most, and keeps trying; what cannot be written by the end of the input
+    raises DeadLetterError, so that the runner repeats the end or ends the job as failed. Unless `timers`, or
+    with a runner inside this process when that is None, nothing waits (a lane records a receipt as soon as it
+    has passed a dead letter on): each becomes an object of its own, or DeadLetterError is raised at once.
     """
 
-    def __init__(self, prefix: str, timers: bool | None = None) -> None:
+    def __init__(
+        self,
+        prefix: str,
+        timers: bool | None = None,
+        drain: DrainTime = DrainTime(),  # noqa: B008 - frozen
+    ) -> None:
         super().__init__()
-        self._timers = timers
+        self._timers, self._drain = timers, drain
         self._prefix = prefix
 
     def expand(self, pcoll: Any) -> Any:
@@ -90,8 +97,17 @@ class WriteLetterObjects(beam.PTransform):  # type: ignore[type-arg]
         if not (not in_process(pcoll) if self._timers is None else self._timers):
             return pcoll | "PutEach" >> beam.ParDo(PutEach(self._prefix))
         events = pcoll | "Encode" >> beam.Map(_as_event).with_output_types(Event)
-        events | "Put" >> WriteTo(LetterObjects(self._prefix), timers=self._timers)
+        put = events | "Put" >> WriteTo(LetterObjects(self._prefix), timers=self._timers, drain=self._drain)
+        put.dead_letters | "Unwritten" >> beam.ParDo(Unwritten())
         return pcoll
+
+
+@beam.typehints.with_input_types(DeadLetter)
+class Unwritten(beam.DoFn):
+    """What was given up has nowhere else to go: nothing may end well that has lost it."""
+
+    def process(self, element: DeadLetter) -> None:
+        raise DeadLetterError(f"a dead letter is not kept anywhere: {element.cause}")
 
 
 @beam.typehints.with_input_types(DeadLetter)

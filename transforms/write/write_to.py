@@ -19,6 +19,7 @@ from transforms.metrics import DeliveryCounters
 from transforms.window import window_end
 from transforms.write.bundles import Deliver
 from transforms.write.contract import Destination, Receipt, name_of
+from transforms.write.keyed.drain import DrainTime
 from transforms.write.keyed.stages import DeliverOnTimers, Shard
 from transforms.write.registry import registered
 from transforms.write.results import DEAD_LETTERS
@@ -46,8 +47,8 @@ class WriteTo(beam.PTransform):  # type: ignore[type-arg]
     - In a streaming pipeline (its input is unbounded, or the `streaming` option is set) on any runner but
       those inside this process: keyed state and timers. Events wait in the runner's state, no bundle ever
       waits for a destination, and an outage may last as long as the state has room. Its outputs are in the
-      global window. When the job is drained, what the destination does not take within 25 s becomes dead
-      letters, as the state ends with the job.
+      global window. When the job is drained, what the destination does not take in its `drain` time becomes
+      dead letters, as the state ends with the job.
     - Else: each bundle by itself. All of a bundle is delivered before the bundle ends, outages are retried
       inside it, and after five minutes it raises Undelivered: the runner retries the bundle, which may
       repeat events. On runners inside this process timers fire at once or not at all, so there is no other
@@ -56,6 +57,7 @@ class WriteTo(beam.PTransform):  # type: ignore[type-arg]
     shards: keys that share the work on timers, across all workers; `destination.concurrency` by default.
     More of them are more requests at a time, and smaller batches.
     dead_letter_limit: dead letters an hour (on clusters: in each worker process), then it only retries.
+    drain: how long the end of the input waits for the destination, on timers.
 
     With `lane` it uses the delivery that this process registered under that name, and only Chunks: an
     empty one is a tick. The name alone is pickled, not the destination. Everything stays in one bundle:
@@ -70,6 +72,7 @@ class WriteTo(beam.PTransform):  # type: ignore[type-arg]
         timers: bool | None = None,
         shards: int | None = None,
         dead_letter_limit: int | None = None,
+        drain: DrainTime = DrainTime(),  # noqa: B008 - frozen
     ) -> None:
         super().__init__()
         self._destination = destination
@@ -77,6 +80,7 @@ class WriteTo(beam.PTransform):  # type: ignore[type-arg]
         self._timers = timers
         self._shards = destination.concurrency if shards is None else shards
         self._dead_letter_limit = dead_letter_limit
+        self._drain = drain
 
     def default_label(self) -> str:
         """`WriteTo` and the destination's part of labels."""
@@ -93,10 +97,9 @@ class WriteTo(beam.PTransform):  # type: ignore[type-arg]
             DEAD_LETTERS, main="chunks"
         )
         one_window = sharded.chunks | "OneWindow" >> beam.WindowInto(GlobalWindows())
-        written = _deliver(
-            one_window,
-            DeliverOnTimers(self._destination, name, uuid.uuid4().hex, self._dead_letter_limit),
-        )
+        shared = uuid.uuid4().hex
+        stage = DeliverOnTimers(self._destination, name, shared, self._dead_letter_limit, self._drain)
+        written = _deliver(one_window, stage)
         strays = sharded[DEAD_LETTERS] | "StraysInOneWindow" >> beam.WindowInto(GlobalWindows())
         dead_letters = (written.dead_letters, strays) | "DeadLetters" >> beam.Flatten()
         dead_letters.element_type = DeadLetter

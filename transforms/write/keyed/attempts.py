@@ -10,6 +10,7 @@ from transforms.clock import Clock
 from transforms.event import Batch
 from transforms.write.circuit import DeadLetterLimit
 from transforms.write.contract import Destination, Outcome
+from transforms.write.keyed.drain import Drain, DrainTime
 from transforms.write.writer_threads import WriterThreads
 
 # Ended attempts that are remembered, in case the runner repeats the bundle that had seen their end; and how
@@ -56,10 +57,16 @@ class Attempts:
     """
 
     def __init__(
-        self, destination: Destination, name: str, clock: Clock, dead_letter_limit: int | None = None
+        self,
+        destination: Destination,
+        name: str,
+        clock: Clock,
+        dead_letter_limit: int | None = None,
+        drain: DrainTime = DrainTime(),  # noqa: B008 - frozen
     ) -> None:
         self._destination, self._name, self._clock = destination, name, clock
         self.limit = DeadLetterLimit(dead_letter_limit)
+        self.drain = Drain(drain, clock)
         self._lock = threading.Lock()
         self._known: OrderedDict[Hashable, Attempt] = OrderedDict()
         self._queue: deque[Attempt] = deque()

@@ -17,8 +17,6 @@ from transforms.write.keyed.book import Book, Memory, Sealed
 from transforms.write.keyed.packing import Arrival, unpack, unpack_events
 from transforms.write.keyed.round import PATIENCE, ROUND_SECONDS, Result, Round
 
-# How long the end of the input waits for a destination that takes nothing: as long as a lane's drain.
-DRAIN_SECONDS = 25.0
 # A request that lasts is looked at when it has lasted twice as long, and at least each second.
 POLL_FIRST, POLL_LAST = 0.02, 1.0
 # A timer that is this much overdue will not come: it is set again.
@@ -104,7 +102,7 @@ class KeyedDelivery:
 
     def end(self, key: str, memory: Memory) -> Iterator[Result]:
         """The input is over, and with it the state: deliver everything, and what a destination does not take
-        for DRAIN_SECONDS becomes dead letters, so that it can be replayed."""
+        in its DrainTime becomes dead letters, so that it can be replayed."""
         book = self._open(memory)
         if book is None:
             return
@@ -113,23 +111,32 @@ class KeyedDelivery:
         round_ = self._round(key, memory, book, book.sealed, last=True)
         yield from self._drain(round_)
         yield from round_.give_up(
-            f"not_delivered: the job was drained while {self._name} took nothing for {DRAIN_SECONDS:.0f} s "
+            f"not_delivered: the job was drained, and {self._name} did not take it in the time for that "
             f"({round_.outbox.last_error or book.why or 'no answer'}); replay it from here"
         )
         self._counters.standing(key, 0, False)
         shelf.clear(memory)
 
     def _drain(self, round_: Round) -> Iterator[Result]:
-        clock, outbox = self._clock, round_.outbox
-        give_up = clock.monotonic() + DRAIN_SECONDS
-        while (left := give_up - clock.monotonic()) > 0 and not round_.empty():
+        clock, outbox, drain = self._clock, round_.outbox, self._attempts.drain
+        tried_last = False
+        while (left := drain.left()) > 0 and not round_.empty():
             for result in round_.run(clock.monotonic(), left):
-                give_up = clock.monotonic() + DRAIN_SECONDS
+                drain.progressed()
+                tried_last = False
                 yield result
-            due = outbox.due()
-            pause = 0.0 if due is None else min(due - clock.now(), give_up - clock.monotonic())
-            if pause > 0:
-                clock.wait(self._never, pause)
+            if outbox.in_flight:
+                return  # a request that outlasts the drain
+            due, now = outbox.due(), clock.now()
+            if due is None or due <= now:
+                continue
+            spare = drain.left() - drain.for_last_try
+            if tried_last or spare <= 0:
+                return
+            clock.wait(self._never, min(due - now, spare))
+            if due - now > spare:
+                tried_last = True
+                outbox.drain()
 
     def _open(self, memory: Memory) -> Book | None:
         book = memory.open_book()

@@ -24,6 +24,7 @@ from transforms.write.elements import as_chunk
 from transforms.write.keyed.attempts import Attempts, acquire, release
 from transforms.write.keyed.book import Memory
 from transforms.write.keyed.delivery import KeyedDelivery
+from transforms.write.keyed.drain import DrainTime
 from transforms.write.keyed.packing import Arrival, pack, pack_events
 from transforms.write.keyed.round import Result
 from transforms.write.keyed.shelf import CELLS
@@ -110,10 +111,11 @@ class DeliverOnTimers(beam.DoFn):
         name: str,
         shared: str,
         dead_letter_limit: int | None = None,
+        drain: DrainTime = DrainTime(),  # noqa: B008 - frozen
         clock: Clock | None = None,
     ) -> None:
         self._destination, self._name, self._shared = destination, name, shared
-        self._limit = dead_letter_limit
+        self._limit, self._drain = dead_letter_limit, drain
         self._clock = clock or SystemClock()
 
     def setup(self) -> None:
@@ -182,7 +184,7 @@ class DeliverOnTimers(beam.DoFn):
         due.clear()
 
     def _new_attempts(self) -> Attempts:
-        return Attempts(self._destination, self._name, self._clock, self._limit)
+        return Attempts(self._destination, self._name, self._clock, self._limit, self._drain)
 
     def _outputs(self, results: Iterator[Result]) -> Iterator[Any]:
         for result in results:

@@ -17,6 +17,7 @@ from transforms.write.contract import Destination, Receipt
 from transforms.write.keyed.attempts import Attempts
 from transforms.write.keyed.book import Book, Memory
 from transforms.write.keyed.delivery import KeyedDelivery
+from transforms.write.keyed.drain import DrainTime
 from transforms.write.keyed.packing import Arrival, pack, pack_events
 from transforms.write.keyed.round import Result
 from transforms.write.keyed.shelf import CELLS
@@ -76,13 +77,14 @@ class Cluster:
         self.ends = 0  # timers for the end of the input
         self.fired = 0
         self._destination, self._uniform, self._limit = destination, uniform, limit
+        self.drain_time = DrainTime()
         self.patience = PATIENCE
         self.new_process()
 
     def new_process(self) -> None:
         """The key moves to another worker, which knows nothing but the state."""
         name = self._destination.name
-        self.attempts = Attempts(self._destination, name, self.clock, self._limit)
+        self.attempts = Attempts(self._destination, name, self.clock, self._limit, self.drain_time)
 
     def arrive(self, events: Sequence[Event], window_end: float = math.inf) -> None:
         """A bundle with one element."""

@@ -15,7 +15,8 @@ from transforms.batch import BatchPolicy
 from transforms.event import Batch
 from transforms.write.contract import Outcome
 from transforms.write.keyed import shelf
-from transforms.write.keyed.delivery import DRAIN_SECONDS, POLL_LAST
+from transforms.write.keyed.delivery import POLL_LAST
+from transforms.write.keyed.drain import LAST_TRY, DrainTime
 from transforms.write.keyed.shelf import CELL_BYTES, CELLS
 
 
@@ -189,15 +190,21 @@ def test_a_new_key_alone_asks_for_the_timer_at_the_end(cluster: OnTimers) -> Non
     assert cluster.timer is None
 
 
-def test_drained_while_down_the_rest_becomes_dead_letters(cluster: OnTimers) -> None:
+@pytest.mark.parametrize(
+    "time", [DrainTime(idle=25.0), DrainTime(idle=25.0, at_most=9.0), DrainTime(idle=0.5)]
+)
+def test_drained_while_down_the_rest_becomes_dead_letters(cluster: OnTimers, time: DrainTime) -> None:
+    cluster.drain_time = time
+    cluster.new_process()
     cluster.service.refuse = httpx.ConnectError("refused")
     cluster.add(events(0, 30))
     started = cluster.clock.monotonic()
     cluster.clock.wait = lambda event, timeout: _pass(cluster, event, timeout)  # type: ignore[method-assign]
     cluster.end()
-    assert DRAIN_SECONDS <= cluster.clock.monotonic() - started < DRAIN_SECONDS + 31
+    longest = min(time.idle, time.at_most)
+    assert (1 - LAST_TRY) * longest - 0.001 <= cluster.clock.monotonic() - started <= longest
     assert [letter.event_id for letter in cluster.letters] == list(names(0, 30))
-    assert cluster.letters[0].cause.startswith("not_delivered: the job was drained while fake took nothing")
+    assert cluster.letters[0].cause.startswith("not_delivered: the job was drained, and fake did not take it")
     assert "refused" in cluster.letters[0].cause
     assert cluster.letters[0].raw == b"xx"
     assert cluster.store == {}
@@ -212,6 +219,56 @@ def test_a_drain_waits_for_a_destination_that_comes_back(cluster: OnTimers) -> N
     cluster.end()
     assert delivered(cluster) == list(names(0, 30))
     assert cluster.letters == []
+
+
+def test_a_drain_ends_with_one_last_try_whatever_the_back_off_is(cluster: OnTimers) -> None:
+    cluster.service.script = refuse
+    cluster.add(events(0, 30))
+    while not cluster.is_open():
+        cluster.wait(4.0)
+    back = cluster.clock.monotonic() + 15.0
+
+    def script(batch: Batch) -> Outcome | None:
+        return None if cluster.clock.monotonic() > back else refuse(batch)
+
+    cluster.service.script = script
+    cluster.clock.wait = lambda event, timeout: _pass(cluster, event, timeout)  # type: ignore[method-assign]
+    cluster.end()
+    assert delivered(cluster) == list(names(0, 30))
+    assert cluster.letters == []
+
+
+def test_keys_that_end_one_after_another_wait_together(cluster: OnTimers) -> None:
+    cluster.service.script = refuse
+    cluster.clock.wait = lambda event, timeout: _pass(cluster, event, timeout)  # type: ignore[method-assign]
+    cluster.add(events(0, 30))
+    cluster.end()
+    cluster.clock.advance(10.0)
+    cluster.arrive(events(30, 30))  # under the same key, whose state is gone: another key in the same process
+    before, made = cluster.clock.monotonic(), len(cluster.service.writes)
+    cluster.end()
+    assert cluster.clock.monotonic() == before
+    assert len(cluster.service.writes) == made
+    assert [letter.event_id for letter in cluster.letters] == list(names(0, 60))
+
+
+def test_a_request_that_outlasts_the_drain_is_a_dead_letter_too(cluster: OnTimers) -> None:
+    answer = threading.Event()
+
+    def hang(batch: Batch) -> None:
+        answer.wait(PATIENCE)
+
+    def at_once(event: threading.Event, timeout: float | None) -> bool:
+        cluster.clock.advance(timeout or 0.0)
+        return event.is_set()
+
+    cluster.service.script = hang
+    cluster.patience = 0.0
+    cluster.add(events(0, 4))
+    cluster.clock.wait = at_once  # type: ignore[method-assign]
+    cluster.end()
+    assert [letter.event_id for letter in cluster.letters] == list(names(0, 4))
+    answer.set()
 
 
 def _pass(cluster: OnTimers, event: threading.Event, timeout: float | None) -> bool:

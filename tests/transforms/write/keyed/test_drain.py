@@ -1,0 +1,36 @@
+"""The time that all keys of a process share at the end of the input."""
+
+from __future__ import annotations
+
+from tests.transforms.write.manual_clock import ManualClock
+from transforms.write.keyed.drain import Drain, DrainTime
+
+
+def test_the_first_question_starts_the_time() -> None:
+    clock = ManualClock()
+    drain = Drain(DrainTime(idle=10.0), clock)
+    clock.advance(1000.0)
+    assert drain.left() == 10.0
+    clock.advance(9.0)
+    assert drain.left() == 1.0, "the second key does not wait anew"
+    clock.advance(9.0)
+    assert drain.left() == -8.0
+
+
+def test_progress_gives_the_time_anew_and_never_more_than_the_limit() -> None:
+    clock = ManualClock()
+    drain = Drain(DrainTime(idle=10.0, at_most=25.0), clock)
+    assert drain.left() == 10.0
+    for left in (10.0, 9.0, 1.0):
+        clock.advance(8.0)
+        drain.progressed()
+        assert drain.left() == left
+
+
+def test_without_a_limit_progress_goes_on() -> None:
+    clock = ManualClock()
+    drain = Drain(DrainTime(idle=10.0), clock)
+    for _ in range(1000):
+        assert drain.left() == 10.0
+        clock.advance(9.0)
+        drain.progressed()
