@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from pipelines import values
-from transforms.write import kafka_config
-from transforms.write.kafka_config import Value
+from transforms.write.kafka import config as kafka_config
+from transforms.write.kafka.config import Value
 
 Pair = tuple[str, Value]
 FILE = "file:"

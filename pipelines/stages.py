@@ -10,10 +10,10 @@ from typing import Any
 from pipelines.destinations import feed_settings
 from pipelines.groups.run import DATAFLOW
 from pipelines.settings import Settings
-from transforms.dead_letter import WriteDeadLetters
 from transforms.feed.pubsub import ReadFromPubSub
 from transforms.feed.read import ReadFromGrantex
 from transforms.write.contract import Destination
+from transforms.write.dead_letters.write import WriteDeadLetters
 from transforms.write.keyed.drain import DrainTime
 from transforms.write.write_to import WriteTo
 

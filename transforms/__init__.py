@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from transforms.feed.read import ReadFromGrantex
     from transforms.feed.request import FeedSettings
     from transforms.secret import parse_secret
+    from transforms.write.dead_letters.write import WriteDeadLetters
     from transforms.write.sinks import (
         WriteToBigQuery,
         WriteToDatadog,
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 __all__ = [
     "FeedSettings",
     "ReadFromGrantex",
+    "WriteDeadLetters",
     "WriteTo",
     "WriteToBigQuery",
     "WriteToDatadog",
@@ -43,6 +45,7 @@ __all__ = [
 ELSEWHERE = {
     "FeedSettings": "transforms.feed.request",
     "ReadFromGrantex": "transforms.feed.read",
+    "WriteDeadLetters": "transforms.write.dead_letters.write",
     "WriteTo": "transforms.write.write_to",
     "parse_secret": "transforms.secret",
 }

@@ -8,7 +8,7 @@ from typing import Any
 
 from pipelines import exit_codes
 from transforms.metrics import NAMESPACE
-from transforms.write.letter_objects import LetterObjects
+from transforms.write.dead_letters.objects import LetterObjects
 
 log = logging.getLogger("grantex.run")
 

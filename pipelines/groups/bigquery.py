@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Literal
 
 from pipelines.command_line import Arrived
 from pipelines.parameters import Group, byte_count, choice, seconds, text, url, whole
-from transforms.write.bigquery import MOST_BYTES, MOST_ROWS, BigQuery
-from transforms.write.bigquery_table import parse_table
+from transforms.write.bigquery.destination import MOST_BYTES, MOST_ROWS, BigQuery
+from transforms.write.bigquery.table import parse_table
 
 if TYPE_CHECKING:
     from pipelines.settings import Settings

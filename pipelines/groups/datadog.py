@@ -11,8 +11,8 @@ from pipelines import values
 from pipelines.command_line import Arrived
 from pipelines.parameters import Group, byte_count, choice, names, seconds, secret, text, url, whole
 from transforms.secret import Secret
-from transforms.write import datadog_sites
-from transforms.write.datadog import MAX_BYTES, MAX_EVENTS, Datadog
+from transforms.write.datadog import sites as datadog_sites
+from transforms.write.datadog.destination import MAX_BYTES, MAX_EVENTS, Datadog
 
 if TYPE_CHECKING:
     from pipelines.settings import Settings

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pipelines.parameters import Group, byte_count, optional_path, seconds, whole
-from transforms.write.files import Files
+from transforms.write.files.destination import Files
 
 if TYPE_CHECKING:
     from pipelines.settings import Settings

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from pipelines import kafka_settings
 from pipelines.parameters import Group, byte_count, pairs, seconds, text, whole
-from transforms.write.kafka import Kafka
+from transforms.write.kafka.destination import Kafka
 
 if TYPE_CHECKING:
     from pipelines.settings import Settings

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from pipelines.parameters import Group, byte_count, seconds, text, url, whole
 from transforms.pubsub_names import topic
-from transforms.write.pubsub import MAX_BYTES, MAX_EVENTS, PubSub
+from transforms.write.pubsub.destination import MAX_BYTES, MAX_EVENTS, PubSub
 
 if TYPE_CHECKING:
     from pipelines.settings import Settings

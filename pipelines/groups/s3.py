@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Literal
 from pipelines import values
 from pipelines.command_line import Arrived
 from pipelines.parameters import Group, byte_count, choice, seconds, text, url, whole
-from transforms.write.s3 import S3
+from transforms.write.s3.destination import S3
 
 if TYPE_CHECKING:
     from pipelines.settings import Settings

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from pipelines.parameters import Group, byte_count, seconds, secret, switch, text, url, whole
 from transforms.secret import Secret
-from transforms.write.splunk import Splunk
+from transforms.write.splunk.destination import Splunk
 
 if TYPE_CHECKING:
     from pipelines.settings import Settings

@@ -16,11 +16,11 @@ from transforms.backoff import Backoff
 from transforms.clock import Clock
 from transforms.feed import source
 from transforms.feed.journal import Journal
-from transforms.write import registry
-from transforms.write.circuit import DeadLetterLimit
 from transforms.write.contract import Destination
-from transforms.write.delivery import Delivery
-from transforms.write.status import DeliveryStatus
+from transforms.write.delivery import registry
+from transforms.write.delivery.delivery import Delivery
+from transforms.write.delivery.status import DeliveryStatus
+from transforms.write.outbox.circuit import DeadLetterLimit
 
 log = logging.getLogger("grantex.lane")
 

@@ -10,7 +10,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 from prometheus_client.registry import Collector
 
 from pipelines.local.snapshot import Snapshot
-from transforms.write.status import Histogram
+from transforms.write.delivery.status import Histogram
 
 Families = Iterator[Metric]
 

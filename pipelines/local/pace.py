@@ -10,7 +10,7 @@ from transforms.dead_letter import DeadLetter
 from transforms.event import Chunk
 from transforms.feed.journal import Journal
 from transforms.feed.source import Turn
-from transforms.write.delivery import Delivery
+from transforms.write.delivery.delivery import Delivery
 
 HEARTBEAT = 5.0  # seconds after which a bundle ends though nothing happened
 # A bundle costs some 5 ms whatever it carries, and nothing here waits for its end: receipts are recorded and

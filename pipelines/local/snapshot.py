@@ -11,7 +11,7 @@ from transforms.feed.gap import Gap
 from transforms.feed.journal import Books, Journal
 from transforms.feed.reader import FeedReader
 from transforms.feed.status import ConnectionStatus, Phase
-from transforms.write.status import DeliveryStatus
+from transforms.write.delivery.status import DeliveryStatus
 
 LATEST_GAPS = 5  # shown; all of them are in the journal and among the dead letters
 

@@ -14,7 +14,7 @@ import msgspec
 from pipelines.local import verdict
 from pipelines.local.snapshot import DestinationSnapshot, Snapshot
 from transforms.feed.status import ConnectionStatus
-from transforms.write.status import DeliveryStatus
+from transforms.write.delivery.status import DeliveryStatus
 
 
 class Connection(msgspec.Struct):

@@ -69,4 +69,4 @@ def another(task: Task, number: int, port: int) -> str:
         "compression": task.compression,
     }
     query = "&".join(f"{key}={value}" for key, value in options.items())
-    return f"--custom_destination=transforms.write.splunk:Splunk?{query}"
+    return f"--custom_destination=transforms.write.splunk.destination:Splunk?{query}"

@@ -8,12 +8,13 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from tests.transforms.write.manual_clock import ManualClock
-from transforms.dead_letter import DeadLetter, DeadLetterFile
+from transforms.dead_letter import DeadLetter
 from transforms.event import Event
 from transforms.feed.journal import Journal
 from transforms.write.contract import Destination, Receipt
-from transforms.write.delivery import Delivery
-from transforms.write.status import DeliveryStatus
+from transforms.write.dead_letters.file import DeadLetterFile
+from transforms.write.delivery.delivery import Delivery
+from transforms.write.delivery.status import DeliveryStatus
 
 # Real seconds after which a test that hangs fails.
 PATIENCE = 30.0

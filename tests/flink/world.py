@@ -24,7 +24,7 @@ from pipelines.local.practice.s3 import PracticeS3
 from pipelines.local.practice.splunk import PracticeSplunk
 from tests.servers import flink
 from tests.servers.flink import Flink, wait_for
-from transforms.dead_letter import read_dead_letters
+from transforms.write.dead_letters.read import read_dead_letters
 
 # Four of 26 starts never came to anything on a busy machine: such a one is reported, not tried again.
 START_SECONDS = 150.0

@@ -14,8 +14,8 @@ import pytest
 from tests.servers.bigquery import PROJECT, Emulator
 from tests.transforms.write.encodings import CREATED_AT, event
 from transforms.event import Batch, Event
-from transforms.write.bigquery import BigQuery, Method
-from transforms.write.bigquery_rows import SchemaName
+from transforms.write.bigquery.destination import BigQuery, Method
+from transforms.write.bigquery.rows import SchemaName
 from transforms.write.contract import Outcome
 
 ROOT = Path(__file__).parents[2]
@@ -204,8 +204,8 @@ from pathlib import Path
 from tests.transforms.write.encodings import event
 from transforms.batch import BatchPolicy
 from transforms.feed.journal import Journal
-from transforms.write.bigquery import BigQuery
-from transforms.write.delivery import Delivery
+from transforms.write.bigquery.destination import BigQuery
+from transforms.write.delivery.delivery import Delivery
 
 directory, rest, storage, wanted = sys.argv[1:]
 journal = Journal(Path(directory), feed_url="http://feed")

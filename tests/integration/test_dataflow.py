@@ -35,13 +35,13 @@ from tests.servers import dataflow, gcs
 from transforms.batch import BatchPolicy
 from transforms.feed.request import FeedSettings
 from transforms.secret import AwsSecret, EnvSecret, FileSecret, GoogleSecret, Secret
-from transforms.write.bigquery import BigQuery
+from transforms.write.bigquery.destination import BigQuery
 from transforms.write.contract import Destination
-from transforms.write.datadog import Datadog
-from transforms.write.kafka import Kafka
-from transforms.write.pubsub import PubSub
-from transforms.write.s3 import S3
-from transforms.write.splunk import Splunk
+from transforms.write.datadog.destination import Datadog
+from transforms.write.kafka.destination import Kafka
+from transforms.write.pubsub.destination import PubSub
+from transforms.write.s3.destination import S3
+from transforms.write.splunk.destination import Splunk
 
 CA = certifi.where()
 # Values that only a worker may ever see; here they are where the references point to all the same.

@@ -16,7 +16,7 @@ from transforms.dead_letter import DeadLetter
 from transforms.event import Batch, Event
 from transforms.feed.journal import Journal
 from transforms.write.contract import Destination, Outcome, Writer
-from transforms.write.delivery import Delivery
+from transforms.write.delivery.delivery import Delivery
 
 SMALL = BatchPolicy(max_events=7, max_bytes=10_000, max_age=5.0)
 PATIENCE = 20.0

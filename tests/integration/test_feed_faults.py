@@ -9,7 +9,8 @@ from pipelines.local.practice.feed_requests import Answer
 from pipelines.local.practice.feed_stream import Finish
 from tests.integration.evidence import ids_in_files, lines_in_files
 from tests.integration.job import Job, World
-from transforms.dead_letter import DeadLetter, read_dead_letters
+from transforms.dead_letter import DeadLetter
+from transforms.write.dead_letters.read import read_dead_letters
 
 RUBBISH = [
     b"this is no JSON \xff\xfe",

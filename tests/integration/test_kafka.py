@@ -22,10 +22,10 @@ from transforms.batch import BatchPolicy
 from transforms.event import Batch, Chunk, Event
 from transforms.secret import FileSecret
 from transforms.write.contract import Outcome, Writer
-from transforms.write.delivery import Delivery
-from transforms.write.kafka import Kafka, timestamp
-from transforms.write.kafka_writer import KafkaWriter
-from transforms.write.ledger import MemoryLedger
+from transforms.write.delivery.delivery import Delivery
+from transforms.write.delivery.ledger import MemoryLedger
+from transforms.write.kafka.destination import Kafka, timestamp
+from transforms.write.kafka.writer import KafkaWriter
 
 PATIENCE = 60.0
 DELIVERED = ("grantex_events_delivered_total", "kafka")

@@ -16,8 +16,8 @@ from tests.transforms.write.encodings import batch, event
 from transforms.event import Batch
 from transforms.secret import FileSecret
 from transforms.write.contract import Outcome
-from transforms.write.kafka import Kafka
-from transforms.write.kafka_config import Value
+from transforms.write.kafka.config import Value
+from transforms.write.kafka.destination import Kafka
 
 SCRAM = {
     "security.protocol": "SASL_SSL",

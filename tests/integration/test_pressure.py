@@ -9,7 +9,7 @@ from pipelines.local.practice.events import generate
 from pipelines.local.practice.feed_stream import Finish
 from tests.integration.evidence import ids_in_files
 from tests.integration.job import World
-from transforms.dead_letter import read_dead_letters
+from transforms.write.dead_letters.read import read_dead_letters
 
 
 def gaps(around: World) -> list[str]:

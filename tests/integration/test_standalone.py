@@ -15,11 +15,12 @@ from pipelines.local.practice.events import generate
 from pipelines.local.practice.feed import PracticeFeed
 from pipelines.local.runner import in_process_runner
 from tests.integration.evidence import ids_in_files, lines_in_files
-from transforms.dead_letter import WriteDeadLetters, read_dead_letters
 from transforms.event import Event
 from transforms.feed.read import Events, ReadFromGrantex
 from transforms.feed.request import FeedSettings
 from transforms.secret import LiteralSecret
+from transforms.write.dead_letters.read import read_dead_letters
+from transforms.write.dead_letters.write import WriteDeadLetters
 from transforms.write.sinks import WriteToFiles
 
 PATIENCE = 30.0

@@ -12,14 +12,14 @@ from pipelines.destinations import BY_GROUP, destinations
 from pipelines.settings import PARAMETERS, parse
 from transforms.batch import BatchPolicy
 from transforms.secret import EnvSecret
-from transforms.write.bigquery import BigQuery
+from transforms.write.bigquery.destination import BigQuery
 from transforms.write.contract import Destination
-from transforms.write.datadog import Datadog
-from transforms.write.files import Files
-from transforms.write.kafka import Kafka
-from transforms.write.pubsub import PubSub
-from transforms.write.s3 import S3
-from transforms.write.splunk import Splunk
+from transforms.write.datadog.destination import Datadog
+from transforms.write.files.destination import Files
+from transforms.write.kafka.destination import Kafka
+from transforms.write.pubsub.destination import PubSub
+from transforms.write.s3.destination import S3
+from transforms.write.splunk.destination import Splunk
 
 ENVIRON = {"KEY": "0123456789abcdef"}
 CA = certifi.where()

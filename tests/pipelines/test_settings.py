@@ -62,7 +62,7 @@ def test_a_run_with_one_destination_has_typed_values_and_defaults() -> None:
 
 @pytest.mark.parametrize("name", ["bigquery", "s3", "datadog", "splunk", "kafka", "files"])
 def test_a_destination_has_the_same_defaults_here_as_in_anyones_pipeline(name: str) -> None:
-    destination = importlib.import_module(f"transforms.write.{name}")
+    destination = importlib.import_module(f"transforms.write.{name}.destination")
     assert Settings().batch_policy(name) == destination.POLICY
 
 

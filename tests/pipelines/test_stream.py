@@ -16,8 +16,8 @@ from pipelines.stages import in_a_lane, on_a_cluster
 from pipelines.stream import build
 from transforms.secret import LiteralSecret
 from transforms.write.contract import Destination
-from transforms.write.files import Files
-from transforms.write.splunk import Splunk
+from transforms.write.files.destination import Files
+from transforms.write.splunk.destination import Splunk
 
 GOLDEN = Path(__file__).parent / "golden_labels.txt"
 TOKEN = "token-that-no-graph-may-hold"

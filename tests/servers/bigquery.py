@@ -1,7 +1,7 @@
 """bqemulator, a BigQuery in one process: REST, queries and the Storage Write API over gRPC.
 
 Faithful in offsets, repeats, gaps and finalizing; it neither removes repeats by insertId nor names single
-rows in row_errors, and takes unknown columns (`tests/transforms/write/bigquery_server.py` does those).
+rows in row_errors, and takes unknown columns (`tests/transforms/write/bigquery/server.py` does those).
 """
 
 from __future__ import annotations

@@ -17,7 +17,7 @@ from transforms.coders import ChunkCoder, DeadLetterCoder, ReceiptCoder
 from transforms.dead_letter import DeadLetter
 from transforms.event import Chunk, Event
 from transforms.write.contract import Receipt
-from transforms.write.files import Files
+from transforms.write.files.destination import Files
 
 EVENTS = [
     Event("evt_1", "grant.created", "2026-03-01T12:00:00Z", b'{"id":"evt_1"}'),

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 
 from transforms.dead_letter import DeadLetter
 from transforms.write.contract import Receipt
-from transforms.write.ledger import Settlement
-from transforms.write.settling import Settled
+from transforms.write.delivery.ledger import Settlement
+from transforms.write.outbox.settling import Settled
 
 # The output of a sink that has them; the other one is "delivered".
 DEAD_LETTERS = "dead_letters"

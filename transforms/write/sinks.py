@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import ParamSpec
 
-from transforms.write.bigquery import BigQuery
+from transforms.write.bigquery.destination import BigQuery
 from transforms.write.contract import Destination
-from transforms.write.datadog import Datadog
-from transforms.write.files import Files
-from transforms.write.kafka import Kafka
-from transforms.write.pubsub import PubSub
-from transforms.write.s3 import S3
-from transforms.write.splunk import Splunk
+from transforms.write.datadog.destination import Datadog
+from transforms.write.files.destination import Files
+from transforms.write.kafka.destination import Kafka
+from transforms.write.pubsub.destination import PubSub
+from transforms.write.s3.destination import S3
+from transforms.write.splunk.destination import Splunk
 from transforms.write.write_to import WriteTo
 
 P = ParamSpec("P")

@@ -17,11 +17,11 @@ from transforms.dead_letter import DeadLetter
 from transforms.event import Chunk
 from transforms.metrics import DeliveryCounters
 from transforms.window import window_end
-from transforms.write.bundles import Deliver
 from transforms.write.contract import Destination, Receipt, name_of
+from transforms.write.delivery.bundles import Deliver
+from transforms.write.delivery.registry import registered
 from transforms.write.keyed.drain import DrainTime
 from transforms.write.keyed.stages import DeliverOnTimers, Shard
-from transforms.write.registry import registered
 from transforms.write.results import DEAD_LETTERS
 
 # Those of Beam that run inside this process, where processing-time timers fire at once or not at all.

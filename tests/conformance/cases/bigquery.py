@@ -19,9 +19,9 @@ from tests.servers.http_proxy import HttpFaultProxy
 from tests.servers.tcp_proxy import Http2Frames, TcpFaultProxy
 from transforms.batch import BatchPolicy
 from transforms.event import Event
-from transforms.write.bigquery import MOST_BYTES, BigQuery
-from transforms.write.bigquery_rows import insert_body, json_row, proto_row
-from transforms.write.bigquery_storage_write import MAX_ROWS_BYTES
+from transforms.write.bigquery.destination import MOST_BYTES, BigQuery
+from transforms.write.bigquery.rows import insert_body, json_row, proto_row
+from transforms.write.bigquery.storage_write import MAX_ROWS_BYTES
 
 POISON = b"unreadable"
 MOST_REQUEST = 10_000_000  # tabledata.insertAll, "Quotas and limits"

@@ -17,8 +17,8 @@ from tests.servers.http_proxy import HttpFaultProxy
 from transforms.batch import BatchPolicy
 from transforms.event import Event
 from transforms.secret import EnvSecret
-from transforms.write.datadog import MAX_BYTES, MAX_EVENTS, Datadog
-from transforms.write.datadog_log import MAX_LOG
+from transforms.write.datadog.destination import MAX_BYTES, MAX_EVENTS, Datadog
+from transforms.write.datadog.log import MAX_LOG
 
 KEY = "dd-4c10-for-nobodys-eyes"
 NEW_KEY = "dd-5d21-for-nobodys-eyes"

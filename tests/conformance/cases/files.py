@@ -14,7 +14,7 @@ from tests.conformance.evidence import ndjson, same_line
 from transforms.batch import BatchPolicy
 from transforms.event import Event
 from transforms.write.contract import Destination
-from transforms.write.files import POLICY, Files
+from transforms.write.files.destination import POLICY, Files
 
 NO_NETWORK = "a local disk is not reached over a network"
 

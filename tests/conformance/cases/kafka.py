@@ -18,8 +18,8 @@ from tests.transforms.write.encodings import event
 from transforms.batch import BatchPolicy
 from transforms.event import Event
 from transforms.secret import FileSecret
-from transforms.write.kafka import Kafka
-from transforms.write.kafka_config import Value
+from transforms.write.kafka.config import Value
+from transforms.write.kafka.destination import Kafka
 
 WRONG = "kafka-26bb-for-nobodys-eyes"
 # A request that vanished is given up within a test's patience (60 s by default).

@@ -11,8 +11,8 @@ from tests.servers.pubsub import PROJECT, PubSubServer, running
 from tests.servers.tcp_proxy import Http2Frames, TcpFaultProxy
 from transforms.batch import BatchPolicy
 from transforms.event import Event
-from transforms.write.pubsub import MAX_BYTES, PubSub
-from transforms.write.pubsub_writer import PublishRequest, message
+from transforms.write.pubsub.destination import MAX_BYTES, PubSub
+from transforms.write.pubsub.writer import PublishRequest, message
 
 TOPIC = "events"
 PATH = f"projects/{PROJECT}/topics/{TOPIC}"

@@ -16,7 +16,7 @@ from tests.servers.http_proxy import HttpFaultProxy
 from transforms.batch import BatchPolicy
 from transforms.event import Event
 from transforms.secret import EnvSecret
-from transforms.write.splunk import POLICY, Splunk
+from transforms.write.splunk.destination import POLICY, Splunk
 
 TOKEN = "hec-7d21-for-nobodys-eyes"
 NEW_TOKEN = "hec-8e32-for-nobodys-eyes"

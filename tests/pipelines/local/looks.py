@@ -7,7 +7,7 @@ from typing import Any
 from pipelines.local.snapshot import DestinationSnapshot, Snapshot
 from transforms.feed.journal.books import Books
 from transforms.feed.status import ConnectionStatus, Phase
-from transforms.write.status import CircuitStatus, DeliveryStatus, Histogram
+from transforms.write.delivery.status import CircuitStatus, DeliveryStatus, Histogram
 
 AT = 1_772_366_400.0  # 2026-03-01T12:00:00Z
 LIVE = ConnectionStatus(phase=Phase.LIVE, last_event_at=AT - 0.4, last_heard_at=AT - 0.4)

@@ -18,7 +18,7 @@ from pipelines.local import logs
 from transforms.secret import LiteralSecret
 
 SECRET = "gx_live_Zx81-not-for-anyone"
-log = logging.getLogger("transforms.write.splunk")
+log = logging.getLogger("grantex.splunk")
 
 
 class Terminal(io.StringIO):
@@ -58,7 +58,7 @@ def test_json_lines_carry_time_level_logger_message_and_extras() -> None:
     assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", line.pop("time"))
     assert line == {
         "level": "WARNING",
-        "logger": "transforms.write.splunk",
+        "logger": "grantex.splunk",
         "message": "7 events wait",
         "destination": "splunk",
         "attempts": 2,

@@ -10,7 +10,7 @@ from pipelines.local.metrics import exposition
 from pipelines.local.snapshot import DestinationSnapshot, Snapshot
 from transforms.feed.journal import Books
 from transforms.feed.status import ConnectionStatus, Phase
-from transforms.write.status import CircuitStatus, DeliveryStatus, Histogram
+from transforms.write.delivery.status import CircuitStatus, DeliveryStatus, Histogram
 
 # From the design: name -> type and labels. They never change.
 FIXED = {

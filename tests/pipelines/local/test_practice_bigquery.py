@@ -16,8 +16,8 @@ from google.cloud.bigquery_storage_v1.types import AppendRowsRequest, ProtoRows,
 from pipelines.local.practice import bigquery_storage, bigquery_tables
 from pipelines.local.practice.bigquery import PracticeBigQuery
 from tests.transforms.write.encodings import event
-from transforms.write.bigquery_rows import descriptor, json_row, proto_row
-from transforms.write.bigquery_table import definition, parse_table
+from transforms.write.bigquery.rows import descriptor, json_row, proto_row
+from transforms.write.bigquery.table import definition, parse_table
 
 TABLE = parse_table("practice.grantex.events")
 DATASETS = "/bigquery/v2/projects/practice/datasets"

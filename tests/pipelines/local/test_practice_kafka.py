@@ -6,7 +6,7 @@ from confluent_kafka import OFFSET_BEGINNING, Consumer, TopicPartition
 
 from pipelines.local.practice.kafka import PracticeKafka
 from tests.transforms.write.encodings import batch
-from transforms.write.kafka import Kafka
+from transforms.write.kafka.destination import Kafka
 
 TOPIC = "grantex-events"
 

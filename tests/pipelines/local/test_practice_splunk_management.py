@@ -14,7 +14,7 @@ from pipelines.local.practice.splunk import PracticeSplunk
 from pipelines.local.practice.splunk_management import PASSWORD, USER, PracticeSplunkManagement
 from tests.transforms.write.encodings import batch
 from transforms.secret import LiteralSecret
-from transforms.write.splunk import Splunk
+from transforms.write.splunk.destination import Splunk
 
 
 @pytest.fixture

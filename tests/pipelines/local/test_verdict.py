@@ -12,7 +12,7 @@ from tests.pipelines.local.looks import AT, BUSY, LIVE, delivery, destination, d
 from transforms.feed.journal.books import Books
 from transforms.feed.status import ConnectionStatus, Phase
 from transforms.secret import parse_secret
-from transforms.write.status import CircuitStatus
+from transforms.write.delivery.status import CircuitStatus
 
 WAITING = ConnectionStatus(phase=Phase.WAITING, until=AT + 4, why="the connection was reset")
 STOPPED = replace(LIVE, phase=Phase.STOPPED)

@@ -9,7 +9,7 @@ import pytest
 from pipelines.local.practice.splunk import PracticeSplunk
 from transforms.secret import LiteralSecret
 from transforms.write.contract import Writer
-from transforms.write.splunk import Splunk
+from transforms.write.splunk.destination import Splunk
 
 
 @pytest.fixture

@@ -14,8 +14,8 @@ from transforms.batch import BatchPolicy
 from transforms.dead_letter import DeadLetter
 from transforms.event import Chunk, Event
 from transforms.write.contract import Receipt
-from transforms.write.delivery import Delivery
-from transforms.write.ledger import MemoryLedger
+from transforms.write.delivery.delivery import Delivery
+from transforms.write.delivery.ledger import MemoryLedger
 
 Uniform = Callable[[float, float], float]
 longest: Uniform = lambda low, high: high  # noqa: E731 - the dice of all tests: full jitter at its longest

@@ -19,15 +19,17 @@ from apache_beam.transforms.window import FixedWindows, TimestampedValue
 
 from tests.transforms.write.manual_clock import ManualClock
 from transforms.batch import BatchPolicy
-from transforms.dead_letter import DeadLetter, WriteDeadLetters, read_dead_letters
+from transforms.dead_letter import DeadLetter
 from transforms.event import Batch, Chunk, Event
 from transforms.window import Window, window_end
-from transforms.write import registry
-from transforms.write.bundles import Deliver, Undelivered
 from transforms.write.contract import Destination, Outcome, Receipt, Writer
-from transforms.write.delivery import Delivery
+from transforms.write.dead_letters.read import read_dead_letters
+from transforms.write.dead_letters.write import WriteDeadLetters
+from transforms.write.delivery import registry
+from transforms.write.delivery.bundles import Deliver, Undelivered
+from transforms.write.delivery.delivery import Delivery
+from transforms.write.delivery.ledger import MemoryLedger, Settlement
 from transforms.write.elements import as_chunk
-from transforms.write.ledger import MemoryLedger, Settlement
 from transforms.write.write_to import WriteTo
 
 PATIENCE = 10.0

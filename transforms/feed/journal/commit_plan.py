@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from transforms.event import Batch
 from transforms.feed.journal.ranges import Range, merge, pack, to_ranges
 from transforms.feed.journal.standing import Seal, Standing, insert_seals
-from transforms.write.ledger import Settlement
+from transforms.write.delivery.ledger import Settlement
 
 
 class CommitPlan:

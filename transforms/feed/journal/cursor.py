@@ -10,7 +10,7 @@ from transforms.feed.journal.commit_plan import CommitPlan
 from transforms.feed.journal.database import Database
 from transforms.feed.journal.ranges import Range, offsets_in, pack, size, subtract, to_ranges
 from transforms.feed.journal.standing import Seal, Standing, insert_seals
-from transforms.write.ledger import Settlement
+from transforms.write.delivery.ledger import Settlement
 
 
 class Cursor:

@@ -8,10 +8,10 @@ from collections.abc import Callable, Hashable
 
 from transforms.clock import Clock
 from transforms.event import Batch
-from transforms.write.circuit import DeadLetterLimit
 from transforms.write.contract import Destination, Outcome
+from transforms.write.delivery.writer_threads import WriterThreads
 from transforms.write.keyed.drain import Drain, DrainTime
-from transforms.write.writer_threads import WriterThreads
+from transforms.write.outbox.circuit import DeadLetterLimit
 
 # Ended attempts that are remembered, in case the runner repeats the bundle that had seen their end; and how
 # many seconds any is, as a bundle that has not seen it yet would make it once more.

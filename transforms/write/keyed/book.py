@@ -10,7 +10,7 @@ from typing import Any, Protocol
 import msgspec
 
 from transforms.write.keyed.packing import VERSION, check_version
-from transforms.write.settling import RETRY_AFTER_CAP
+from transforms.write.outbox.settling import RETRY_AFTER_CAP
 
 
 class Open(msgspec.Struct, array_like=True):

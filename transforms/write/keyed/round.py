@@ -14,9 +14,9 @@ from transforms.write.keyed import shelf
 from transforms.write.keyed.attempts import Attempt, Attempts
 from transforms.write.keyed.book import Book, Flight, Memory, Sealed, soon
 from transforms.write.keyed.packing import Parcel, to_batch, to_parcel
-from transforms.write.outbox import Outbox
+from transforms.write.outbox.outbox import Outbox
+from transforms.write.outbox.room import MAX_UNSETTLED_BYTES
 from transforms.write.results import dead_letters, receipt
-from transforms.write.room import MAX_UNSETTLED_BYTES
 
 # A round is a bundle: what it delivered is on record when it ends, and elements wait until then.
 ROUND_SECONDS = 0.5

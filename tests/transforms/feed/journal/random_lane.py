@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from tests.transforms.feed.journal.support import number_of, runs_of, unsealed
 from transforms.event import Batch
 from transforms.feed.journal import Cursor, Journal
-from transforms.write.ledger import Settlement
+from transforms.write.delivery.ledger import Settlement
 
 
 @dataclass(frozen=True)

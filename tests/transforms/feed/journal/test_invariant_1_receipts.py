@@ -6,7 +6,7 @@ from pathlib import Path
 
 from tests.transforms.feed.journal.support import events, open_journal, read_all
 from transforms.event import Batch
-from transforms.write.ledger import Settlement
+from transforms.write.delivery.ledger import Settlement
 
 
 def test_reading_and_sealing_do_not_move_a_cursor(tmp_path: Path) -> None:

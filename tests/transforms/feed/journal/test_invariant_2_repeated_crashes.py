@@ -9,7 +9,7 @@ from pathlib import Path
 from tests.transforms.feed.journal.support import copy_files, event, events, open_journal, unsealed
 from transforms.event import Batch
 from transforms.feed.journal import Cursor, Journal
-from transforms.write.ledger import Settlement
+from transforms.write.delivery.ledger import Settlement
 
 RUNS = 40
 CRASHES = 3

@@ -12,7 +12,7 @@ import pytest
 from tests.transforms.feed.journal.random_lane import RandomLane
 from tests.transforms.feed.journal.support import copy_files, events, open_journal, recording_database
 from transforms.event import Batch
-from transforms.write.ledger import Settlement
+from transforms.write.delivery.ledger import Settlement
 
 
 @pytest.mark.parametrize("seed", range(8))

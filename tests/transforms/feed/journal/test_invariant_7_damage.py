@@ -20,7 +20,7 @@ from tests.transforms.feed.journal.support import (
 from transforms.event import Batch
 from transforms.feed.journal import Journal
 from transforms.feed.journal.database import JournalDamaged
-from transforms.write.ledger import Settlement
+from transforms.write.delivery.ledger import Settlement
 
 PAYLOAD = 300
 EVENTS = 20_000

@@ -17,7 +17,7 @@ from transforms.event import Batch
 from transforms.feed.intake import JournalFull
 from transforms.feed.journal import Cursor, Journal
 from transforms.feed.journal.room import CHECK_DISK_EVERY
-from transforms.write.ledger import Settlement
+from transforms.write.delivery.ledger import Settlement
 
 MEGABYTES = 64
 BLOCK = 250

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from tests.transforms.feed.journal.support import events, open_journal
 from transforms.event import Batch
-from transforms.write.ledger import Settlement
+from transforms.write.delivery.ledger import Settlement
 
 BLOCK = 500
 PAYLOAD = 300

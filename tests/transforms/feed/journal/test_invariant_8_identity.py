@@ -13,7 +13,7 @@ from tests.transforms.feed.journal.support import FEED, events, open_journal, re
 from transforms.event import Batch
 from transforms.feed.intake import JournalFull
 from transforms.feed.journal import JournalError
-from transforms.write.ledger import Settlement
+from transforms.write.delivery.ledger import Settlement
 
 ROOT = Path(__file__).parents[4]
 

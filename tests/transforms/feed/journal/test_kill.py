@@ -17,7 +17,7 @@ from pathlib import Path
 from tests.transforms.feed.journal.support import events
 from transforms.event import Batch
 from transforms.feed.journal import Journal
-from transforms.write.ledger import Settlement
+from transforms.write.delivery.ledger import Settlement
 
 journal = Journal(Path(sys.argv[1]), feed_url={FEED!r})
 keeps, delivers = journal.cursor("keeps"), journal.cursor("delivers")

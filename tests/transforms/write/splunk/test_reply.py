@@ -1,0 +1,174 @@
+"""Splunk: every reply of HEC as an outcome, against a practice server on loopback."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from pipelines.local.practice.splunk import PracticeSplunk
+from tests.transforms.write.encodings import batch
+from tests.transforms.write.splunk.server import all_later
+from transforms.event import Batch, Event
+from transforms.secret import LiteralSecret
+from transforms.write.contract import Writer
+from transforms.write.splunk.destination import Splunk
+
+# One event at fault
+
+
+def hurt(made: Batch, index: int, raw: bytes) -> Batch:
+    events = list(made.events)
+    events[index] = replace_raw(events[index], raw)
+    return Batch(events)
+
+
+def replace_raw(one: Event, raw: bytes) -> Event:
+    return Event(one.id, one.type, one.created_at, raw)
+
+
+@pytest.mark.parametrize("bad", [0, 2, 4])
+@pytest.mark.parametrize(("raw", "code"), [(b"{broken", 6), (b"null", 12), (b'""', 13)])
+def test_the_named_event_is_rejected_and_only_those_behind_it_are_later(
+    server: PracticeSplunk, writer: Writer, bad: int, raw: bytes, code: int
+) -> None:
+    made = hurt(batch(5), bad, raw)
+    outcome = writer.write(made)
+    assert outcome is not None
+    assert list(outcome.rejected) == [bad]
+    assert outcome.rejected[bad].startswith(f"hec_{code}: ")
+    assert list(outcome.later) == list(range(bad + 1, 5))
+    assert not outcome.unknown
+    assert not outcome.blocked
+    # Neither loss nor repeat once the rest is sent.
+    rest = [made.events[index] for index in outcome.later]
+    assert not rest or writer.write(Batch(rest)) is None
+    assert server.ids == [one.id for index, one in enumerate(made.events) if index != bad]
+
+
+def test_code_15_names_its_event_like_the_others(server: PracticeSplunk, writer: Writer) -> None:
+    server.answer_code(15, 1)
+    outcome = writer.write(batch(3))
+    assert outcome is not None
+    assert (list(outcome.rejected), list(outcome.later)) == ([1], [2])
+
+
+@pytest.mark.parametrize("code", [6, 12, 13, 15, 16])
+@pytest.mark.parametrize("number", [None, -1, 3, 99])
+def test_an_event_that_is_not_named_is_found_by_halving(
+    server: PracticeSplunk, writer: Writer, code: int, number: int | None
+) -> None:
+    server.answer_code(code, number, times=2)
+    outcome = all_later(writer.write(batch(3)), 3)
+    assert outcome.too_large
+    assert outcome.unknown
+    alone = writer.write(batch(1))
+    assert alone is not None
+    assert list(alone.rejected) == [0]
+    assert not alone.later
+
+
+def test_an_unknown_code_that_names_an_event_rejects_it(server: PracticeSplunk, writer: Writer) -> None:
+    server.answer(400, b'{"text":"new","code":77,"invalid-event-number":1}')
+    outcome = writer.write(batch(3))
+    assert outcome is not None
+    assert (list(outcome.rejected), list(outcome.later)) == ([1], [2])
+
+
+# Configuration
+
+
+@pytest.mark.parametrize(
+    ("number", "first_later", "unknown"),
+    [(1, 0, False), (3, 2, False), (5, 4, False), (0, 0, True), (6, 0, True), (-1, 0, True), (None, 0, True)],
+)
+def test_code_7_blocks_and_counts_what_was_indexed_before(
+    server: PracticeSplunk, writer: Writer, number: int | None, first_later: int, unknown: bool
+) -> None:
+    server.answer_code(7, number)
+    outcome = writer.write(batch(5))
+    assert outcome is not None
+    assert list(outcome.later) == list(range(first_later, 5))
+    assert outcome.blocked
+    assert outcome.unknown is unknown
+    assert not outcome.rejected
+    assert "'main'" in outcome.cause
+
+
+def test_a_missing_index_blocks_and_nothing_was_indexed(server: PracticeSplunk, settings: Splunk) -> None:
+    writer = replace(settings, index="missing").open()
+    assert all_later(writer.write(batch(3)), 3).blocked
+    server.indexes.add("missing")
+    assert writer.write(batch(3)) is None
+    assert server.repeats == 0
+
+
+@pytest.mark.parametrize("code", [5, 10, 11, 14])
+def test_codes_of_the_wrong_set_up_block(server: PracticeSplunk, writer: Writer, code: int) -> None:
+    server.answer_code(code)
+    assert all_later(writer.write(batch(2)), 2).blocked
+
+
+@pytest.mark.parametrize(
+    ("status", "word"),
+    [(404, "URL"), (301, "URL"), (415, "--http_compression=none"), (403, "credential"), (400, "400")],
+)
+def test_statuses_that_are_not_hecs_block(
+    server: PracticeSplunk, writer: Writer, status: int, word: str
+) -> None:
+    server.answer(status, b"<html>no HEC here</html>")
+    outcome = all_later(writer.write(batch(2)), 2)
+    assert outcome.blocked
+    assert word in outcome.cause
+
+
+# Passing troubles
+
+
+@pytest.mark.parametrize("code", [8, 9, 18, 19, 20])
+def test_busy_codes_are_later(server: PracticeSplunk, writer: Writer, code: int) -> None:
+    server.answer_code(code)
+    outcome = all_later(writer.write(batch(2)), 2)
+    assert not outcome.blocked
+    assert not outcome.unknown
+    assert writer.write(batch(2)) is None
+
+
+def test_retry_after_is_carried(server: PracticeSplunk, writer: Writer) -> None:
+    server.answer(503, b'{"text":"Server is busy","code":9}', {"Retry-After": "17"})
+    assert all_later(writer.write(batch(1)), 1).retry_after == 17.0
+
+
+@pytest.mark.parametrize("status", [408, 429, 500, 502, 503, 504])
+def test_a_proxys_page_is_later(server: PracticeSplunk, writer: Writer, status: int) -> None:
+    server.answer(status, b"<html>Bad Gateway</html>", {"Retry-After": "3"})
+    outcome = all_later(writer.write(batch(1)), 1)
+    assert not outcome.blocked
+    assert outcome.retry_after == 3.0
+
+
+def test_413_is_too_large() -> None:
+    with PracticeSplunk(max_body=100) as server:
+        writer = Splunk(server.url, LiteralSecret(server.token)).open()
+        assert all_later(writer.write(batch(2)), 2).too_large
+        writer.close()
+
+
+@pytest.mark.parametrize("body", [b"<html>", b"", b"[]", b'{"code":"0"}', b'{"text":"Success","co', b"\xff"])
+def test_2xx_with_an_unreadable_body_is_delivered(
+    server: PracticeSplunk, writer: Writer, body: bytes
+) -> None:
+    server.answer(200, body)
+    assert writer.write(batch(2)) is None
+
+
+def test_a_cut_behind_a_2xx_status_line_is_delivered(server: PracticeSplunk, writer: Writer) -> None:
+    server.cut_answer()
+    assert writer.write(batch(2)) is None
+    assert writer.write(batch(1)) is None
+    assert server.count == 3
+
+
+def test_2xx_with_a_code_of_refusal_is_not_delivered(server: PracticeSplunk, writer: Writer) -> None:
+    server.answer(200, b'{"text":"Server is busy","code":9}')
+    all_later(writer.write(batch(2)), 2)

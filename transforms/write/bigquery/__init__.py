@@ -1,0 +1,1 @@
+"""BigQuery: Storage Write API and insertAll."""

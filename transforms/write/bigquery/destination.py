@@ -1,0 +1,87 @@
+"""BigQuery: events as rows of a table, through the Storage Write API (each once) or through insertAll."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+from transforms.batch import BatchPolicy
+from transforms.event import Event
+from transforms.write.bigquery.rows import SchemaName, json_size, proto_size
+from transforms.write.bigquery.table import TableName, parse_table
+from transforms.write.contract import Destination, Writer
+
+Method = Literal["storage_write", "insert_all"]
+
+# BigQuery takes 10 MB a request by either method and recommends 500 rows for insertAll (50,000 at most); 5 s
+# is the peer's flush interval and small against the time in which people query.
+POLICY = BatchPolicy(max_events=500, max_bytes=9_000_000, max_age=5.0)
+# More than this could make a request that is refused.
+MOST_BYTES = 9_500_000
+MOST_ROWS = 50_000
+
+
+@dataclass(frozen=True)
+class BigQuery(Destination):
+    """Settings of BigQuery.
+
+    table: "project.dataset.table"; created when it is missing, its dataset is not.
+    method: `storage_write` puts each event into the table once, over retries and, on one machine, over
+        crashes; `insert_all` is at least once, with the event's id as insertId.
+    schema: `typed` has created_at TIMESTAMP and data JSON, and `event` for whatever the other columns do not
+        hold; `compatible` has the four STRING columns of the Node package.
+    endpoint, storage_endpoint: other roots of the REST and the gRPC service; http:// means an emulator, for
+        which no credentials are read. Otherwise they are Google's application default credentials.
+    ca_file: PEM file of an authority to trust beside the usual ones.
+
+    Raises ValueError for a table's name or limits that BigQuery would refuse.
+    """
+
+    table: str
+    method: Method = "storage_write"
+    schema: SchemaName = "typed"
+    endpoint: str | None = None
+    storage_endpoint: str | None = None
+    ca_file: str | None = None
+    policy: BatchPolicy = POLICY
+    # An append takes BigQuery some 100 ms, so each writer makes 5,000 events/s at 500 a batch. Each is a
+    # stream, a connection and three threads.
+    concurrency: int = 4
+
+    name: ClassVar[str] = "bigquery"
+
+    def __post_init__(self) -> None:
+        parse_table(self.table)
+        if self.policy.max_bytes > MOST_BYTES or self.policy.max_events > MOST_ROWS:
+            raise ValueError(
+                f"BigQuery takes 10 MB and {MOST_ROWS} rows a request: max_bytes must be at most "
+                f"{MOST_BYTES} and max_events at most {MOST_ROWS}"
+            )
+        if self.method == "storage_write" and self.anonymous and not self.storage_endpoint:
+            raise ValueError("an emulator's endpoint needs its storage_endpoint, too (or method insert_all)")
+
+    @property
+    def name_of_table(self) -> TableName:
+        return parse_table(self.table)
+
+    @property
+    def anonymous(self) -> bool:
+        """Talks to an emulator, which asks for no credentials."""
+        return (self.endpoint or "").startswith("http://")
+
+    def size(self, event: Event) -> int:
+        """At least the bytes of `event` in a request: exact for large events, a bound for small ones."""
+        if self.method == "storage_write":
+            return proto_size(event, self.schema)
+        return json_size(event, self.schema)
+
+    def open(self) -> Writer:
+        """Raises OSError when `ca_file` cannot be read."""
+        # Here, because these imports take half a second and gRPC is not everybody's.
+        if self.method == "storage_write":
+            from transforms.write.bigquery.storage_write import StorageWriter
+
+            return StorageWriter(self)
+        from transforms.write.bigquery.insert_all import InsertAllWriter
+
+        return InsertAllWriter(self)

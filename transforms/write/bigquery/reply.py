@@ -1,0 +1,211 @@
+"""What BigQuery's answers mean for each event of a batch: gRPC statuses, row errors, insertAll. Pure.
+
+Sources: the reference of google.cloud.bigquery.storage.v1 (AppendRowsResponse, StorageError), of
+tabledata.insertAll, and BigQuery's table of error messages.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import NamedTuple
+
+import msgspec
+
+from transforms.write.contract import Outcome
+from transforms.write.over_http.outcome import KEPT, refused, retry_after
+
+MENDED = f"{KEPT} when this is mended"
+# google.rpc.Code
+OK, CANCELLED, INVALID_ARGUMENT, DEADLINE_EXCEEDED, NOT_FOUND, ALREADY_EXISTS = 0, 1, 3, 4, 5, 6
+PERMISSION_DENIED, RESOURCE_EXHAUSTED, FAILED_PRECONDITION, OUT_OF_RANGE, UNIMPLEMENTED = 7, 8, 9, 11, 12
+UNAUTHENTICATED = 16
+NAMES = {
+    1: "CANCELLED", 2: "UNKNOWN", 3: "INVALID_ARGUMENT", 4: "DEADLINE_EXCEEDED", 5: "NOT_FOUND",
+    6: "ALREADY_EXISTS", 7: "PERMISSION_DENIED", 8: "RESOURCE_EXHAUSTED", 9: "FAILED_PRECONDITION",
+    10: "ABORTED", 11: "OUT_OF_RANGE", 12: "UNIMPLEMENTED", 13: "INTERNAL", 14: "UNAVAILABLE",
+    15: "DATA_LOSS", 16: "UNAUTHENTICATED",
+}  # fmt: skip
+TOO_LARGE = ("too large", "larger than max", "size cap", "payload size exceeds", "size limit")
+# Reasons of a 403 that pass by themselves, and of a row that was not to blame.
+THROTTLED = frozenset({"rateLimitExceeded", "quotaExceeded", "backendError", "jobRateLimitExceeded"})
+INNOCENT = frozenset({"stopped", "backendError", "internalError", "timeout", *THROTTLED})
+# A row that fails for its columns fails like every other row: the table is to blame.
+SCHEMA_WORDS = ("no such field", "missing required field")
+
+
+def said(message: str) -> str:
+    """A service's own words, short and printable."""
+    return "".join(letter for letter in message[:300] if letter.isprintable()) or "no text"
+
+
+class Status(NamedTuple):
+    """A gRPC status that is not OK. detail: StorageError's code, such as "STREAM_FINALIZED", or "".
+    retry_after: seconds that RetryInfo asks for."""
+
+    code: int
+    message: str
+    detail: str = ""
+    retry_after: float | None = None
+
+
+def status_outcome(where: str, status: Status, count: int) -> Outcome:
+    """The outcome of `status` for a batch of `count` events, none of them written.
+
+    Whether an append that got no answer was written is asked of its stream before the next attempt, so
+    nothing here is `unknown`.
+    """
+    code, message, detail, wait = status
+    later = range(count)
+    answer = f"{NAMES.get(code, f'code {code}')}: {said(message)}"
+    if detail in STREAM_IS_OVER:
+        return Outcome(later=later, cause=f"{where} answered {answer}. The rows go into a new stream.")
+    if advice := _DETAIL_ADVICE.get(detail):
+        return Outcome(later=later, cause=f"{where} answered {answer}. {MENDED}: {advice}.", blocked=True)
+    if code in (INVALID_ARGUMENT, RESOURCE_EXHAUSTED) and is_too_large(message):
+        cause = f"{where} found the request too large ({answer}). It is sent again in halves."
+        return Outcome(later=later, cause=cause, too_large=True)
+    if "CERTIFICATE_VERIFY_FAILED" in message:
+        cause = f"{where}: its certificate is not trusted. {MENDED}: give the authority with --ca_file."
+        return Outcome(later=later, cause=cause, blocked=True)
+    if advice := _ADVICE.get(code):
+        return Outcome(later=later, cause=f"{where} answered {answer}. {MENDED}: {advice}.", blocked=True)
+    return Outcome(later=later, cause=f"{where} answered {answer}. {KEPT}.", retry_after=wait)
+
+
+# StorageError's codes that are about the stream alone: another one will do.
+STREAM_IS_OVER = frozenset(
+    {
+        "INVALID_STREAM_STATE",
+        "INVALID_STREAM_TYPE",
+        "OFFSET_ALREADY_EXISTS",
+        "OFFSET_OUT_OF_RANGE",
+        "STREAM_ALREADY_COMMITTED",
+        "STREAM_FINALIZED",
+        "STREAM_NOT_FOUND",
+    }
+)
+_KEY = "see to the table's encryption key (CMEK) and BigQuery's right to use it"
+_DETAIL_ADVICE = {
+    "SCHEMA_MISMATCH_EXTRA_FIELDS": "the table lacks a column that --bigquery_schema writes; add it",
+    "CMEK_NOT_PROVIDED": _KEY,
+    "INVALID_CMEK_PROVIDED": _KEY,
+    "CMEK_ENCRYPTION_ERROR": _KEY,
+    "KMS_PERMISSION_DENIED": _KEY,
+}
+_ADVICE = {
+    UNAUTHENTICATED: "the credentials are not valid; give a service account or user that is",
+    PERMISSION_DENIED: "grant the service account roles/bigquery.dataEditor on the dataset",
+    NOT_FOUND: "the table is gone or not visible yet; it is created anew when its dataset is there",
+    INVALID_ARGUMENT: "the table no longer takes our rows; compare its columns with --bigquery_schema",
+    UNIMPLEMENTED: "--bigquery_storage_endpoint does not serve the Storage Write API",
+}
+
+
+def is_too_large(message: str) -> bool:
+    lower = message.lower()
+    return any(words in lower for words in TOO_LARGE)
+
+
+def row_errors_outcome(where: str, errors: Iterable[tuple[int, str]], count: int) -> Outcome | None:
+    """The outcome of an append that failed for some of its rows: these never, the rest again, because
+    nothing of that append was written. None when no row of the batch is named."""
+    rejected = {index: f"invalid_row: {where} refused it: {said(message)}" for index, message in errors}
+    if not rejected:
+        return None
+    later = [index for index in range(count) if index not in rejected]
+    cause = f"{where} refused {len(rejected)} of {count} rows: {next(iter(rejected.values()))}"
+    return Outcome(rejected=rejected, later=later, cause=cause)
+
+
+class Fault(msgspec.Struct, frozen=True):
+    reason: str = ""
+    message: str = ""
+    location: str = ""
+
+
+class RestError(msgspec.Struct, frozen=True):
+    message: str = ""
+    errors: Sequence[Fault] = ()
+
+
+class _ErrorReply(msgspec.Struct, frozen=True):
+    error: RestError = RestError()
+
+
+class RowFault(msgspec.Struct, frozen=True):
+    index: int
+    errors: Sequence[Fault] = ()
+
+
+class _InsertReply(msgspec.Struct, frozen=True):
+    faults: Sequence[RowFault] = msgspec.field(default=(), name="insertErrors")
+
+
+_error_decoder = msgspec.json.Decoder(_ErrorReply)
+_insert_decoder = msgspec.json.Decoder(_InsertReply)
+
+
+def rest_error(body: bytes) -> RestError:
+    """Google's own words in a refusal; empty when a proxy (or nobody) wrote this body."""
+    try:
+        return _error_decoder.decode(body).error
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return RestError()
+
+
+def rest_outcome(
+    where: str, status: int, headers: Mapping[str, str], body: bytes, count: int, now: float
+) -> Outcome:
+    """The outcome of a REST status outside 2xx for a batch of `count` events."""
+    later = range(count)
+    error = rest_error(body)
+    reason = error.errors[0].reason if error.errors else ""
+    answer = f"{status}{f' {reason}' if reason else ''}: {said(error.message)}"
+    if status == 403 and reason in THROTTLED:
+        wait = retry_after(headers, now)
+        return Outcome(later=later, cause=f"{where} answered {answer}. {KEPT}.", retry_after=wait)
+    if status == 400 and is_too_large(error.message):
+        return refused(where, 413, headers, count, now)
+    if status in (400, 401, 403, 404):
+        advice = {
+            400: "compare the table with --bigquery_table and --bigquery_schema",
+            401: _ADVICE[UNAUTHENTICATED],
+            403: _ADVICE[PERMISSION_DENIED],
+            404: "check --bigquery_table and --bigquery_endpoint",
+        }[status]
+        return Outcome(later=later, cause=f"{where} answered {answer}. {MENDED}: {advice}.", blocked=True)
+    return refused(where, status, headers, count, now)
+
+
+def insert_outcome(where: str, body: bytes, count: int) -> Outcome | None:
+    """The outcome of a 200 of insertAll, whose body names the rows that were not inserted.
+
+    A body that cannot be read (it may have been cut) says nothing about any row: all are sent again and
+    their insertIds remove most repeats.
+    """
+    try:
+        faults = _insert_decoder.decode(body).faults
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        cause = f"{where} answered 200 with a body that is not BigQuery's. {KEPT}."
+        return Outcome(later=range(count), cause=cause, unknown=True)
+    rejected: dict[int, str] = {}
+    later: dict[int, str] = {}
+    blocked = False
+    for fault in faults:
+        if not 0 <= fault.index < count:
+            continue
+        guilty = next((one for one in fault.errors if one.reason not in INNOCENT), None)
+        if guilty is None:
+            later[fault.index] = fault.errors[0].reason if fault.errors else "no reason"
+        elif any(word in guilty.message.lower() for word in SCHEMA_WORDS):
+            later[fault.index], blocked = said(guilty.message), True
+        else:
+            rejected[fault.index] = f"invalid_row: {where} refused it: {said(guilty.message)}"
+    later = {index: why for index, why in later.items() if index not in rejected}
+    if not (rejected or later):
+        return None
+    words = next(iter(later.values()), "") or next(iter(rejected.values()))
+    cause = f"{where} did not take {len(rejected) + len(later)} of {count} rows: {words}."
+    if blocked:
+        cause += f" {MENDED}: compare the table's columns with --bigquery_schema."
+    return Outcome(rejected=rejected, later=sorted(later), cause=cause, blocked=bool(blocked and later))

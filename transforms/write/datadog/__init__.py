@@ -1,0 +1,1 @@
+"""Datadog: the log intake."""

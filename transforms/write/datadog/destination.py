@@ -1,0 +1,168 @@
+"""Datadog: events to its logs intake, at least once, found again by the attribute `id`."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import ClassVar, Literal
+from urllib.parse import urlsplit
+
+import httpx
+
+from transforms.batch import BatchPolicy
+from transforms.clock import Clock, SystemClock
+from transforms.event import Batch, Event
+from transforms.secret import Secret, SecretError
+from transforms.write.contract import Destination, Outcome, Writer
+from transforms.write.datadog import sites as datadog_sites
+from transforms.write.datadog.log import MAX_LOG, LogForm
+from transforms.write.datadog.reply import outcome_of
+from transforms.write.over_http.connection import HttpConnection, gzip, user_agent
+from transforms.write.over_http.credential import Credential
+from transforms.write.transient import as_outcome
+
+log = logging.getLogger("grantex.write")
+
+PATH = "/api/v2/logs"
+# Limits of a request, from Datadog's API reference ("Send logs"); 5 MB are counted before compression.
+MAX_EVENTS = 1000
+MAX_BYTES = 5_000_000
+# 500 events of the feed are 250 kB and take Datadog some 100 ms; nine tenths of the limit in bytes.
+POLICY = BatchPolicy(max_events=500, max_bytes=4_500_000, max_age=2.0)
+TOO_OLD = "too_old: created more than 18 h ago, which Datadog would drop"
+
+
+@dataclass(frozen=True)
+class Datadog(Destination):
+    """Settings of Datadog's logs intake.
+
+    api_key: a reference to the API key; read on the worker, and again when Datadog refuses it.
+    site: of the account, one of `datadog_sites.SITES`; its intake is "https://http-intake.logs.<site>".
+    endpoint: root of a proxy or of a practice server to use instead of the site's intake.
+    service: Datadog's service of each event.
+    tags: "key:value" texts on each event, beside `type:<event type>`.
+    compression: of requests.
+    ca_file: PEM file of an authority to trust beside the usual ones.
+    too_old: Datadog drops what is older than 18 h. "tag" sends it with the tag `grantex_late:true` and the
+        time of its arrival, "dead_letter" does not send it.
+
+    Raises ValueError for a site that is none and for a policy beyond what the intake takes.
+    """
+
+    api_key: Secret
+    site: str = "datadoghq.com"
+    endpoint: str | None = None
+    service: str = "grantex"
+    tags: tuple[str, ...] = ()
+    compression: Literal["gzip", "none"] = "gzip"
+    ca_file: str | None = None
+    policy: BatchPolicy = POLICY
+    too_old: Literal["tag", "dead_letter"] = "tag"
+    # One request is encoded and packed while another waits for its answer.
+    concurrency: int = 2
+
+    name: ClassVar[str] = "datadog"
+
+    def __post_init__(self) -> None:
+        if not self.endpoint and (fault := datadog_sites.fault(self.site)):
+            raise ValueError(f"site {self.site!r} {fault}")
+        if self.policy.max_events > MAX_EVENTS or self.policy.max_bytes > MAX_BYTES:
+            raise ValueError(f"Datadog takes {MAX_EVENTS} events and {MAX_BYTES} bytes a request at most")
+        # Text around the raw bytes, made once; a frozen dataclass lets itself be written only like this.
+        object.__setattr__(self, "_form", LogForm(self.service, self.tags))
+
+    def size(self, event: Event) -> int:
+        """At least the bytes of `event` in an uncompressed request, so that a batch is never too large."""
+        form: LogForm = self._form  # type: ignore[attr-defined]
+        return form.size(event)
+
+    def encode(self, events: Sequence[Event], now: float) -> bytes:
+        """The uncompressed body of a request that is sent at `now` (seconds since the epoch)."""
+        form: LogForm = self._form  # type: ignore[attr-defined]
+        return form.encode(events, now)
+
+    def too_old_at(self, events: Sequence[Event], now: float) -> list[int]:
+        """The indexes of events that Datadog would drop at `now` (seconds since the epoch)."""
+        form: LogForm = self._form  # type: ignore[attr-defined]
+        return form.too_old(events, now)
+
+    def open(self) -> DatadogWriter:
+        """Raises OSError when `ca_file` cannot be read."""
+        return DatadogWriter(self)
+
+
+class DatadogWriter(Writer):
+    """One connection to the intake. `cut` counts the events that were sent cut to Datadog's limit."""
+
+    def __init__(self, settings: Datadog, clock: Clock | None = None) -> None:
+        self._settings = settings
+        self._clock = clock or SystemClock()
+        self.cut = 0
+        root = settings.endpoint or f"https://http-intake.logs.{settings.site}"
+        root = root.rstrip("/").removesuffix(PATH)
+        parts = urlsplit(root)
+        port = f":{parts.port}" if parts.port else ""
+        self._where = f"Datadog at {parts.scheme}://{parts.hostname}{port}"
+        origin, _, version = user_agent().partition("/")
+        headers = {
+            "Content-Type": "application/json",
+            "DD-EVP-ORIGIN": origin,
+            "DD-EVP-ORIGIN-VERSION": version,
+        }
+        if settings.compression == "gzip":
+            headers["Content-Encoding"] = "gzip"
+        self._connection = HttpConnection(root + PATH, headers, settings.ca_file)
+        key = settings.api_key
+        self._credential = Credential(self._connection, key, "the Datadog API key", "DD-API-KEY")
+
+    def write(self, batch: Batch) -> Outcome | None:
+        """Post `batch` once; a second time only after a refused key that has meanwhile been replaced."""
+        now = self._clock.now()
+        old = self._settings.too_old_at(batch.events, now) if self._settings.too_old == "dead_letter" else []
+        if not old:
+            return self._send(batch.events, now)
+        left = [index for index in range(len(batch.events)) if index not in set(old)]
+        outcome = self._send([batch.events[index] for index in left], now) if left else None
+        outcome = among(outcome or Outcome(), left)
+        rejected = dict.fromkeys(old, TOO_OLD)
+        return replace(outcome, rejected={**outcome.rejected, **rejected}, cause=outcome.cause or TOO_OLD)
+
+    def _send(self, events: Sequence[Event], now: float) -> Outcome | None:
+        count, settings = len(events), self._settings
+        body = settings.encode(events, now)
+        if settings.compression == "gzip":
+            body = gzip(body)
+        try:
+            reply = self._credential.post(body)
+        except (SecretError, httpx.TransportError) as error:
+            return as_outcome(error, count, self._where)
+        site, now = "" if settings.endpoint else settings.site, self._clock.now()
+        outcome = outcome_of(self._where, site, reply.status, reply.headers, reply.body, count, now)
+        if outcome is None:
+            self._count_cut(events)
+        return outcome
+
+    def close(self) -> None:
+        self._connection.close()
+
+    def _count_cut(self, events: Sequence[Event]) -> None:
+        # Half of the limit can never be exceeded by what a long event is escaped to.
+        long = [event for event in events if len(event.raw) > MAX_LOG // 2]
+        cut = [event.id for event in long if self._settings.size(event) >= MAX_LOG]
+        if cut:
+            self.cut += len(cut)
+            log.warning(
+                "%s: %d events longer than the 1 MB that it keeps of a log were cut and marked with the tag "
+                "grantex_cut:true (%d so far): %s",
+                self._where,
+                len(cut),
+                self.cut,
+                ", ".join(cut[:5]),
+            )
+
+
+def among(outcome: Outcome, indexes: Sequence[int]) -> Outcome:
+    """The outcome of a part of a batch in terms of the whole, where that part's events are at `indexes`."""
+    rejected = {indexes[index]: reason for index, reason in outcome.rejected.items()}
+    return replace(outcome, rejected=rejected, later=[indexes[index] for index in outcome.later])

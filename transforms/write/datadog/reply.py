@@ -1,0 +1,77 @@
+"""What a reply of Datadog's logs intake means for each event of a batch: pure functions.
+
+Statuses are those of Datadog's API reference, "Send logs" v2: 202 takes all logs of a request, everything
+else takes none.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import msgspec
+
+from transforms.write.contract import Outcome
+from transforms.write.datadog.sites import others
+from transforms.write.over_http.outcome import KEPT, is_credential, is_delivered, refused
+
+BAD_REQUEST = 400
+
+
+class _Error(msgspec.Struct, frozen=True):
+    title: str = ""
+    detail: str = ""
+
+
+class _Errors(msgspec.Struct, frozen=True):
+    errors: list[_Error]
+
+
+decoder = msgspec.json.Decoder(_Errors)
+
+
+def said_in(body: bytes) -> str:
+    """Datadog's own words in an error's body, or "no reason given" when somebody else wrote it."""
+    try:
+        errors = decoder.decode(body).errors
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return "no reason given"
+    words = "; ".join(": ".join(filter(None, (error.title, error.detail))) for error in errors)
+    return "".join(letter for letter in words[:200] if letter.isprintable()) or "no reason given"
+
+
+def is_datadogs(body: bytes) -> bool:
+    """Whether Datadog itself wrote an error's body: a proxy's 400 says nothing about an event."""
+    try:
+        return "errors" in msgspec.json.decode(body, type=dict[str, object])
+    except (msgspec.MsgspecError, UnicodeDecodeError):
+        return False
+
+
+def outcome_of(
+    where: str, site: str, status: int, headers: Mapping[str, str], body: bytes, count: int, now: float
+) -> Outcome | None:
+    """The outcome of a reply for a batch of `count` events; None when all of them are delivered.
+
+    where: the service as a person knows it. site: the one that was asked, "" for another endpoint. now:
+    seconds since the epoch.
+    """
+    if is_delivered(status):
+        return None
+    if status == BAD_REQUEST and is_datadogs(body):
+        return bad_request(where, said_in(body), count)
+    if is_credential(status):
+        cause = f"{where} refused the API key ({status}: {said_in(body)}). {KEPT} when this is mended: "
+        cause += "give a valid --datadog_api_key"
+        cause += f", and the --datadog_site that it belongs to ({others(site)})." if site else "."
+        return Outcome(later=range(count), cause=cause, blocked=True)
+    return refused(where, status, headers, count, now)
+
+
+def bad_request(where: str, said: str, count: int) -> Outcome:
+    """Datadog does not say which log it cannot read, so halving finds it: a half without it passes, and at
+    last it stands alone."""
+    if count == 1:
+        reason = f"datadog_400: {said}"
+        return Outcome(rejected={0: reason}, cause=f"{where} refused an event for good: {said}.")
+    cause = f"{where} refused a request without naming an event: {said}. It is sent again in halves."
+    return Outcome(later=range(count), cause=cause, too_large=True)

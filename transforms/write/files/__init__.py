@@ -1,0 +1,1 @@
+"""Files: NDJSON on the local disk."""

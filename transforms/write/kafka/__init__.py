@@ -1,0 +1,1 @@
+"""Kafka: an idempotent producer."""

@@ -1,0 +1,76 @@
+"""Kafka: one message an event, idempotent while the process lives, found again by its key, the event id."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import ClassVar
+
+from transforms.batch import BatchPolicy
+from transforms.event import Event
+from transforms.write.contract import Destination
+from transforms.write.created_at import epoch_text
+from transforms.write.kafka import config as kafka_config
+from transforms.write.kafka.config import Value
+from transforms.write.kafka.writer import KafkaWriter
+
+# librdkafka makes its own requests out of what it is given, so a batch is only what is waited for at once:
+# 1000 events and a round trip of 50 ms make 20,000 events/s, more than the feed sends. 0.2 s is what the
+# consumers of a topic expect of "live".
+POLICY = BatchPolicy(max_events=1000, max_bytes=900_000, max_age=0.2)
+
+# In a record batch (KIP-98): lengths, deltas, the two header names and the length of each value.
+RECORD_OVERHEAD = 40
+
+
+@dataclass(frozen=True)
+class Kafka(Destination):
+    """Settings of a Kafka topic. Raises ValueError for a librdkafka setting that cannot be.
+
+    bootstrap_servers: "host:port,host:port", where the cluster is found.
+    topic: must exist, or be created by the brokers when it is first written to.
+    config: settings of librdkafka (its CONFIGURATION.md), for TLS, SASL, compression and so on; a value
+        may be a reference to a secret, which is read on the worker and again when signing in fails.
+        Idempotence cannot be switched off.
+    ca_file: PEM file of an authority to trust beside the usual ones; librdkafka's own ssl.ca.* replace both.
+    """
+
+    bootstrap_servers: str
+    topic: str = "grantex-events"
+    config: Mapping[str, Value] = field(default_factory=dict, hash=False)
+    policy: BatchPolicy = POLICY
+    # One producer, which has five requests under way by itself. A second one could not know what the first
+    # has in its queue, and a batch that comes again would be sent by both.
+    concurrency: int = 1
+    ca_file: str | None = None
+
+    name: ClassVar[str] = "kafka"
+
+    def __post_init__(self) -> None:
+        config = kafka_config.protected(self.config)
+        faults = [found for key, value in config.items() if (found := kafka_config.fault(key, value))]
+        if faults:
+            raise ValueError("; ".join(faults))
+        object.__setattr__(self, "config", config)
+
+    def size(self, event: Event) -> int:
+        """Bytes of `event` as a record, before compression and at most."""
+        return len(event.raw) + 2 * len(event.id) + len(event.type) + RECORD_OVERHEAD
+
+    def open(self) -> KafkaWriter:
+        """Connects when the first batch is written."""
+        return KafkaWriter(self.bootstrap_servers, self.topic, self.config, timestamp, ca_file=self.ca_file)
+
+
+def timestamp(event: Event) -> int:
+    """`created_at` in milliseconds since the epoch; 0, which stands for "now", when it is not RFC 3339."""
+    text = epoch_text(event.created_at)
+    return milliseconds(text) if text else 0
+
+
+@lru_cache(maxsize=4096)
+def milliseconds(seconds: bytes) -> int:
+    """b"1772366400.1239" as 1772366400123."""
+    whole, _, fraction = seconds.partition(b".")
+    return int(whole) * 1000 + int((fraction + b"000")[:3])

@@ -1,0 +1,257 @@
+"""The producer behind Kafka's writer: hands messages over and waits for each one's delivery report."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from collections.abc import Callable, Mapping, Sequence
+
+from confluent_kafka import KafkaError, KafkaException, Producer
+
+from transforms.clock import Clock, SystemClock
+from transforms.event import Batch, Event
+from transforms.secret import SecretError, redact
+from transforms.write.contract import Outcome, Writer
+from transforms.write.kafka import config as kafka_config
+from transforms.write.kafka import outcome as kafka_outcome
+from transforms.write.kafka.config import Value
+from transforms.write.kafka.outcome import AUTHENTICATION, BAD_TIME, REFUSED, Names, Verdict
+from transforms.write.kafka.report import Report
+from transforms.write.transient import as_outcome
+
+log = logging.getLogger("grantex.kafka")
+log.addFilter(lambda record: bool(_redacted(record)))
+
+# What one attempt may take, on clusters of workers too; what is not acknowledged by then is waited for by
+# the next attempt.
+PATIENCE = 5.0
+POLL = 0.1  # seconds; `close` is seen at least this often
+FUTURE = 3_600_000  # milliseconds; Kafka's message.timestamp.after.max.ms
+LAST_POLL = 0.5  # seconds that a purged producer gets to say what became of its messages
+
+
+class KafkaWriter(Writer):
+    """One idempotent producer, for as long as its credentials last.
+
+    librdkafka retries for ever, and a message that has been handed over is never handed over again while
+    it may still be delivered: it is kept in `_waiting`, and when its event comes again only its report is
+    waited for. So an outage of the brokers, however long, neither loses nor repeats an event.
+    """
+
+    def __init__(
+        self,
+        servers: str,
+        topic: str,
+        config: Mapping[str, Value],
+        timestamp: Callable[[Event], int],
+        clock: Clock | None = None,
+        patience: float | None = None,
+        ca_file: str | None = None,
+    ) -> None:
+        self._servers, self._topic, self._config, self._ca_file = servers, topic, config, ca_file
+        self._timestamp = timestamp
+        self._clock = clock or SystemClock()
+        self._patience = PATIENCE if patience is None else patience
+        self._names = Names(servers, topic)
+        self._producer: Producer | None = None
+        self._resolved: dict[str, str] = {}
+        self._waiting: dict[Event, Report] = {}
+        self._trouble: KafkaError | None = None  # what librdkafka last said about connections
+        self._renew = False  # the producer is fatally broken
+        self._topic_missing = False
+        self._closing = False
+
+    def write(self, batch: Batch) -> Outcome | None:
+        """Hand over what has not been, and wait for all reports, at most `patience` seconds."""
+        try:
+            producer = self._connected()
+        except SecretError as error:
+            return as_outcome(error, len(batch.events), self._names.where)
+        except OSError as error:
+            cause = f"{self._names.where}: {self._ca_file} of --ca_file cannot be read ({error.strerror})"
+            return Outcome(
+                later=range(len(batch.events)), cause=f"{cause}. {kafka_outcome.KEPT}.", blocked=True
+            )
+        except KafkaException as error:
+            cause = f"{self._names.where}: {kafka_config.in_words(error)}. {kafka_outcome.KEPT}."
+            return Outcome(later=range(len(batch.events)), cause=cause, blocked=True)
+        until = self._clock.monotonic() + self._patience
+        verdict = Verdict(self._names)
+        reports = self._hand_over(producer, batch.events, verdict, until)
+        self._wait(producer, list(reports.values()), until)
+        for again in (self._likely, _now):  # created_at is anyone's text, and no reason to refuse an event
+            refused = [i for i, one in reports.items() if one.error and one.error.code() in BAD_TIME]
+            sent = {i: self._produce(producer, batch.events[i], again(batch.events[i])) for i in refused}
+            self._wait(producer, list(sent.values()), until)
+            reports |= sent
+        return self._judge(batch.events, reports, verdict)
+
+    def close(self) -> None:
+        """Forget what is not delivered: its events come again, to another writer. Never blocks for long."""
+        self._closing = True
+        producer, self._producer = self._producer, None
+        if producer is not None:
+            producer.purge(in_queue=True, in_flight=True, blocking=False)
+            self._last_reports(producer)
+
+    def _unfit(self, batch: Batch, why: str) -> Outcome:
+        cause = f"{self._names.where}: {why}. {kafka_outcome.KEPT}."
+        return Outcome(later=range(len(batch.events)), cause=cause, blocked=True)
+
+    def _connected(self) -> Producer:
+        """The producer; a new one after a fatal error, or when credentials that were refused have changed.
+
+        Raises SecretError, OSError for --ca_file, and KafkaException for settings that do not fit together.
+        """
+        producer = self._producer
+        if producer is not None:
+            self._poll(producer, 0)
+        trouble, self._trouble = self._trouble, None
+        asked = trouble is not None and trouble.code() in (*AUTHENTICATION, KafkaError._SSL)
+        if producer is None or asked:
+            resolved = kafka_config.resolved(self._servers, self._config, self._ca_file)
+            self._renew |= resolved != self._resolved
+            self._resolved = resolved
+        if producer is not None and self._renew:
+            self._discard(producer)
+            producer = None
+        self._renew = False
+        if producer is None:
+            settings = {**self._resolved, "error_cb": self._heard, "logger": log}
+            producer = self._producer = Producer(settings)
+        elif self._topic_missing:
+            self._look_for_topic(producer)
+        self._topic_missing = False
+        return producer
+
+    def _discard(self, producer: Producer) -> None:
+        """Take everything back from a producer, so that it cannot deliver behind our backs."""
+        producer.purge(in_queue=True, in_flight=True, blocking=True)
+        self._last_reports(producer)
+        self._producer = None
+        for report in self._waiting.values():
+            report.give_up()
+
+    def _last_reports(self, producer: Producer) -> None:
+        until = self._clock.monotonic() + LAST_POLL
+        while len(producer) and (left := until - self._clock.monotonic()) > 0:
+            self._poll(producer, left)
+
+    def _poll(self, producer: Producer, seconds: float) -> None:
+        """Let librdkafka call back. A fatal error is raised here, too, and means no more than in `_heard`."""
+        try:
+            producer.poll(seconds)
+        except KafkaException as error:
+            self._heard(error.args[0])
+
+    def _look_for_topic(self, producer: Producer) -> None:
+        """A producer that once found no such topic looks again only every five minutes by itself."""
+        try:
+            producer.list_topics(self._topic, timeout=POLL * 10)
+        except KafkaException as error:
+            log.debug("%s: %s", self._names.where, error)
+
+    def _likely(self, event: Event) -> int:
+        """The event's time, or 0 for "now" where brokers refuse it by default: one such time has its whole
+        record batch refused, and the innocent events keep theirs."""
+        time = self._timestamp(event)
+        return time if time <= self._clock.now() * 1000 + FUTURE else 0
+
+    def _hand_over(
+        self, producer: Producer, events: Sequence[Event], verdict: Verdict, until: float
+    ) -> dict[int, Report]:
+        """The report of each event that librdkafka has, by index."""
+        reports: dict[int, Report] = {}
+        for index, event in enumerate(events):
+            report = self._waiting.pop(event, None) if self._waiting else None
+            try:
+                # One that was refused meanwhile is sent anew; one that may have arrived is counted first.
+                if report is None or (report.error is not None and report.error.code() in REFUSED):
+                    report = self._produce(producer, event, self._timestamp(event), until)
+            except BufferError:
+                verdict.wait(range(index, len(events)), f"{self._names.where}: librdkafka's queue is full")
+                break
+            except KafkaException as error:
+                self._not_taken(index, error.args[0], verdict)
+                continue
+            reports[index] = report
+        return reports
+
+    def _produce(self, producer: Producer, event: Event, timestamp: int, until: float = 0.0) -> Report:
+        """Raises BufferError when there is no room until `until`, KafkaException when it is refused."""
+        report = Report()
+        headers: list[tuple[str, str | bytes | None]] = [("event-type", event.type), ("event-id", event.id)]
+
+        def produce() -> None:
+            producer.produce(
+                self._topic, event.raw, event.id, on_delivery=report, timestamp=timestamp, headers=headers
+            )
+
+        try:
+            produce()
+        except BufferError:
+            while not (self._closing or self._renew) and self._clock.monotonic() < until:
+                self._poll(producer, POLL)
+                with contextlib.suppress(BufferError):
+                    produce()
+                    return report
+            raise
+        return report
+
+    def _not_taken(self, index: int, error: KafkaError, verdict: Verdict) -> None:
+        """librdkafka refuses a message before it is sent anywhere."""
+        self._renew |= error.fatal() or error.code() == KafkaError._FATAL
+        if error.code() == KafkaError.MSG_SIZE_TOO_LARGE:
+            verdict.too_large_here(index, self._resolved.get("message.max.bytes", "1000000"))
+        else:
+            self._topic_missing |= error.code() in kafka_outcome.UNKNOWN_TOPIC
+            verdict.wait([index], *kafka_outcome.advice(self._names, error))
+
+    def _wait(self, producer: Producer, reports: list[Report], until: float) -> None:
+        """Serve reports until all of these have come, the time is over, or nothing can come."""
+        while True:
+            while reports and reports[-1].done:
+                reports.pop()
+            left = until - self._clock.monotonic()
+            if not reports or left <= 0 or self._closing or self._renew or self._locked_out():
+                return
+            self._poll(producer, min(POLL, left))
+
+    def _judge(
+        self, events: Sequence[Event], reports: Mapping[int, Report], verdict: Verdict
+    ) -> Outcome | None:
+        unanswered = []
+        for index, report in reports.items():
+            if not report.done:
+                unanswered.append(index)
+                self._waiting[events[index]] = report
+            elif report.error is not None:
+                self._renew |= report.error.fatal()
+                self._topic_missing |= report.error.code() in kafka_outcome.UNKNOWN_TOPIC
+                verdict.failed(index, report.error)
+        if self._trouble is not None:
+            verdict.wait(unanswered, *kafka_outcome.advice(self._names, self._trouble))
+        else:
+            verdict.wait(unanswered, kafka_outcome.no_answer(self._names, self._patience))
+        return verdict.outcome()
+
+    def _locked_out(self) -> bool:
+        return self._trouble is not None and kafka_outcome.advice(self._names, self._trouble)[1]
+
+    def _heard(self, error: KafkaError) -> None:
+        """Called by librdkafka, from `poll`: connections, sign-ins, and the end of a producer."""
+        self._renew |= error.fatal() or error.code() == KafkaError._FATAL
+        # "All brokers down" follows the reason, which says more.
+        if self._trouble is None or error.code() != KafkaError._ALL_BROKERS_DOWN:
+            self._trouble = error
+        log.debug("%s: %s", self._names.where, redact(error.str()))
+
+
+def _now(_: Event) -> int:
+    return 0
+
+
+def _redacted(record: logging.LogRecord) -> bool:
+    """librdkafka logs parts of its configuration at the debug levels that a user may ask for."""
+    record.msg, record.args = redact(record.getMessage()), ()
+    return True

@@ -1,0 +1,1 @@
+"""What destinations of NDJSON files share: lines, names, compression."""

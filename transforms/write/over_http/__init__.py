@@ -1,0 +1,1 @@
+"""What destinations over HTTP share: connections, exchanges, credentials, what a status means."""

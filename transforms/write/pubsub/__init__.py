@@ -1,0 +1,1 @@
+"""Pub/Sub: publishing over gRPC."""

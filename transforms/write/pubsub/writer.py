@@ -1,0 +1,88 @@
+"""Publishes batches to a Pub/Sub topic, one request each; Google's client would batch and retry by itself."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import grpc  # type: ignore[import-untyped]
+from google.auth.exceptions import GoogleAuthError
+from google.pubsub_v1.types import pubsub
+
+from transforms import pubsub_names as names
+from transforms.event import Batch, Event
+from transforms.write.bigquery.credentials import PUBSUB, GoogleToken, token_outcome
+from transforms.write.contract import Outcome, Writer
+from transforms.write.over_http.outcome import KEPT
+from transforms.write.pubsub.channel import channel
+from transforms.write.pubsub.reply import UNAUTHENTICATED, published, status_outcome
+
+# A publish takes some 50 ms. An attempt on a cluster worker may hold its bundle for five seconds.
+PUBLISH_SECONDS = 5.0
+MAX_ATTRIBUTE_BYTES = 1024
+
+PublishRequest = pubsub.PublishRequest.pb()
+Message = pubsub.PubsubMessage.pb()
+
+
+class PubSubWriter(Writer):
+    """One connection; the topic takes all of a request or nothing."""
+
+    def __init__(self, topic: str, endpoint: str, ca_file: str | None, *, anonymous: bool) -> None:
+        self._topic = topic
+        self._where = f"Pub/Sub topic {topic}"
+        self._token = GoogleToken(anonymous=anonymous, scope=PUBSUB)
+        self._channel = channel(endpoint, ca_file)
+        self._publish = self._channel.unary_unary(
+            "/google.pubsub.v1.Publisher/Publish",
+            PublishRequest.SerializeToString,
+            pubsub.PublishResponse.pb().FromString,
+        )
+        self._closed = False
+
+    def write(self, batch: Batch) -> Outcome | None:
+        """Publish the events that can be messages; the others are rejected."""
+        count = len(batch.events)
+        rejected = {i: why for i, event in enumerate(batch.events) if (why := unfit(event))}
+        sent = [i for i in range(count) if i not in rejected]
+        if not sent:
+            return Outcome(rejected)
+        messages = [message(batch.events[i]) for i in sent]
+        try:
+            reply = self._call(PublishRequest(topic=self._topic, messages=messages))
+        except grpc.RpcError as error:
+            code = error.code()
+            if code is grpc.StatusCode.UNAUTHENTICATED:
+                self._token.forget()
+            number = code.value[0] if code else UNAUTHENTICATED
+            return status_outcome(self._where, number, error.details() or "", sent, rejected)
+        except GoogleAuthError as error:
+            return token_outcome(error, count, self._where)
+        except ValueError:  # gRPC's way to say that the channel is closed
+            if not self._closed:
+                raise
+            return Outcome(later=range(count), cause=f"{self._where}: this program stops. {KEPT}.")
+        return published(self._where, len(reply.message_ids), sent, rejected)
+
+    def close(self) -> None:
+        """Let go; a publish that hangs in another thread fails at once."""
+        self._closed = True
+        self._channel.close()
+
+    def _call(self, request: Any) -> Any:
+        metadata = [("x-goog-request-params", f"topic={self._topic}"), *self._token.headers().items()]
+        return self._publish(request, timeout=PUBLISH_SECONDS, metadata=metadata)
+
+
+def unfit(event: Event) -> str:
+    """Why `event` cannot be a message; "" when it can. One such message would have all others refused."""
+    size = len(event.id.encode())
+    return f"id_too_long: {size} bytes, of which Pub/Sub takes 1024" if size > MAX_ATTRIBUTE_BYTES else ""
+
+
+def message(event: Event) -> Any:
+    """The event's bytes, with what a subscription's filter and a reader's de-duplication need beside them."""
+    attributes = {names.EVENT_ID: event.id}
+    # An empty attribute is none, and one that is too long is in the data all the same.
+    if event.type and len(event.type.encode()) <= MAX_ATTRIBUTE_BYTES:
+        attributes[names.EVENT_TYPE] = event.type
+    return Message(data=event.raw, attributes=attributes)

@@ -1,0 +1,1 @@
+"""S3: one conditional put a batch."""
