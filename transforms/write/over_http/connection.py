@@ -16,6 +16,7 @@ from typing import Any
 import httpx
 from isal import isal_zlib
 
+from transforms.write.over_http.dial import dial, interrupt
 from transforms.write.over_http.exchange import Reply, receive, send
 
 __all__ = ["HttpConnection", "Reply", "gzip"]
@@ -30,6 +31,7 @@ READ_SECONDS = 30.0
 # Splunk drops idle connections after 12 s (`busyKeepAliveIdleTimeout`), most others later: leaving first
 # avoids the race in which a request is sent into a connection that is being closed.
 IDLE_SECONDS = 10.0
+CLOSED = "the connection was closed by this program"
 # What a header's value may be (RFC 9110, 5.5); anything else could end the header and begin another.
 _VALUE = re.compile(r"[!-~]([ -~\t]*[!-~])?")
 
@@ -107,7 +109,7 @@ class HttpConnection:
         line came back."""
         with self._lock:
             if self._closed:
-                raise httpx.ConnectError("the connection was closed by this program")
+                raise httpx.ConnectError(CLOSED)
             self._busy = True
         try:
             return self._exchange(body, target or self._targets[0])
@@ -119,7 +121,8 @@ class HttpConnection:
                 self._drop()
 
     def close(self) -> None:
-        """Let go of the connection. A `post` that hangs in another thread fails at once."""
+        """Let go of the connection. A `post` that hangs in another thread fails at once, unless it is looking
+        up the host's name, which nothing can interrupt."""
         with self._lock:
             self._closed = True
             busy = self._busy
@@ -172,12 +175,13 @@ class HttpConnection:
         port = url.port or (443 if url.scheme == "https" else 80)
         host = url.raw_host.decode("ascii")
         try:
-            connection = socket.create_connection((host, port), CONNECT_SECONDS)
-            self._hold(connection)
+            connection = dial(host, port, CONNECT_SECONDS, self._hold)
             connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             if url.scheme == "https":
-                connection = self._trust.wrap_socket(connection, server_hostname=host)
-                self._hold(connection)
+                tls = self._trust.wrap_socket(connection, server_hostname=host, do_handshake_on_connect=False)
+                self._hold(tls)
+                tls.do_handshake()
+                connection = tls
         except TimeoutError as error:
             self._drop()
             raise httpx.ConnectTimeout(f"no connection within {CONNECT_SECONDS:.0f} s") from error
@@ -188,11 +192,11 @@ class HttpConnection:
         return connection
 
     def _hold(self, connection: socket.socket) -> None:
-        """Where `close` finds the socket."""
+        """Where `close` finds the socket. Raises ConnectionAbortedError when it has been already."""
         with self._lock:
             self._socket = connection
             if self._closed:
-                interrupt(connection)
+                raise ConnectionAbortedError(CLOSED)
 
     def _drop(self) -> None:
         """Close the connection; the next request makes a new one."""
@@ -203,13 +207,6 @@ class HttpConnection:
             if each is not None:
                 with contextlib.suppress(OSError):
                     each.close()
-
-
-def interrupt(connection: socket.socket) -> None:
-    """Wake whoever reads or writes on `connection`. The base class's method, because the TLS one would
-    take the TLS state away under the other thread."""
-    with contextlib.suppress(OSError):  # the peer has gone already
-        socket.socket.shutdown(connection, socket.SHUT_RDWR)
 
 
 def trust(scheme: str, ca_file: str | None) -> ssl.SSLContext:
