@@ -78,7 +78,13 @@ class InsertAllWriter(Writer):
         later = sorted({*first.later, *(refused[index] for index in second.later)})
         if not (rejected or later):
             return None
-        return replace(first, rejected=rejected, later=later, blocked=first.blocked or second.blocked)
+        return replace(
+            first,
+            rejected=rejected,
+            later=later,
+            blocked=first.blocked or second.blocked,
+            unknown=first.unknown or second.unknown,
+        )
 
     def close(self) -> None:
         self._connection.close()

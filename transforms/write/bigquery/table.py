@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import httpx
@@ -179,4 +179,5 @@ class Tables:
         return self._refused(where, reply, count)
 
     def _refused(self, where: str, reply: httpx.Response, count: int) -> Outcome:
-        return rest_outcome(where, reply.status_code, reply.headers, reply.content, count, time.time())
+        outcome = rest_outcome(where, reply.status_code, reply.headers, reply.content, count, time.time())
+        return replace(outcome, unknown=False)  # of the batch nothing has been sent

@@ -10,6 +10,8 @@ from transforms.write.contract import Outcome
 
 # Longer waits than this are a mistake of a clock or a proxy, and an hour is already a loud outage.
 MAX_RETRY_AFTER = 3600.0
+# Bad Gateway and Gateway Timeout: the service behind was reached (or may have been), and its answer was not.
+GATEWAY = frozenset({502, 504})
 KEPT = "The events are kept and sent again"
 
 
@@ -52,7 +54,10 @@ def refused(where: str, status: int, headers: Mapping[str, str], count: int, now
     everything = range(count)
     if is_retryable(status):
         wait = retry_after(headers, now)
-        return Outcome(later=everything, cause=f"{where} answered {status}. {KEPT}.", retry_after=wait)
+        unknown = status in GATEWAY
+        maybe = "; what was sent may have arrived" if unknown else ""
+        cause = f"{where} answered {status}{maybe}. {KEPT}."
+        return Outcome(later=everything, cause=cause, retry_after=wait, unknown=unknown)
     if status == 413:
         cause = f"{where} found the request too large (413). It is sent again in halves."
         return Outcome(later=everything, cause=cause, too_large=True)

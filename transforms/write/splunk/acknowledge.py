@@ -172,6 +172,8 @@ class AcknowledgedWriter(Writer):
         index, now = self._settings.index, self._clock.now()
         outcome = outcome_of(self._where, index, reply.status, reply.headers, reply.body, count, now)
         assert outcome is not None  # HEC did not take it
+        if asked_first:
+            return replace(outcome, unknown=False)
         return unacknowledged(outcome, count)
 
     def _wait(self, batch: Batch, sent: Sent) -> Outcome | None:

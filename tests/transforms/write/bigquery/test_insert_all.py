@@ -100,9 +100,11 @@ def test_what_the_columns_do_not_take_is_kept_whole_at_the_second_try(
         assert rows[one.id] == {"event_id": one.id, "event_type": one.type, "event": one.raw.decode()}
 
 
-@pytest.mark.parametrize(("status", "blocked"), [(503, False), (401, True)])
+@pytest.mark.parametrize(
+    ("status", "blocked", "unknown"), [(503, False, False), (502, False, True), (401, True, False)]
+)
 def test_a_second_try_that_fails_leaves_its_rows_for_later(
-    server: PracticeBigQuery, writer: Writer, status: int, blocked: bool
+    server: PracticeBigQuery, writer: Writer, status: int, blocked: bool, unknown: bool
 ) -> None:
     """Neither dead letters nor lost: the next attempt goes the same way."""
     made = Batch([event(0), *odd()])
@@ -111,7 +113,8 @@ def test_a_second_try_that_fails_leaves_its_rows_for_later(
     server.answer(status, b"", path=INSERT)
     outcome = writer.write(made)
     assert outcome is not None
-    assert (list(outcome.later), dict(outcome.rejected), outcome.blocked) == ([1, 3], {}, blocked)
+    assert (list(outcome.later), dict(outcome.rejected)) == ([1, 3], {})
+    assert (outcome.blocked, outcome.unknown) == (blocked, unknown)
 
 
 @pytest.mark.parametrize("when", ["before", "after"])
@@ -133,7 +136,6 @@ def test_a_reset_keeps_all_and_counts_what_may_have_arrived(
         (429, "rateLimitExceeded"),
         (500, "backendError"),
         (503, "backendError"),
-        (502, "odd"),
         (408, "odd"),
     ],
 )
@@ -144,6 +146,15 @@ def test_what_passes_by_itself_is_later(
     outcome = all_later(writer.write(batch(3)), 3)
     assert (outcome.blocked, outcome.too_large, outcome.retry_after) == (False, False, 9.0)
     assert writer.write(batch(3)) is None
+
+
+@pytest.mark.parametrize("status", [502, 504])
+def test_what_a_gateway_lost_the_answer_to_is_counted(
+    server: PracticeBigQuery, writer: Writer, status: int
+) -> None:
+    assert writer.write(Batch([event(50)])) is None
+    server.answer(status, b"<html>", path=INSERT)
+    assert all_later(writer.write(batch(3)), 3).unknown
 
 
 @pytest.mark.parametrize(

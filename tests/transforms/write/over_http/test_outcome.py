@@ -18,6 +18,15 @@ def test_what_passes_by_itself_is_later(status: int) -> None:
     assert not outcome.rejected
 
 
+@pytest.mark.parametrize(
+    ("status", "unknown"), [(408, False), (429, False), (500, False), (502, True), (503, False), (504, True)]
+)
+def test_what_a_gateway_lost_the_answer_to_may_have_arrived(status: int, unknown: bool) -> None:
+    outcome = refused("S", status, {}, 3, NOW)
+    assert outcome.unknown == unknown
+    assert ("may have arrived" in outcome.cause) == unknown
+
+
 def test_413_is_too_large() -> None:
     outcome = refused("S", 413, {}, 2, NOW)
     assert outcome.too_large

@@ -349,6 +349,8 @@ def test_an_outage_before_anything_is_sent_is_not_unknown(
 ) -> None:
     server.reset("after", path=ACK)
     assert not all_later(writer.write(batch(3)), 3).unknown
+    server.answer(502, b"<html>", path=ACK)
+    assert not all_later(writer.write(batch(3)), 3).unknown
     assert written(writer, batch(3), clock) is None
 
 
