@@ -68,20 +68,19 @@ class KafkaWriter(Writer):
         except SecretError as error:
             return as_outcome(error, len(batch.events), self._names.where)
         except OSError as error:
-            cause = f"{self._names.where}: {self._ca_file} of --ca_file cannot be read ({error.strerror})"
-            return Outcome(
-                later=range(len(batch.events)), cause=f"{cause}. {kafka_outcome.KEPT}.", blocked=True
-            )
+            return self._unfit(batch, f"{self._ca_file} of --ca_file cannot be read ({error.strerror})")
         except KafkaException as error:
-            cause = f"{self._names.where}: {kafka_config.in_words(error)}. {kafka_outcome.KEPT}."
-            return Outcome(later=range(len(batch.events)), cause=cause, blocked=True)
+            return self._unfit(batch, kafka_config.in_words(error))
         until = self._clock.monotonic() + self._patience
         verdict = Verdict(self._names)
-        reports = self._hand_over(producer, batch.events, verdict, until)
+        everything = range(len(batch.events))
+        reports = self._hand_over(producer, batch.events, everything, self._timestamp, verdict, until)
         self._wait(producer, list(reports.values()), until)
         for again in (self._likely, _now):  # created_at is anyone's text, and no reason to refuse an event
             refused = [i for i, one in reports.items() if one.error and one.error.code() in BAD_TIME]
-            sent = {i: self._produce(producer, batch.events[i], again(batch.events[i])) for i in refused}
+            for index in refused:
+                del reports[index]
+            sent = self._hand_over(producer, batch.events, refused, again, verdict, until)
             self._wait(producer, list(sent.values()), until)
             reports |= sent
         return self._judge(batch.events, reports, verdict)
@@ -158,18 +157,25 @@ class KafkaWriter(Writer):
         return time if time <= self._clock.now() * 1000 + FUTURE else 0
 
     def _hand_over(
-        self, producer: Producer, events: Sequence[Event], verdict: Verdict, until: float
+        self,
+        producer: Producer,
+        events: Sequence[Event],
+        indexes: Sequence[int],
+        time: Callable[[Event], int],
+        verdict: Verdict,
+        until: float,
     ) -> dict[int, Report]:
-        """The report of each event that librdkafka has, by index."""
+        """The report of each of these events that librdkafka has, by index."""
         reports: dict[int, Report] = {}
-        for index, event in enumerate(events):
+        for place, index in enumerate(indexes):
+            event = events[index]
             report = self._waiting.pop(event, None) if self._waiting else None
             try:
                 # One that was refused meanwhile is sent anew; one that may have arrived is counted first.
                 if report is None or (report.error is not None and report.error.code() in REFUSED):
-                    report = self._produce(producer, event, self._timestamp(event), until)
+                    report = self._produce(producer, event, time(event), until)
             except BufferError:
-                verdict.wait(range(index, len(events)), f"{self._names.where}: librdkafka's queue is full")
+                verdict.wait(indexes[place:], f"{self._names.where}: librdkafka's queue is full")
                 break
             except KafkaException as error:
                 self._not_taken(index, error.args[0], verdict)
@@ -177,7 +183,7 @@ class KafkaWriter(Writer):
             reports[index] = report
         return reports
 
-    def _produce(self, producer: Producer, event: Event, timestamp: int, until: float = 0.0) -> Report:
+    def _produce(self, producer: Producer, event: Event, timestamp: int, until: float) -> Report:
         """Raises BufferError when there is no room until `until`, KafkaException when it is refused."""
         report = Report()
         headers: list[tuple[str, str | bytes | None]] = [("event-type", event.type), ("event-id", event.id)]

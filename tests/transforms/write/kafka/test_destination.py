@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import pickle
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
-from confluent_kafka import KafkaError
+from confluent_kafka import KafkaError, KafkaException
 
 from tests.servers.process import free_port
 from tests.transforms.write.encodings import batch, event
@@ -213,6 +215,48 @@ def test_too_large_beside_another_fault_is_not_halved() -> None:
 def test_purged_in_flight_is_unknown_and_purged_from_the_queue_is_not() -> None:
     assert judged(KafkaError._PURGE_INFLIGHT).unknown
     assert not judged(KafkaError._PURGE_QUEUE).unknown
+
+
+# A time that the broker refuses, and what may happen when its event is sent with another
+
+
+class Refusing:
+    """Stands in for librdkafka: a broker that refuses every time, and a producer that then has a fault."""
+
+    def __init__(self, fault: Exception) -> None:
+        self.fault = fault
+        self.reports: list[Callable[[KafkaError, Any], None]] = []
+        self.taken: list[str] = []
+
+    def produce(self, topic: str, value: bytes, key: str, *, on_delivery: Any, **more: Any) -> None:
+        if len(self.taken) == 3:
+            raise self.fault
+        self.taken.append(key)
+        self.reports.append(on_delivery)
+
+    def poll(self, seconds: float) -> None:
+        reports, self.reports = self.reports, []
+        for report in reports:
+            report(KafkaError(KafkaError.INVALID_TIMESTAMP), None)
+
+
+@pytest.mark.parametrize(
+    ("fault", "blocked", "says"),
+    [
+        (BufferError("Local: Queue full"), False, "queue is full"),
+        (KafkaException(KafkaError(KafkaError._FATAL, "said so", fatal=True)), False, "said so"),
+        (KafkaException(KafkaError(KafkaError._UNKNOWN_TOPIC)), True, "has no topic t"),
+    ],
+)
+def test_a_fault_while_a_refused_time_is_replaced_leaves_its_events_for_later(
+    unreachable: KafkaWriter, fault: Exception, blocked: bool, says: str
+) -> None:
+    unreachable._producer = Refusing(fault)  # type: ignore[assignment]
+    outcome = unreachable.write(batch(3))
+    assert outcome is not None
+    assert (sorted(outcome.later), dict(outcome.rejected), outcome.unknown) == ([0, 1, 2], {}, False)
+    assert outcome.blocked == blocked
+    assert says in outcome.cause
 
 
 # Nobody there
