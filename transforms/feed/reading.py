@@ -58,7 +58,7 @@ class Reading:
 
     def take(self) -> None:
         """Append everything received so far. Returns with the intake's exceptions, but for JournalFull:
-        then it waits, reading nothing, until there is room or `stop` is set."""
+        then it waits, reading nothing, until there is room or `stop` is set, and tries a last time."""
         if not self._bytes:
             return
         self._bytes = 0
@@ -73,11 +73,12 @@ class Reading:
     def _append(self, events: Sequence[Event], strays: Sequence[DeadLetter]) -> None:
         paused: JournalFull | None = None
         while True:
+            last_try = self._stop.is_set()  # asked first: who stops it may have made room before
             try:
                 self._intake.append(events, strays)
                 break
             except JournalFull as full:
-                if self._stop.is_set():
+                if last_try:
                     text = "stopped while %s was full: %d received events were not kept"
                     _log.error(text, full.place, len(events))
                     return

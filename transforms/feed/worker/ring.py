@@ -59,7 +59,7 @@ class Ring:
     Only `evict` makes room, and it is called for offsets that are committed: until then a full ring pushes
     back on the socket. Gaps become strays when they end, and so have offsets and are claimed like events.
 
-    refused: events that came when it was closed and were not kept.
+    refused: events that came when it was closed and were not kept, however often they were offered.
     """
 
     def __init__(self, max_bytes: int, clock: Clock, label: str = "") -> None:
@@ -77,6 +77,7 @@ class Ring:
         self._gap: Gap | None = None
         self._bounded = True
         self._closed = False
+        self._last_refused: Sequence[Event] = ()
 
     # What the connection asks
 
@@ -90,7 +91,9 @@ class Ring:
         with self._changed:
             self._changed.wait_for(lambda: self._closed or self._has_room(size), PUSH_BACK)
             if self._closed:
-                self.refused += len(events)
+                if events is not self._last_refused:  # whoever holds them tries once more as it ends
+                    self.refused += len(events)
+                    self._last_refused = events
                 raise JournalFull("nobody reads it any more", PLACE, ADVICE)
             if not self._has_room(size):
                 raise JournalFull(f"{self._bytes} bytes wait for the runner to take them", PLACE, ADVICE)
