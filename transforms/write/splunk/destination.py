@@ -49,7 +49,8 @@ class Splunk(Destination):
     acknowledge: an event is delivered only when an indexer has acknowledged that it is indexed. The token
         must have indexer acknowledgement, which Splunk Cloud offers to Firehose only.
     acknowledge_wait: seconds that one attempt waits for that; what is not acknowledged by then is not sent
-        again, but asked for by the next attempt. On a cluster an attempt may last 5 s, so 4 at most.
+        again, but asked for by the next attempt. On a cluster as well: no bundle waits that long, as an
+        attempt goes on between bundles; one whose batch moves to another process meanwhile is made again.
     acknowledge_timeout: seconds after which what is not acknowledged is sent again.
     concurrency: batches under way at once; 0 is 2, or 64 with acknowledge, where most of them only wait.
     """
@@ -65,6 +66,7 @@ class Splunk(Destination):
     policy: BatchPolicy = POLICY
     concurrency: int = 0
     acknowledge: bool = False
+    # Indexers that replicate take seconds, busy ones tens: shorter attempts would call that an outage.
     acknowledge_wait: float = 30.0
     # Splunk's own connector for Kafka, and Vector, send again after five minutes as well.
     acknowledge_timeout: float = 300.0
