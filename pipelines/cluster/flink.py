@@ -1,4 +1,10 @@
-"""Options of Beam's Java runner for Flink, of which Python hears only when it submits a job."""
+"""Options of Beam's Java runner for Flink, of which Python hears only when it submits a job.
+
+A job with checkpoints (--checkpointing_interval) never ends on Flink, not even when the feed has said that it
+is over or workers inside the driver have drained: all is delivered then, and Beam's runner keeps its first
+source alive so that Flink goes on taking checkpoints (its ImpulseSourceFunction). Without checkpoints the job
+ends with the feed, but nothing outlives a failure.
+"""
 
 from __future__ import annotations
 
@@ -7,8 +13,9 @@ import functools
 from collections.abc import Mapping
 
 RUNNERS = ("FlinkRunner", "PortableRunner")
-# Named after FlinkPipelineOptions of Beam's Java runner, whose defaults and meanings they have. Not among
-# them: shutdown_sources_after_idle_ms, which loses what a source has left, and what is for bounded input.
+# Named after FlinkPipelineOptions and PortablePipelineOptions of Beam's Java runner, whose defaults and
+# meanings they have. Not among them: shutdown_sources_after_idle_ms, which counts from that source's start,
+# however much the feed still sends, and loses what is left of it; and what is for bounded input.
 NUMBERS = (
     "auto_watermark_interval",
     "checkpoint_timeout_millis",
@@ -37,6 +44,7 @@ SWITCHES = (
     "externalized_checkpoints_enabled",
     "finish_bundle_before_checkpointing",
     "force_unaligned_checkpoint_enabled",
+    "load_balance_bundles",
     "object_reuse",
     "retain_externalized_checkpoints_on_cancellation",
     "unaligned_checkpoint_enabled",

@@ -12,7 +12,7 @@ import apache_beam as beam
 from apache_beam.options.pipeline_options import GoogleCloudOptions, PipelineOptions, PortableOptions
 
 from pipelines import exit_codes
-from pipelines.cluster import books
+from pipelines.cluster import books, flink
 from pipelines.cluster.options import pipeline_options
 from pipelines.destinations import destinations
 from pipelines.groups.run import DATAFLOW
@@ -30,6 +30,13 @@ HOW_TO_STOP = (
     "to stop it on Flink and keep what it holds: flink stop --savepointPath=DIRECTORY JOB_ID (flink list "
     "shows the id; never with --drain, which does not end); --savepoint_path=SAVEPOINT goes on from there, "
     "and the time between is a gap on record; to end it for good: flink cancel JOB_ID"
+)
+# What is said when the job does not end by itself within --drain_timeout.
+CANCELLED = "the job is cancelled, and what it had received and not delivered is lost"
+# A job with checkpoints never does (see flink.py), and its job server answers CANCELLED while it goes on.
+NO_END_ON_FLINK = (
+    "the workers end with this process, and what they had received and not delivered is lost; a Flink that "
+    "runs elsewhere keeps the job, as it does any with checkpoints: flink cancel JOB_ID (flink list shows it)"
 )
 Graph = Callable[[beam.Pipeline], None]
 
@@ -80,9 +87,9 @@ def _watch(result: Any, settings: Settings, stop: threading.Event) -> int:
         drain()
         if not watcher.ended.wait(settings.drain_timeout):
             log.error(
-                "not drained within %.0f s (--drain_timeout): the job is cancelled, and what it had received "
-                "and not delivered is lost",
+                "not ended within %.0f s (--drain_timeout): %s",
                 settings.drain_timeout,
+                NO_END_ON_FLINK if settings.runner in flink.RUNNERS else CANCELLED,
             )
             result.cancel()
             return exit_codes.FAILED

@@ -39,7 +39,8 @@ def outcome(monkeypatch: pytest.MonkeyPatch, job: Submitted, stop: threading.Eve
     """Of a run whose runner submits `job`."""
 
     monkeypatch.setattr(beam.Pipeline, "run", lambda self: job)
-    settings = parse([FEED, KAFKA, LETTERS, "--runner=PortableRunner", *argv], ENVIRON)
+    runner = [] if any(one.startswith("--runner") for one in argv) else ["--runner=PortableRunner"]
+    settings = parse([FEED, KAFKA, LETTERS, *runner, *argv], ENVIRON)
     return run.run(settings, lambda pipeline: None, stop)
 
 
@@ -81,6 +82,29 @@ def test_the_workers_that_the_runner_has_put_inside_are_drained(
     settings = parse([FEED, KAFKA, LETTERS, "--runner=PrismRunner"], ENVIRON)
     assert run.run(settings, lambda pipeline: None, stop) == exit_codes.DRAINED
     assert [message.split(":")[0].split(";")[0] for message in caplog.messages] == ["draining", "drained"]
+
+
+@pytest.mark.parametrize(
+    ("runner", "said", "unsaid"),
+    [
+        ("PrismRunner", "the job is cancelled", "flink"),
+        ("PortableRunner", "a Flink that runs elsewhere keeps the job", "is cancelled"),
+    ],
+)
+def test_a_job_that_does_not_end_is_given_up_and_what_becomes_of_it_is_said(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, runner: str, said: str, unsaid: str
+) -> None:
+    """Flink's job server says CANCELLED, too, and Flink goes on."""
+    stop, told = threading.Event(), threading.Event()
+    stop.set()
+    job = Submitted()
+    monkeypatch.setattr(job, "cancel", told.set)
+    monkeypatch.setattr(run, "drain", lambda: None)
+    argv = [f"--runner={runner}", "--environment_type=LOOPBACK", "--drain_timeout=0.1"]
+    assert outcome(monkeypatch, job, stop, *argv) == exit_codes.FAILED
+    assert told.is_set()
+    assert said in caplog.messages[-1]
+    assert unsaid not in caplog.messages[-1]
 
 
 @pytest.mark.parametrize("kind", ["", "DOCKER", "EXTERNAL", "PROCESS"])
