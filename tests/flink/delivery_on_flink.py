@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import time
 from collections.abc import Iterator
@@ -11,8 +12,9 @@ import pytest
 
 from pipelines.local.practice.feed_stream import Finish
 from tests.flink.world import World
-from tests.servers import flink
+from tests.servers import flink, seaweedfs
 from tests.servers.flink import wait_for
+from tests.servers.seaweedfs import SeaweedFS
 
 pytestmark = pytest.mark.own_network(needs=flink.install, limit=600)
 
@@ -82,22 +84,40 @@ def test_a_destination_that_hangs_and_refuses_slows_no_other_and_gets_all_later(
     assert around.gaps() == []
 
 
-def test_a_cut_of_the_feed_is_a_gap_on_record(around: World) -> None:
-    around.start()
+def flink_and_store() -> None:
+    """All that must be had from outside."""
+    flink.install()
+    seaweedfs.install()
+
+
+@pytest.mark.own_network(needs=flink_and_store, limit=600)
+def test_a_cut_of_the_feed_and_frames_that_are_no_events_lie_in_s3_while_the_job_runs(
+    with_store: World, seaweedfs: SeaweedFS
+) -> None:
+    around = with_store
+    job = around.start()
     with around.feed.publishing(RATE):
         time.sleep(3.0)
+        around.feed.publish_raw(b'data: {"id": "evt_torn\n\n')
+        around.feed.publish_raw(b"data: \xff\xfe\n\n")
         cut = time.time()
         around.feed.finish_streams(Finish.CUT)
         around.feed.wait_for(lambda: len(around.feed.streams) == 2, 30)
-        time.sleep(3.0)
-        wait_for(lambda: len(around.gaps()) == 1, "no gap is recorded")
+        # An object is written once a minute.
+        wait_for(lambda: bool(around.strays() and around.gaps()), "no dead letters in S3", 90.0)
+        print(f"in S3 after {time.time() - cut:.1f} s")
     around.wait_for_all()
+    assert around.flink.jobs()[job] == "RUNNING"
     [(since, until, reason)] = around.gaps()
     print(f"gap of {until - since:.2f} s: {reason}")
     assert reason == "the stream was cut off"
     assert since <= cut + 0.1
     assert cut <= until < cut + 30.0
     assert set(around.repeats().values()) == {0}
+    assert sorted(cause.partition(":")[0] for cause in around.strays()) == ["not_json", "not_utf8"]
+    stored = seaweedfs.objects("flink")
+    assert all(re.fullmatch(r"dead_letters/dt=\d{4}-\d\d-\d\d/\d{6}-\w+\.ndjson", key) for key in stored)
+    assert len(stored) <= 2  # a second one if midnight came between them
 
 
 @pytest.fixture
@@ -108,8 +128,8 @@ def paused_pool(around: World) -> Iterator[World]:
 
 
 def test_a_start_that_stalls_is_reported_as_one_with_the_ends_of_all_logs(paused_pool: World) -> None:
-    with pytest.raises(AssertionError, match="the job stalls at its start: no stream of the feed") as stalled:
-        paused_pool.start(seconds=30.0)
+    with pytest.raises(AssertionError, match="the job stalls at its start: no stream after") as stalled:
+        paused_pool.start(seconds=15.0)
     said = str(stalled.value)
     assert "RUNNING" in said or "INITIALIZING" in said
     assert all(f"== {name}.log" in said for name in ("driver", "jobserver", "pool", "session", "taskmanager"))

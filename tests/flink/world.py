@@ -8,7 +8,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -16,7 +16,6 @@ from typing import Any
 
 import msgspec
 
-from pipelines.local.practice import s3
 from pipelines.local.practice.datadog import PracticeDatadog
 from pipelines.local.practice.feed import PracticeFeed
 from pipelines.local.practice.http_server import PracticeServer
@@ -24,6 +23,7 @@ from pipelines.local.practice.s3 import PracticeS3
 from pipelines.local.practice.splunk import PracticeSplunk
 from tests.servers import flink
 from tests.servers.flink import Flink, wait_for
+from tests.servers.seaweedfs import SeaweedFS
 from transforms.write.dead_letters.read import read_dead_letters
 
 # Four of 26 starts never came to anything on a busy machine: such a one is reported, not tried again.
@@ -69,6 +69,7 @@ class World:
     datadog: Datadog
     s3: S3
     directory: Path
+    letters: str
     driver: subprocess.Popen[bytes] | None = None
 
     @property
@@ -77,24 +78,27 @@ class World:
 
     def start(self, *more: str, seconds: float = START_SECONDS) -> str:
         """Submit the job; returns Flink's id of it once it reads the feed. Raises AssertionError, with the
-        ends of all logs, when it stalls."""
+        ends of all logs, when it is not submitted in time, or stalls for `seconds` then."""
         known, streams = set(self.flink.jobs()), len(self.feed.streams)
         command = [sys.executable, "-m", "pipelines.stream", *self.flink.options, *self._parameters(), *more]
         with (self.flink.directory / "driver.log").open("ab") as log:
             self.driver = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, env=_environment())
-        began = time.monotonic()
-        while len(self.feed.streams) == streams:
-            waited, code = time.monotonic() - began, self.driver.poll()
-            if code is not None or waited > seconds:
-                stalled = f"has ended with {code}" if code is not None else "stalls at its start"
-                jobs = {job: state for job, state in self.flink.jobs().items() if job not in known}
-                raise AssertionError(
-                    f"the job {stalled}: no stream of the feed after {waited:.0f} s; Flink has {jobs}\n"
-                    f"{self.flink.tail()}"
-                )
-            time.sleep(0.1)
-        (job,) = set(self.flink.jobs()) - known
+        self._wait(lambda: bool(self.flink.jobs().keys() - known), "is not submitted", START_SECONDS)
+        self._wait(lambda: len(self.feed.streams) > streams, "stalls at its start: no stream", seconds)
+        (job,) = self.flink.jobs().keys() - known
         return job
+
+    def _wait(self, reached: Callable[[], bool], what: str, seconds: float) -> None:
+        """Until the job has come so far."""
+        assert self.driver is not None
+        give_up = time.monotonic() + seconds
+        while not reached():
+            code = self.driver.poll()
+            if code is None and time.monotonic() < give_up:
+                time.sleep(0.1)
+                continue
+            how = f"{what} after {seconds:.0f} s" if code is None else f"has ended with {code}"
+            raise AssertionError(f"the job {how}; Flink has {self.flink.jobs()}\n{self.flink.tail()}")
 
     def sent(self) -> set[str]:
         """Ids of all events whose bytes went into a socket of the feed."""
@@ -131,11 +135,16 @@ class World:
     def gaps(self) -> list[tuple[float, float, str]]:
         """The feed's gaps on record: from and until (epoch seconds), and why."""
         found = []
-        for letter in read_dead_letters(self.directory / "letters"):
-            assert letter.cause.startswith("feed_gap"), letter
-            record = msgspec.json.decode(letter.raw)
-            found.append((_epoch(record["since"]), _epoch(record["until"]), record["reason"]))
+        for letter in read_dead_letters(self.letters):
+            if letter.cause.startswith("feed_gap"):
+                record = msgspec.json.decode(letter.raw)
+                found.append((_epoch(record["since"]), _epoch(record["until"]), record["reason"]))
         return found
+
+    def strays(self) -> list[str]:
+        """The causes of all other dead letters."""
+        causes = [letter.cause for letter in read_dead_letters(self.letters)]
+        return [cause for cause in causes if not cause.startswith("feed_gap")]
 
     def _parameters(self) -> list[str]:
         return [
@@ -150,8 +159,7 @@ class World:
             f"--s3_bucket={self.s3.bucket}",
             f"--s3_endpoint={self.s3.url}",
             "--s3_max_age=1",
-            # A directory that all workers share, as they are on one machine.
-            f"--dead_letters={self.directory / 'letters'}",
+            f"--dead_letters={self.letters}",
         ]
 
 
@@ -175,16 +183,18 @@ def _epoch(text: str) -> float:
 @contextlib.contextmanager
 def world(directory: Path) -> Iterator[World]:
     """A cluster and servers; no job yet. A failure in the block has the ends of all logs with it."""
-    # Workers inherit them from the pool.
-    os.environ["AWS_ACCESS_KEY_ID"], os.environ["AWS_SECRET_ACCESS_KEY"] = s3.ACCESS_KEY, s3.SECRET_KEY
+    # Workers inherit them from the pool; one pair for both stores, the practice one and that of dead letters.
+    key, secret_key = SeaweedFS.access_key, SeaweedFS.secret_key
+    os.environ["AWS_ACCESS_KEY_ID"], os.environ["AWS_SECRET_ACCESS_KEY"] = key, secret_key
     with (
         PracticeFeed(keepalive=1.0) as feed,
         Splunk(keep_events=False) as splunk,
         Datadog(keep_events=False) as datadog,
-        S3(keep_events=False) as store,
+        S3(key=key, secret_key=secret_key, keep_events=False) as store,
         flink.cluster(_made(directory / "cluster")) as cluster,
     ):
-        made = World(cluster, feed, splunk, datadog, store, directory)
+        # A directory that all workers share, as they are on one machine.
+        made = World(cluster, feed, splunk, datadog, store, directory, str(directory / "letters"))
         secrets = {"feed_key": feed.api_key, "hec_token": splunk.token, "datadog_key": datadog.key}
         for name, value in secrets.items():
             (directory / name).write_text(value)

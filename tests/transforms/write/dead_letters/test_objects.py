@@ -8,6 +8,7 @@ import apache_beam as beam
 import pytest
 from apache_beam.io.filesystems import FileSystems
 from apache_beam.options.pipeline_options import PipelineOptions
+from apache_beam.options.value_provider import RuntimeValueProvider
 from apache_beam.runners.portability.fn_api_runner import FnApiRunner
 from apache_beam.testing.util import assert_that, equal_to
 
@@ -73,6 +74,19 @@ def test_a_batch_is_one_object_however_often_it_is_written(seaweedfs: SeaweedFS,
     for _ in range(2):
         assert writer.write(batch) is None
     assert keys(seaweedfs, prefix) == [f"dead_letters/dt=2026-03-01/115959-{batch.id}.ndjson"]
+    assert list(read_dead_letters(prefix)) == LETTERS[:2]
+
+
+def test_a_worker_that_beam_gave_no_options_goes_by_its_environment(
+    seaweedfs: SeaweedFS, prefix: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So are those of a worker pool without containers; "Must provide one of client or options" says Beam."""
+    monkeypatch.setattr(FileSystems, "_pipeline_options", None)
+    monkeypatch.setattr(RuntimeValueProvider, "runtime_options", None)
+    monkeypatch.setenv("AWS_ENDPOINT_URL_S3", seaweedfs.endpoint)
+    batch = Batch([_as_event(letter) for letter in LETTERS[:2]], partition="dt=2026-03-01")
+    assert LetterObjects(prefix).open().write(batch) is None
+    monkeypatch.setattr(FileSystems, "_pipeline_options", None)
     assert list(read_dead_letters(prefix)) == LETTERS[:2]
 
 
