@@ -7,8 +7,11 @@ from apache_beam.metrics import Metrics
 from transforms.dead_letter import DeadLetter
 from transforms.event import Batch
 from transforms.write.contract import Outcome, Receipt
+from transforms.write.outbox.settling import cause_word
 
 NAMESPACE = "grantex"
+# Cause words of dead letters that have a counter of their own in a process; the rest is "other".
+MAX_CAUSES = 50
 
 
 class DeliveryCounters:
@@ -19,6 +22,7 @@ class DeliveryCounters:
 
     def __init__(self, destination: str) -> None:
         self._destination = destination
+        self._causes: set[str] = set()
 
         def counter(name: str) -> Metrics.DelegatingCounter:
             return Metrics.counter(NAMESPACE, f"{destination}_{name}")
@@ -32,12 +36,26 @@ class DeliveryCounters:
         self._request = Metrics.distribution(NAMESPACE, f"{destination}_request_milliseconds")
         self._lag = Metrics.distribution(NAMESPACE, f"{destination}_delivery_lag_milliseconds")
 
+    def declare(self) -> None:
+        """Show every counter of the books, be it at zero, before anything is counted.
+
+        A dashboard then shows none instead of no data. And Prism keeps one of the numbers when two bundles at
+        once bring it a counter that it has not seen (its jobservices/metrics.go, unprocessedPayloads).
+        """
+        for counter in (self._received, self._delivered, self._dead_lettered, self._unknown, self._retries):
+            counter.inc(0)
+
     def count(self, result: DeadLetter | Receipt) -> None:
         """Count what one receipt or dead letter stands for."""
         if isinstance(result, Receipt):
             self._delivered.inc(len(result.event_ids))
-        else:
-            self._dead_lettered.inc()
+            return
+        self._dead_lettered.inc()
+        cause = cause_word(result.cause)
+        if cause not in self._causes and len(self._causes) >= MAX_CAUSES:
+            cause = "other"
+        self._causes.add(cause)
+        Metrics.counter(NAMESPACE, f"{self._destination}_dead_letters_{cause}").inc()
 
     def received(self, events: int) -> None:
         """Count events that came in."""
@@ -56,7 +74,15 @@ class DeliveryCounters:
         """Record the age in seconds of a batch's oldest event when it was delivered."""
         self._lag.update(round(max(lag, 0.0) * 1000))
 
-    def standing(self, key: str, pending: int, circuit_open: bool) -> None:
-        """Record what one key has left. Gauges of several keys cannot be added up, so each has its own."""
-        Metrics.gauge(NAMESPACE, f"{self._destination}_events_pending_{key}").set(pending)
-        Metrics.gauge(NAMESPACE, f"{self._destination}_circuit_open_{key}").set(int(circuit_open))
+    def standing(self, key: str, pending: int, in_flight: bool, circuit_open: bool) -> None:
+        """Record what one key has left; in_flight: a batch's request outlasts the bundle that made it.
+
+        Gauges of several keys cannot be added up, so each has its own.
+        """
+
+        def gauge(name: str, value: int) -> None:
+            Metrics.gauge(NAMESPACE, f"{self._destination}_{name}_{key}").set(value)
+
+        gauge("events_pending", pending)
+        gauge("batches_in_flight", int(in_flight))
+        gauge("circuit_open", int(circuit_open))

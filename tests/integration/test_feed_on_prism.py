@@ -63,6 +63,11 @@ def metric(result: Any, name: str) -> int:
     return sum(counter.result for counter in found)
 
 
+def gauge(result: Any, name: str) -> int:
+    [found] = result.metrics().query(beam.metrics.MetricsFilter().with_name(name))["gauges"]
+    return int(found.result.value)
+
+
 def test_events_and_strays_come_out_and_a_drain_flushes_what_was_received(feed: PracticeFeed) -> None:
     events, ids = take(20_000)
     with running(feed) as result:
@@ -80,6 +85,9 @@ def test_events_and_strays_come_out_and_a_drain_flushes_what_was_received(feed: 
         ]
         assert metric(result, "feed_events_received") == received
         assert metric(result, "feed_events_dead_lettered") == 1
+        assert gauge(result, "feed_connections_0") in (0, 1)
+        assert gauge(result, "feed_reconnects_0") == 0
+        assert time.time() - 60 < gauge(result, "feed_last_event_epoch_seconds_0") <= time.time()
     assert len(feed.streams) == 1
 
 

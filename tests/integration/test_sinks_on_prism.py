@@ -69,6 +69,9 @@ def test_each_event_arrives_soon_and_a_drain_flushes_the_rest(server: Server, tm
     assert lags[len(lags) // 2] < 1.0, lags[len(lags) // 2]
     assert counted(result, "healthy_events_received") == pace.sent
     assert counted(result, "healthy_events_delivered") == pace.sent
+    gauges = {one.key.metric.name: one.result.value for one in result.metrics().query()["gauges"]}
+    for name in ("events_pending", "batches_in_flight", "circuit_open"):
+        assert gauges[f"healthy_{name}_000"] == gauges[f"healthy_{name}_001"] == 0
 
 
 def test_a_destination_that_hangs_and_refuses_slows_no_other_and_gets_all_later(

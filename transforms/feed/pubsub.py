@@ -7,7 +7,6 @@ from typing import Any
 
 import apache_beam as beam
 from apache_beam.io.gcp import pubsub
-from apache_beam.metrics import Metrics
 from apache_beam.pvalue import DoOutputsTuple, PBegin, TaggedOutput
 from apache_beam.transforms.window import GlobalWindow, TimestampedValue
 from apache_beam.utils.windowed_value import WindowedValue
@@ -15,9 +14,9 @@ from apache_beam.utils.windowed_value import WindowedValue
 from transforms import pubsub_names as names
 from transforms.clock import Clock, SystemClock
 from transforms.event import Chunk, Event
+from transforms.feed.counters import FeedCounters
 from transforms.feed.parse import parse_frame
 from transforms.feed.read import CHUNKS, DEAD_LETTERS
-from transforms.metrics import NAMESPACE
 
 # As many as travel together from the feed.
 CHUNK_EVENTS = 500
@@ -58,8 +57,7 @@ class ToChunks(beam.DoFn):
 
     def __init__(self, clock: Clock | None = None) -> None:
         self._clock = clock or SystemClock()
-        self._received = Metrics.counter(NAMESPACE, "feed_events_received")
-        self._dead_lettered = Metrics.counter(NAMESPACE, "feed_events_dead_lettered")
+        self._counters = FeedCounters()
 
     def start_bundle(self) -> None:
         self._events: list[Event] = []
@@ -68,7 +66,7 @@ class ToChunks(beam.DoFn):
         now = self._clock.now()
         parsed = parse_frame(element, now)
         if not isinstance(parsed, Event):
-            self._dead_lettered.inc()
+            self._counters.count(parsed)
             yield TaggedOutput(DEAD_LETTERS, parsed)
             return
         self._events.append(parsed)
@@ -82,5 +80,6 @@ class ToChunks(beam.DoFn):
 
     def _take(self, now: float) -> Chunk:
         events, self._events = self._events, []
-        self._received.inc(len(events))
-        return Chunk(events, taken_at=now)
+        chunk = Chunk(events, taken_at=now)
+        self._counters.count(chunk)
+        return chunk

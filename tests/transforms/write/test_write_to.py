@@ -142,6 +142,7 @@ def test_counters_carry_the_destinations_name() -> None:
     counters = {one.key.metric.name: one.committed for one in result.metrics().query()["counters"]}
     assert counters["audit-log_events_delivered"] == 5
     assert counters["audit-log_events_dead_lettered"] == 1
+    assert counters["audit-log_dead_letters_bad_event"] == 1
 
 
 def test_an_outage_within_a_bundle_is_retried(seen: type[_Seen]) -> None:

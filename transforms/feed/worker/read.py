@@ -8,7 +8,6 @@ from typing import Any
 
 import apache_beam as beam
 from apache_beam.io.watermark_estimators import ManualWatermarkEstimator
-from apache_beam.metrics import Metrics
 from apache_beam.pvalue import TaggedOutput
 from apache_beam.transforms.window import TimestampedValue
 from apache_beam.utils.timestamp import Duration, Timestamp
@@ -16,12 +15,12 @@ from apache_beam.utils.timestamp import Duration, Timestamp
 from transforms.clock import Clock, SystemClock
 from transforms.dead_letter import DeadLetter
 from transforms.event import Chunk
+from transforms.feed.counters import FeedCounters
 from transforms.feed.worker import sessions as of_process
 from transforms.feed.worker.ring import Part
 from transforms.feed.worker.session import Session, WorkerFeed
 from transforms.feed.worker.sessions import Hold, Sessions
 from transforms.feed.worker.tracker import FeedRangeProvider
-from transforms.metrics import NAMESPACE
 
 CHUNK_EVENTS = 500
 # A bundle's output goes on when it ends, and the ring is freed when the next one begins: so they are short.
@@ -45,20 +44,20 @@ class ReadOnWorker(beam.DoFn):
     def __init__(self, feed: WorkerFeed, tag: str) -> None:
         self._feed = feed
         self._tag = tag
-        self._received = Metrics.counter(NAMESPACE, "feed_events_received")
-        self._dead_lettered = Metrics.counter(NAMESPACE, "feed_events_dead_lettered")
-        self._gaps = Metrics.counter(NAMESPACE, "feed_gaps")
+        self._counters = FeedCounters()
 
     @beam.DoFn.unbounded_per_element()  # type: ignore[untyped-decorator]
     def process(self, element: int, tracker: Any = _RANGE, watermark: Any = _WATERMARK) -> Iterator[Any]:
+        self._counters.declare()
         for output in read_bundle(of_process.PROCESS, self._feed, tracker, watermark):
+            self._counters.count(output)
             if isinstance(output, DeadLetter):
-                gap = output.cause.startswith("feed_gap")
-                (self._gaps if gap else self._dead_lettered).inc()
                 yield TaggedOutput(self._tag, output)
             else:
-                self._received.inc(len(output.events))
                 yield TimestampedValue(output, _timestamp(output, watermark))
+        status = of_process.PROCESS.status(self._feed, element)
+        if status is not None:
+            self._counters.standing(element, status)
 
 
 def read_bundle(

@@ -11,6 +11,7 @@ from types import TracebackType
 from transforms.clock import Clock, SystemClock
 from transforms.dead_letter import DeadLetter
 from transforms.feed.gap import Gap, as_dead_letter
+from transforms.feed.status import ConnectionStatus
 from transforms.feed.worker.range import OPEN_END, FeedRange
 from transforms.feed.worker.session import Connect, Session, WorkerFeed, connect
 
@@ -93,6 +94,12 @@ class Sessions:
         with self._lock:
             found = [each for each in self._open.values() if each.id == wanted.session]
         return found[0].ring.pending_bytes(wanted.start) if found and not wanted.finished else 0
+
+    def status(self, feed: WorkerFeed, number: int) -> ConnectionStatus | None:
+        """What a connection is doing in this process; None when it is none of its."""
+        with self._lock:
+            session = self._open.get((feed.reader, number))
+        return session.status if session is not None else None
 
     def close(self) -> None:
         """Close every session; what they hold is lost."""

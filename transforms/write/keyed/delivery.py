@@ -57,6 +57,7 @@ class KeyedDelivery:
 
     def arrive(self, packed: bytes, memory: Memory, set_timer: SetTimer) -> bool:
         """Take events in. True when the key is new, and with it its timer for the end of the input."""
+        self._counters.declare()
         known = self._open(memory)
         book = known or Book()
         arrival = unpack(Arrival, packed)
@@ -97,7 +98,7 @@ class KeyedDelivery:
         if shelf.crowded(book):
             shelf.put_last(memory, book, shelf.collect(memory, book, book.sealed))
         self._schedule(book, batches, set_timer, sealed=bool(closed))
-        self._counters.standing(key, book.pending(), book.open_since is not None)
+        self._counters.standing(key, book.pending(), book.flight is not None, book.open_since is not None)
         memory.close_book(book)
 
     def end(self, key: str, memory: Memory) -> Iterator[Result]:
@@ -114,7 +115,7 @@ class KeyedDelivery:
             f"not_delivered: the job was drained, and {self._name} did not take it in the time for that "
             f"({round_.outbox.last_error or book.why or 'no answer'}); replay it from here"
         )
-        self._counters.standing(key, 0, False)
+        self._counters.standing(key, 0, in_flight=False, circuit_open=False)
         shelf.clear(memory)
 
     def _drain(self, round_: Round) -> Iterator[Result]:
