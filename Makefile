@@ -53,7 +53,7 @@ test: $(TEST_READY)  ## ruff, mypy and every test; ARGS go to pytest
 	done; \
 	if [ -n "$$failed" ]; then echo "FAILED:$$failed" >&2; exit 1; fi
 
-# Its files are not called test_*.py, so `make test` leaves them out: clusters start, and half an hour passes.
+# Its files are not called test_*.py, so `make test` leaves them out: clusters start, and ten minutes pass.
 test-flink: $(TEST_READY)  ## the job on a real Flink, which is killed; needs Java 17 and Maven; OUTAGE=10 s each
 	@exec env OUTAGE=$(OUTAGE) $(BIN)/python -m pytest -rP -o python_files='*_on_flink.py' tests/flink $(ARGS)
 

@@ -141,6 +141,17 @@ class World:
                 found.append((_epoch(record["since"]), _epoch(record["until"]), record["reason"]))
         return found
 
+    def unexplained(self) -> set[str]:
+        """What is missing somewhere and was not made in a gap on record."""
+        gaps, missing = self.gaps(), set().union(*self.missing().values())
+        # An event is made some time before it is received.
+        explained = {
+            event_id
+            for event_id in missing
+            if any(since - 1.0 <= made_at(event_id) <= until for since, until, _ in gaps)
+        }
+        return missing - explained
+
     def strays(self) -> list[str]:
         """The causes of all other dead letters."""
         causes = [letter.cause for letter in read_dead_letters(self.letters)]

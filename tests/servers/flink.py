@@ -116,6 +116,15 @@ class Flink:
         """How many checkpoints of the job have completed."""
         return int(self.ask(f"/jobs/{job}/checkpoints")["counts"]["completed"])
 
+    def counted(self, job: str, counter: str) -> int:
+        """The sum of a Beam counter over the job; 0 as long as Flink has not fetched it from its workers."""
+        total = 0
+        for vertex in self.ask(f"/jobs/{job}")["vertices"]:
+            path = f"/jobs/{job}/vertices/{vertex['id']}/subtasks/metrics"
+            names = [metric["id"] for metric in self.ask(path) if metric["id"].endswith(counter)]
+            total += sum(int(metric["sum"]) for name in names for metric in self.ask(f"{path}?get={name}"))
+        return total
+
     def cancel(self, job: str) -> None:
         """Cancel over REST: Beam's own `cancel` says so while the job goes on."""
         self.rest.patch(f"/jobs/{job}", params={"mode": "cancel"}).raise_for_status()

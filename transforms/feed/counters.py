@@ -17,10 +17,11 @@ class FeedCounters:
         self._received = Metrics.counter(NAMESPACE, "feed_events_received")
         self._dead_lettered = Metrics.counter(NAMESPACE, "feed_events_dead_lettered")
         self._gaps = Metrics.counter(NAMESPACE, "feed_gaps")
+        self._elsewhere = Metrics.counter(NAMESPACE, "feed_ranges_elsewhere")
 
     def declare(self) -> None:
         """Show every counter, be it at zero, before anything is counted; see DeliveryCounters.declare."""
-        for counter in (self._received, self._dead_lettered, self._gaps):
+        for counter in (self._received, self._dead_lettered, self._gaps, self._elsewhere):
             counter.inc(0)
 
     def count(self, output: Chunk | DeadLetter) -> None:
@@ -31,6 +32,10 @@ class FeedCounters:
             self._gaps.inc()
         else:
             self._dead_lettered.inc()
+
+    def elsewhere(self) -> None:
+        """A runner with several processes has shown a range to one that does not read it: 50 ms lost."""
+        self._elsewhere.inc()
 
     def standing(self, connection: int, status: ConnectionStatus) -> None:
         """Record what one connection is doing. Gauges cannot be added up, so each has its own."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -49,7 +49,8 @@ class ReadOnWorker(beam.DoFn):
     @beam.DoFn.unbounded_per_element()  # type: ignore[untyped-decorator]
     def process(self, element: int, tracker: Any = _RANGE, watermark: Any = _WATERMARK) -> Iterator[Any]:
         self._counters.declare()
-        for output in read_bundle(of_process.PROCESS, self._feed, tracker, watermark):
+        elsewhere = self._counters.elsewhere
+        for output in read_bundle(of_process.PROCESS, self._feed, tracker, watermark, elsewhere=elsewhere):
             self._counters.count(output)
             if isinstance(output, DeadLetter):
                 yield TaggedOutput(self._tag, output)
@@ -61,15 +62,24 @@ class ReadOnWorker(beam.DoFn):
 
 
 def read_bundle(
-    sessions: Sessions, feed: WorkerFeed, tracker: Any, watermark: Any, clock: Clock | None = None
+    sessions: Sessions,
+    feed: WorkerFeed,
+    tracker: Any,
+    watermark: Any,
+    clock: Clock | None = None,
+    elsewhere: Callable[[], object] = lambda: None,
 ) -> Iterator[Chunk | DeadLetter]:
-    """One bundle of one connection; ends by a claim of the end, or the remainder deferred."""
+    """One bundle of one connection; ends by a claim of the end, or the remainder deferred.
+
+    elsewhere: called when this process does not read the range, which is given back for another one.
+    """
     clock = clock or SystemClock()
     wanted = tracker.current_restriction()
     if wanted.finished:
         return
     hold = sessions.hold(feed, wanted)
     if hold is None:
+        elsewhere()
         seeking = replace(wanted, sought_since=wanted.sought_since or clock.now())
         if tracker.try_claim(seeking):
             tracker.defer_remainder(Duration(SEEK_DELAY))

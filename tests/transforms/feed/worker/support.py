@@ -74,16 +74,21 @@ class FakeConnection:
 
 
 class Process:
-    """A worker process: its sessions, and the connections they made, in order."""
+    """A worker process: its sessions, the connections they made, in order, and how often it was shown a range
+    that it does not read."""
 
     def __init__(self, clock: StepClock) -> None:
         self.clock = clock
         self.connections: list[FakeConnection] = []
         self.sessions = Sessions(clock=self.clock, connect=self._connect)
+        self.elsewhere = 0
 
     def _connect(self, feed: WorkerFeed, clock: Clock, name: str) -> FakeConnection:
         self.connections.append(FakeConnection())
         return self.connections[-1]
+
+    def _elsewhere(self) -> None:
+        self.elsewhere += 1
 
     def bundle(
         self, wanted: FeedRange, feed: WorkerFeed = FEED, checkpoint_after: int | None = None
@@ -92,7 +97,7 @@ class Process:
         tracker = TrackerView(wanted)
         watermark = Watermark()
         outputs: list[Chunk | DeadLetter] = []
-        for output in read_bundle(self.sessions, feed, tracker, watermark, self.clock):
+        for output in read_bundle(self.sessions, feed, tracker, watermark, self.clock, self._elsewhere):
             outputs.append(output)
             if len(outputs) == checkpoint_after:
                 tracker.checkpoint()

@@ -147,6 +147,7 @@ def test_a_range_that_moved_and_comes_back_in_time_goes_on_where_it_was(
     back = process.bundle(moved.left)
     assert (back.ids, back.causes, back.left.sought_since) == ([2], [], 0.0)
     assert (len(process.connections), len(other.connections)) == (1, 0)
+    assert (process.elsewhere, other.elsewhere) == (0, 2)
 
 
 def test_a_process_that_takes_over_records_a_gap_until_it_is_live(
