@@ -11,8 +11,9 @@ from urllib.parse import urlsplit
 
 from pipelines.local.practice.faults import Fault
 from pipelines.local.practice.http_wire import Answer, Request
-from tests.conformance.case import FORGETS, SMALL, Ability, Case, Place, When, largest_that, padded
+from tests.conformance.case import FORGETS, SMALL, Ability, Case, Place, largest_that, padded
 from tests.conformance.cases.behind_http import BehindHttp
+from tests.conformance.cases.behind_proxy import BehindProxy
 from tests.servers.bigquery import PROJECT, Emulator
 from tests.servers.grpc_proxy import GrpcFaultProxy
 from tests.servers.http_proxy import HttpFaultProxy
@@ -67,7 +68,7 @@ def poisoned(number: int) -> Event:
     return Event(event.id, event.type, event.created_at, event.raw.replace(b"xxxxxxxxxx", POISON, 1))
 
 
-class StorageWriteCase(Case):
+class StorageWriteCase(BehindProxy):
     """The writer's calls go through a proxy that cuts, then through one that refuses."""
 
     name = "bigquery storage_write"
@@ -80,6 +81,7 @@ class StorageWriteCase(Case):
     }
 
     def __init__(self, emulator: Emulator, table: str, refuses: GrpcFaultProxy, cuts: TcpFaultProxy) -> None:
+        super().__init__(cuts)
         self._emulator, self._table = emulator, table
         self._refuses, self._cuts = refuses, cuts
 
@@ -121,28 +123,7 @@ class StorageWriteCase(Case):
 
     def calm(self) -> None:
         self._refuses.standing = Fault()
-        self._cuts.calm()
-
-    def hang(self) -> None:
-        self._cuts.hang()
-
-    def swallow(self) -> None:
-        self._cuts.swallow()
-
-    def slow(self, seconds: float) -> None:
-        self._cuts.slow(seconds)
-
-    def reset(self, when: When) -> None:
-        self._cuts.reset(when)
-
-    def truncate(self) -> None:
-        self._cuts.cut_answer()
-
-    def down(self) -> None:
-        self._cuts.down()
-
-    def up(self) -> None:
-        self._cuts.up()
+        super().calm()
 
     def spoil_credential(self) -> None:
         self._refuses.standing = Fault(status=UNAUTHENTICATED, body=b"invalid credentials")

@@ -10,7 +10,8 @@ from typing import ClassVar
 
 from confluent_kafka import KafkaException, Producer
 
-from tests.conformance.case import SMALL, Ability, Case, Place, When, largest_that, padded
+from tests.conformance.case import SMALL, Ability, Case, Place, largest_that, padded
+from tests.conformance.cases.behind_proxy import BehindProxy
 from tests.servers.kafka import PASSWORD, USER, KafkaServer
 from tests.servers.kafka_frames import KafkaFrames, refusal
 from tests.servers.tcp_proxy import TcpFaultProxy
@@ -40,7 +41,7 @@ def case(place: Place) -> Iterator[Case]:
         yield KafkaCase(broker, proxy, place.name, place.directory / "password")
 
 
-class KafkaCase(Case):
+class KafkaCase(BehindProxy):
     name = "kafka"
     once = True
     secrets = (PASSWORD, WRONG)
@@ -51,6 +52,7 @@ class KafkaCase(Case):
     }
 
     def __init__(self, broker: KafkaServer, proxy: TcpFaultProxy, topic: str, password: Path) -> None:
+        super().__init__(proxy)
         self._broker, self._proxy, self._topic, self._password = broker, proxy, topic, password
         password.write_text(PASSWORD)
 
@@ -80,30 +82,6 @@ class KafkaCase(Case):
     def busy(self, retry_after: str | None = None) -> None:
         """What a broker says while replicas are missing; ours is alone, and asks itself for no more."""
         self._proxy.refuse = refusal
-
-    def calm(self) -> None:
-        self._proxy.calm()
-
-    def hang(self) -> None:
-        self._proxy.hang()
-
-    def swallow(self) -> None:
-        self._proxy.swallow()
-
-    def slow(self, seconds: float) -> None:
-        self._proxy.slow(seconds)
-
-    def reset(self, when: When) -> None:
-        self._proxy.reset(when)
-
-    def truncate(self) -> None:
-        self._proxy.cut_answer()
-
-    def down(self) -> None:
-        self._proxy.down()
-
-    def up(self) -> None:
-        self._proxy.up()
 
     def kill(self) -> None:
         self._broker.kill()

@@ -6,7 +6,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import ClassVar
 
-from tests.conformance.case import FORGETS, SMALL, Ability, Case, Place, When, largest_that, padded
+from tests.conformance.case import FORGETS, SMALL, Ability, Case, Place, largest_that, padded
+from tests.conformance.cases.behind_proxy import BehindProxy
 from tests.servers.pubsub import PROJECT, PubSubServer, running
 from tests.servers.tcp_proxy import Http2Frames, TcpFaultProxy
 from transforms.batch import BatchPolicy
@@ -31,7 +32,7 @@ def case(place: Place) -> Iterator[Case]:
         yield PubSubCase(service, proxy)
 
 
-class PubSubCase(Case):
+class PubSubCase(BehindProxy):
     name = "pubsub"
     cannot: ClassVar[Mapping[Ability, str]] = {
         "reject": NOT_OF_THE_FAKE,
@@ -44,6 +45,7 @@ class PubSubCase(Case):
     }
 
     def __init__(self, service: PubSubServer, proxy: TcpFaultProxy) -> None:
+        super().__init__(proxy)
         self._service, self._proxy = service, proxy
         self._topic = service.topic(TOPIC)
         self._arrived: list[tuple[str, bytes]] = []
@@ -63,30 +65,6 @@ class PubSubCase(Case):
 
     def too_large(self, number: int) -> Event:
         return padded(number, most(number) + 1)
-
-    def hang(self) -> None:
-        self._proxy.hang()
-
-    def calm(self) -> None:
-        self._proxy.calm()
-
-    def swallow(self) -> None:
-        self._proxy.swallow()
-
-    def slow(self, seconds: float) -> None:
-        self._proxy.slow(seconds)
-
-    def reset(self, when: When) -> None:
-        self._proxy.reset(when)
-
-    def truncate(self) -> None:
-        self._proxy.cut_answer()
-
-    def down(self) -> None:
-        self._proxy.down()
-
-    def up(self) -> None:
-        self._proxy.up()
 
 
 def most(number: int) -> int:

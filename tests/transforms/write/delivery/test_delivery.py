@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import ssl
 import threading
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 import httpx
 import pytest
 
 from tests.transforms.write.manual_clock import ManualClock
-from transforms.batch import BatchPolicy
+from tests.transforms.write.service import PATIENCE, Fake, FakeWriter, Service, events
 from transforms.dead_letter import DeadLetter
 from transforms.event import Batch, Chunk, Event
 from transforms.secret import SecretError
@@ -20,47 +20,6 @@ from transforms.write.delivery.delivery import Delivery
 from transforms.write.delivery.ledger import MemoryLedger, Settlement
 from transforms.write.outbox.room import MAX_UNSETTLED_BYTES
 from transforms.write.transient import as_outcome
-
-Script = Callable[[Batch], "Outcome | None"]
-FOUR = BatchPolicy(max_events=4, max_bytes=10_000, max_age=5.0)
-PATIENCE = 10.0  # seconds after which a test that hangs fails
-
-
-@dataclass
-class Service:
-    """What the fake writers talk to: every write is announced, then does what the test says."""
-
-    script: Script = lambda batch: None
-    writes: list[Batch] = field(default_factory=list)
-    opened: int = 0
-    closed: int = 0
-    refuse: Exception | None = None
-
-
-class FakeWriter(Writer):
-    def __init__(self, service: Service) -> None:
-        self.service = service
-
-    def write(self, batch: Batch) -> Outcome | None:
-        self.service.writes.append(batch)
-        return self.service.script(batch)
-
-    def close(self) -> None:
-        self.service.closed += 1
-
-
-@dataclass(frozen=True)
-class Fake(Destination):
-    service: Service
-    name = "fake"
-    policy: BatchPolicy = FOUR
-    concurrency: int = 1
-
-    def open(self) -> Writer:
-        if self.service.refuse is not None:
-            raise self.service.refuse
-        self.service.opened += 1
-        return FakeWriter(self.service)
 
 
 class StrictLedger(MemoryLedger):
@@ -123,8 +82,7 @@ class Stage:
         )
 
     def add(self, first: int, count: int, size: int = 2) -> None:
-        events = [Event(f"evt_{n:05d}", "t", "", b"x" * size) for n in range(first, first + count)]
-        self.delivery.add(Chunk(events, first, self.clock.now()))
+        self.delivery.add(Chunk(events(first, count, size=size), first, self.clock.now()))
 
     def tick(self) -> list[DeadLetter | Receipt]:
         return list(self.delivery.tick())
@@ -237,25 +195,25 @@ def test_halves_are_sealed_before_they_are_attempted(stage: Stage) -> None:
 
 
 def test_what_was_sealed_before_a_restart_goes_first_and_unchanged(stage: Stage) -> None:
-    events = [Event(f"old_{n}", "t", "", b"{}") for n in range(2)]
-    left = Batch(events, [3, 5], id="kept", seal=9, memo=b"key", attempts=2)
+    old_events = [Event(f"old_{n}", "t", "", b"{}") for n in range(2)]
+    left = Batch(old_events, [3, 5], id="kept", seal=9, memo=b"key", attempts=2)
     stage.ledger.left = [left]
     stage.ledger.skip = range(3, 6)
     assert stage.delivery.recover() == 1
     stage.add(2, 8)  # offsets 2..9, of which 3, 4 and 5 are sealed or settled
     stage.delivery.flush()
     (old,) = stage.woken()
-    assert stage.service.writes[0] is left
+    assert stage.service.writes[0].batch is left
     assert isinstance(old, Receipt)
     assert (old.batch_id, old.attempts) == ("kept", 3)
     while not stage.delivery.idle():
         stage.woken()
-    assert [list(batch.offsets) for batch in stage.service.writes[1:]] == [[2, 6, 7, 8], [9]]
+    assert [list(write.batch.offsets) for write in stage.service.writes[1:]] == [[2, 6, 7, 8], [9]]
 
 
 def test_what_was_sealed_before_is_not_sent_before_it_can_be_recorded(stage: Stage) -> None:
-    events = [Event(f"old_{n}", "t", "", b"{}") for n in range(2)]
-    stage.ledger.left = [Batch(events, [0, 1], id="kept", seal=9)]
+    old_events = [Event(f"old_{n}", "t", "", b"{}") for n in range(2)]
+    stage.ledger.left = [Batch(old_events, [0, 1], id="kept", seal=9)]
     stage.delivery.recover()
     assert stage.delivery.ready(), "a tick is wanted"
     assert stage.service.opened == 0, "no writer was started"
