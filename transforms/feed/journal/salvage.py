@@ -8,6 +8,7 @@ from collections.abc import Callable
 from datetime import datetime, timezone
 from pathlib import Path
 
+from transforms.durable import sync
 from transforms.feed.journal.database import Database, JournalDamaged, suspect_mark
 from transforms.feed.journal.rescue import copy_readable, make_openable
 from transforms.feed.journal.wal import apply_wal, read_wal
@@ -86,7 +87,7 @@ def _salvage(path: Path, database: type[Database], on_full: Callable[[], bool], 
         kept = copy_readable(aside, target)
         target.write(lambda db: db.execute("INSERT OR REPLACE INTO meta VALUES ('salvaged', ?)", (written,)))
         target.close()
-        _sync(fresh)
+        sync(fresh)
         os.replace(fresh, path)
         log.error(
             "the damaged journal is kept as %s; %d chunks of it could be read and go on from here; what it "
@@ -96,14 +97,6 @@ def _salvage(path: Path, database: type[Database], on_full: Callable[[], bool], 
         )
     suspect_mark(path).unlink(missing_ok=True)
     marker.unlink()
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _move(path: Path, aside: Path) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from transforms.clock import Clock, SystemClock
 from transforms.dead_letter import DeadLetter, DeadLetterError, encode
+from transforms.durable import sync
 
 # Small enough to open in an editor; a day may have several files.
 MAX_FILE_BYTES = 64_000_000
@@ -57,7 +58,7 @@ class DeadLetterFile:
         finally:
             os.close(descriptor)
         if new:
-            _sync_directory(self._directory)
+            sync(self._directory)
 
     def _path(self, more: int) -> Path:
         """The first file of the day with room for `more` bytes (an empty one has room for anything)."""
@@ -80,11 +81,3 @@ def _place(path: Path) -> tuple[str, int]:
     """A file's place in the order of writing: its day, then its number within the day."""
     day, _, number = path.name.removesuffix(".ndjson").partition(".")
     return day, int(number) if number.isdigit() else 0
-
-
-def _sync_directory(directory: Path) -> None:
-    descriptor = os.open(directory, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

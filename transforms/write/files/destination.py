@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from transforms.batch import BatchPolicy
+from transforms.durable import sync
 from transforms.event import Batch, Event
 from transforms.write.contract import Destination, Outcome, Writer
 from transforms.write.ndjson.layout import hour_partition, is_key, object_key
@@ -171,18 +172,6 @@ def make_directories(root: Path, directory: Path) -> None:
         with contextlib.suppress(FileExistsError):
             path.mkdir()
             sync(path.parent)
-
-
-def sync(directory: Path) -> None:
-    """Put the directory's names on disk; file systems that cannot, say EINVAL and have nothing to do."""
-    handle = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(handle)
-    except OSError as error:
-        if error.errno not in (errno.EINVAL, errno.ENOTSUP):
-            raise
-    finally:
-        os.close(handle)
 
 
 def remove_abandoned(path: Path) -> None:

@@ -288,7 +288,7 @@ def die(*_: object) -> None:
     raise Stop
 
 
-@pytest.mark.parametrize("dies_in", ["apply_wal", "make_openable", "copy_readable", "_sync"])
+@pytest.mark.parametrize("dies_in", ["apply_wal", "make_openable", "copy_readable", "sync"])
 def test_a_repair_that_dies_is_done_again(
     crashed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dies_in: str
 ) -> None:

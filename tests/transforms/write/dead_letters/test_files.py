@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import json
+import os
 import stat
 import threading
 from pathlib import Path
@@ -37,6 +40,22 @@ def test_one_line_of_json_with_everything_a_person_needs(tmp_path: Path) -> None
         "raw": '{"id":"evt_1"}',
     }
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
+
+
+@pytest.mark.parametrize(("code", "is_kept"), [(errno.EINVAL, True), (errno.EIO, False)])
+def test_a_file_system_that_cannot_sync_a_directory_takes_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int, is_kept: bool
+) -> None:
+    fsync = os.fsync
+
+    def refuse_directories(descriptor: int) -> None:
+        if stat.S_ISDIR(os.fstat(descriptor).st_mode):
+            raise OSError(code, os.strerror(code))
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", refuse_directories)
+    with contextlib.nullcontext() if is_kept else pytest.raises(DeadLetterError, match=os.strerror(code)):
+        DeadLetterFile(tmp_path).write(letter())
 
 
 @pytest.mark.parametrize(
