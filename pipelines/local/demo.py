@@ -5,14 +5,13 @@ from __future__ import annotations
 import contextlib
 import logging
 import socket
-import tempfile
 import threading
 from collections.abc import Iterator
 from dataclasses import replace
-from pathlib import Path
 
 from pipelines.local.practice import destinations
 from pipelines.local.practice.feed import PracticeFeed
+from pipelines.local.temporary import temporary_directory
 from pipelines.settings import Settings
 from transforms.secret import parse_secret
 
@@ -28,14 +27,14 @@ def practice(settings: Settings, stop: threading.Event) -> Iterator[Settings]:
     stop: set when the job drains; what fails now and then works from then on, so that nothing is left over.
     """
     with contextlib.ExitStack() as stack:
-        state = stack.enter_context(tempfile.TemporaryDirectory(prefix="grantex-beam-demo-"))
+        state = stack.enter_context(temporary_directory("grantex-beam-demo-"))
         feed = stack.enter_context(PracticeFeed(keep_ids=False))
         added = destinations.begin(stack, settings, stop)
         stack.enter_context(feed.publishing(EVENTS_PER_SECOND))
         log.info("%.0f made-up events/s to practice services; Ctrl-C ends it", EVENTS_PER_SECOND)
         effective = replace(
             settings,
-            state_dir=Path(state),
+            state_dir=state,
             feed_url=feed.url,
             feed_api_key=parse_secret(feed.api_key),
             status_port=_status_port(settings),
