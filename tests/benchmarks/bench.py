@@ -12,7 +12,7 @@ import platform
 import sys
 from collections.abc import Callable, Mapping
 
-from tests.benchmarks import alone, tables
+from tests.benchmarks import alone, cluster, tables
 from tests.benchmarks.capacity import counting_capacity, feed_capacity
 from tests.benchmarks.measure import BenchmarkError
 from tests.benchmarks.sides import by_hand, ours
@@ -24,6 +24,7 @@ PARTS: Mapping[str, Callable[[argparse.Namespace], None]] = {
     "alone": alone.each_destination,
     "idle": tables.idle_minute,
     "latency": tables.single_events,
+    "cluster": cluster.on_a_cluster,
 }
 
 

@@ -129,17 +129,17 @@ def idling(stack: contextlib.ExitStack, command: Command, destinations: int) -> 
     return side
 
 
-def latency(command: Command, events: int) -> list[float]:
+def latency(command: Command, events: int, max_age: float = 0.2) -> list[float]:
     """Seconds from an event's leaving the feed to its request read by the destination, sorted.
 
-    Single events at random moments, 50 ms apart on average, `max_age` 0.2.
+    Single events at random moments, 50 ms apart on average.
     """
     pace = ("--spacing=0.05", "--random", "--delay=2", "--record")
     with (
         tempfile.TemporaryDirectory() as state,
         server("feed_server", f"--events={events}", *pace) as (feed,),
         server("counting_server", "--record") as hecs,
-        running(command(Task(feed, hecs, state, max_events=500))) as side,
+        running(command(Task(feed, hecs, state, max_events=500, max_age=max_age))) as side,
     ):
         await_events(side, hecs[0], events, [], poll=0.5)
         left, arrived = stats(feed)["left"], stats(hecs[0])["arrived"]

@@ -52,6 +52,20 @@ def cpu_of(pid: int) -> float:
     return (int(fields[11]) + int(fields[12])) / TICKS
 
 
+def memory_of(pid: int, name: str = "VmRSS") -> float:
+    """MB resident: `VmRSS` now, `VmHWM` at most so far. Raises OSError when there is no such process."""
+    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+        if line.startswith(f"{name}:"):
+            return int(line.split()[1]) / 1024
+    raise ProcessLookupError(pid)
+
+
+def children_of(pid: int) -> list[int]:
+    """The processes that a process has started and that live."""
+    threads = Path(f"/proc/{pid}/task").glob("*/children")
+    return [int(child) for thread in threads for child in thread.read_text().split()]
+
+
 @dataclass
 class Ended:
     """What the kernel says of a process that has ended."""
@@ -82,10 +96,10 @@ class Side:
 
     def memory(self, name: str) -> float:
         """MB resident: `VmRSS` now, `VmHWM` at most so far."""
-        for line in Path(f"/proc/{self.process.pid}/status").read_text().splitlines():
-            if line.startswith(f"{name}:"):
-                return int(line.split()[1]) / 1024
-        raise ProcessLookupError(self.failure("ended"))
+        try:
+            return memory_of(self.process.pid, name)
+        except OSError as error:
+            raise ProcessLookupError(self.failure("ended")) from error
 
     def stop(self, timeout: float = 40.0) -> Ended:
         """SIGTERM, and what it had used when it was gone; killed after `timeout` seconds."""

@@ -1,0 +1,226 @@
+"""The job on a cluster runner against the job on one machine: the same events to the same five destinations.
+
+Prism listens on every interface, so everything happens in a network namespace of its own. Destinations are
+practice servers and a real Kafka, all on this machine, whose processors they share with both sides: what is
+compared is what the runner costs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from confluent_kafka import Consumer, TopicPartition
+
+from pipelines.local.practice.bigquery import PracticeBigQuery
+from pipelines.local.practice.datadog import PracticeDatadog
+from pipelines.local.practice.s3 import PracticeS3
+from pipelines.local.practice.splunk import PracticeSplunk
+from tests.benchmarks.measure import GIVE_UP, BenchmarkError, latency
+from tests.benchmarks.processes import ROOT, Side, children_of, cpu_of, memory_of, running, server, stats
+from tests.benchmarks.sides import Task, job, ours
+from tests.servers import own_network, prism
+from tests.servers.kafka import PARTITIONS, KafkaServer
+
+POLL = 0.2  # seconds
+TOPIC = "bench"
+MAX_AGE = 0.5
+
+
+@dataclass
+class Five:
+    """The destinations: what the job is told of them, and how many events each has taken."""
+
+    flags: Mapping[str, object]
+    environment: Mapping[str, str]
+    counts: Mapping[str, Callable[[], int]]
+
+
+@dataclass
+class Run:
+    """Seconds and MB; `job` is our process, `runner` what it started (Prism, or nothing)."""
+
+    wall: float
+    job_cpu: float
+    runner_cpu: float
+    job_peak: float
+    runner_peak: float
+    drain: float
+    repeated: int
+
+
+def on_a_cluster(arguments: argparse.Namespace) -> None:
+    """The part of the benchmark: measured in a process of its own, in a network of its own."""
+    if arguments.command is not ours:
+        return
+    if not own_network.namespace():
+        print("\nPrism is left out: it needs a network namespace, which cannot be made here")
+        return
+    prism.program()
+    figures = [f"--events={arguments.events}", f"--singles={arguments.singles}", f"--runs={arguments.runs}"]
+    command = [*own_network.namespace(), sys.executable, "-m", "tests.benchmarks.cluster", *figures]
+    subprocess.run(command, cwd=ROOT, check=True)
+
+
+def on_prism(task: Task) -> list[str]:
+    """The command of `sides.ours`, with Prism as its runner."""
+    return [*(flag for flag in ours(task) if not local(flag)), *prism_flags(task.state_dir)]
+
+
+def local(flag: str) -> bool:
+    """Whether a flag is for one machine alone."""
+    return flag.startswith(("--state_dir=", "--status_port="))
+
+
+def prism_flags(place: str) -> list[str]:
+    """What selects the runner."""
+    return [
+        "--runner=PrismRunner",
+        f"--prism_location={prism.program()}",
+        "--prism_log_level=warn",
+        f"--dead_letters={place}/letters",
+    ]
+
+
+def burst(more: Sequence[str], events: int) -> Run:
+    """All events at once to all five, which are new. Raises BenchmarkError when any does not arrive."""
+    with (
+        tempfile.TemporaryDirectory() as place,
+        five(Path(place)) as to,
+        server("feed_server", f"--events={events}") as (feed,),
+    ):
+        given = [flag for flag in job(feed, f"{place}/state") if not (more and local(flag))]
+        flags = [f"--{name}={value}" for name, value in to.flags.items()]
+        with running([*given, *flags, *(more or ["--status_port=0"])], to.environment) as side:
+            watch = Watch(side)
+            while min(count() for count in to.counts.values()) < events:
+                watch.look(events, to)
+                time.sleep(POLL)
+            wall = time.monotonic() - stats(feed)["asked"]
+            watch.look(events, to)
+            started = time.monotonic()
+            ended = side.stop()
+            drain = time.monotonic() - started
+            if ended.code:
+                raise BenchmarkError(side.failure(f"It exited {ended.code}"))
+        repeated = sum(count() - events for count in to.counts.values())
+    return Run(wall, watch.cpu, watch.runner_cpu, watch.peak, watch.runner_peak, drain, repeated)
+
+
+class Watch:
+    """CPU and memory of a side and of what it has started."""
+
+    def __init__(self, side: Side) -> None:
+        self._side = side
+        self._give_up = time.monotonic() + GIVE_UP
+        self.cpu = self.runner_cpu = self.peak = self.runner_peak = 0.0
+
+    def look(self, events: int, to: Five) -> None:
+        """Take the figures of now. Raises BenchmarkError when the side is gone, or it takes too long."""
+        if not self._side.running or time.monotonic() > self._give_up:
+            missing = {name: events - count() for name, count in to.counts.items()}
+            raise BenchmarkError(self._side.failure(f"Ended, or not done in time; missing: {missing}"))
+        self.cpu = self._side.cpu()
+        self.peak = self._side.memory("VmHWM")
+        for child in children_of(self._side.process.pid):
+            with contextlib.suppress(OSError):  # it has ended
+                self.runner_cpu = max(self.runner_cpu, cpu_of(child))
+                self.runner_peak = max(self.runner_peak, memory_of(child, "VmHWM"))
+
+
+@contextlib.contextmanager
+def five(place: Path) -> Iterator[Five]:
+    """New destinations until the end of the block."""
+    broker = KafkaServer(place)
+    broker.create_topic(TOPIC)
+    with (
+        contextlib.closing(Topic(broker)) as topic,
+        PracticeSplunk(keep_events=False) as splunk,
+        PracticeDatadog(keep_events=False) as datadog,
+        PracticeS3(keep_events=False) as s3,
+        PracticeBigQuery(keep_events=False) as bigquery,
+    ):
+        flags = {
+            "splunk_hec_url": splunk.url,
+            "splunk_hec_token": "env:BENCH_HEC_TOKEN",
+            "datadog_endpoint": datadog.url,
+            "datadog_api_key": "env:BENCH_DATADOG_KEY",
+            "s3_bucket": s3.bucket,
+            "s3_endpoint": s3.url,
+            "bigquery_table": f"{bigquery.project}.{bigquery.dataset}.events",
+            "bigquery_endpoint": bigquery.url,
+            "bigquery_storage_endpoint": bigquery.storage_url,
+            "kafka_bootstrap_servers": broker.servers,
+            "kafka_topic": TOPIC,
+        }
+        ages = {f"{name}_max_age": MAX_AGE for name in ("splunk", "datadog", "s3", "bigquery", "kafka")}
+        counts: dict[str, Callable[[], int]] = {
+            "splunk": lambda: len(splunk.ids),
+            "datadog": lambda: len(datadog.ids),
+            "s3": lambda: len(s3.ids),
+            "bigquery": lambda: len(bigquery.ids),
+            "kafka": topic.count,
+        }
+        environment = {
+            "BENCH_HEC_TOKEN": splunk.token,
+            "BENCH_DATADOG_KEY": datadog.key,
+            "AWS_ACCESS_KEY_ID": s3.access_key,
+            "AWS_SECRET_ACCESS_KEY": s3.secret_key,
+        }
+        yield Five({**flags, **ages}, environment, counts)
+    broker.stop()
+
+
+class Topic:
+    """How many messages the broker holds."""
+
+    def __init__(self, broker: KafkaServer) -> None:
+        self._consumer = Consumer({"bootstrap.servers": broker.servers, "group.id": "bench", "log_level": 0})
+
+    def count(self) -> int:
+        """Over all partitions."""
+        ends = [
+            self._consumer.get_watermark_offsets(TopicPartition(TOPIC, number), timeout=10)
+            for number in range(PARTITIONS)
+        ]
+        return sum(end for _, end in ends)
+
+    def close(self) -> None:
+        self._consumer.close()
+
+
+def main() -> None:
+    """Measure, in pairs, and print."""
+    own_network.bring_loopback_up()
+    parser = argparse.ArgumentParser(description=__doc__)
+    for name in ("events", "singles", "runs"):
+        parser.add_argument(f"--{name}", type=int, required=True)
+    arguments = parser.parse_args()
+    print(f"\nFive destinations, {arguments.events} events at once: on Prism and on one machine")
+    print("  (Splunk, Datadog, S3 and BigQuery are practice servers, Kafka is real; all share these cores)")
+    for _ in range(arguments.runs):
+        with tempfile.TemporaryDirectory() as place:
+            cluster, machine = burst(prism_flags(place), arguments.events), burst([], arguments.events)
+        for name, run in (("Prism", cluster), ("one machine", machine)):
+            print(
+                f"  {name:11} wall {run.wall:5.1f} s   our CPU {run.job_cpu:5.1f} s, {run.job_peak:3.0f} MB"
+                f"   runner {run.runner_cpu:5.1f} s, {run.runner_peak:3.0f} MB   drain {run.drain:4.1f} s"
+                f"   repeated {run.repeated}"
+            )
+        ratio = (cluster.job_cpu + cluster.runner_cpu) / machine.job_cpu
+        print(f"  {'ratio':11} wall {cluster.wall / machine.wall:.2f}   CPU {ratio:.2f}", flush=True)
+    print(f"\nOne event to its request on Prism, max_age {MAX_AGE} s, one destination")
+    delays = latency(on_prism, arguments.singles, MAX_AGE)
+    middle, high = delays[len(delays) // 2], delays[min(len(delays) - 1, int(0.99 * len(delays)))]
+    print(f"  p50 {middle:.3f} s   p99 {high:.3f} s   max {delays[-1]:.3f} s", flush=True)
+
+
+if __name__ == "__main__":
+    main()
