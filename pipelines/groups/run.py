@@ -27,7 +27,9 @@ class RunParameters:
         GROUP, IN_PROCESS, "DirectRunner is this machine, in one process; the others are clusters.", RUNNERS
     )
     drain_timeout: float = seconds(
-        GROUP, 25, "How long a drain may take before the rest is kept and the job ends."
+        GROUP,
+        25,
+        "How long a drain may take before the rest is kept (on a cluster: dead letters) and the job ends.",
     )
     ca_file: Path | None = optional_path(
         GROUP, "PEM file with a further certificate authority for feed and destinations.", "FILE"
