@@ -28,6 +28,7 @@ Ability = Literal[
     "outage",  # it is away
     "reset",  # its connection is reset
     "truncate",  # its answer ends early
+    "gateway",  # what stands between loses its answers, and says so
     "late",  # it takes a request and answers after the writer's patience
     "swallow",  # a request vanishes on the way
     "kill",  # it can be killed without warning and keeps what it has acknowledged
@@ -152,6 +153,10 @@ class Case:
 
     def truncate(self) -> None:
         """Take the next request and end the connection within the answer."""
+        raise NotImplementedError
+
+    def gateway(self) -> None:
+        """Requests are taken and answered with a gateway's 504, until `calm`."""
         raise NotImplementedError
 
     def down(self) -> None:

@@ -40,6 +40,20 @@ def test_an_answer_that_ends_early(case: Case, tally: Tally, tmp_path: Path) -> 
     tally.account(case, "truncated answer", events(0, 12), lane)
 
 
+def test_an_answer_that_a_gateway_loses(case: Case, tally: Tally, tmp_path: Path) -> None:
+    """It was reached, and what it reached may have taken the request: so it is sent again, and counted."""
+    case.needs("gateway")
+    lane = begun(case, tmp_path)
+    case.gateway()
+    lane.take(events(2, 10))
+    lane.run(until=lambda: lane.status.retries > 0)
+    case.calm()
+    lane.run()
+    assert lane.close()
+    assert lane.dead == []
+    tally.account(case, "gateway's time-out", events(0, 12), lane)
+
+
 def test_closing_while_a_request_is_in_flight(case: Case, tally: Tally, tmp_path: Path) -> None:
     """The job ends on time, and its next life finds the batch: sent once more, or known to have arrived."""
     case.needs("late")

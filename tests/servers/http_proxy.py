@@ -27,6 +27,7 @@ class HttpFaultProxy(PracticeServer):
     """A context manager that serves `upstream` (a URL without path) on `url` until it is left.
 
     standing: the fault of every request that has none of its own, until `calm`.
+    loses_answers: what the service takes is answered with a gateway's 504, until `calm`.
     judge_first: may answer a request itself, or leave it to the service with None; it may call `forward`.
     """
 
@@ -34,6 +35,7 @@ class HttpFaultProxy(PracticeServer):
         super().__init__(port, keep_events=False)
         self.standing = Fault()
         self._swallowing = False
+        self.loses_answers = False
         self.judge_first: Judge | None = None
         self._upstream = urlsplit(upstream).netloc
 
@@ -43,8 +45,9 @@ class HttpFaultProxy(PracticeServer):
         self.hang()
 
     def calm(self) -> None:
-        """The end of `standing`, `swallow` and `hang`, whose requests go on to the service now."""
+        """The end of all but faults of one request; what hung goes on to the service now."""
         self.standing = Fault()
+        self.loses_answers = False
         self._swallowing = False
         self.release()
 
@@ -61,7 +64,8 @@ class HttpFaultProxy(PracticeServer):
     def judge(self, request: Request) -> Answer:
         """The service's own answer, unless the proxy has been told otherwise."""
         answer = self.judge_first(request) if self.judge_first else None
-        return answer or self.forward(request)
+        answer = answer or self.forward(request)
+        return Answer(504, b"<html>Gateway Time-out</html>") if self.loses_answers else answer
 
     def forward(self, request: Request) -> Answer:
         """What the service says to `request`, which it gets as it was sent: signed headers stay valid."""

@@ -19,3 +19,6 @@ class BehindHttp(BehindProxy):
     def busy(self, retry_after: str | None = None) -> None:
         headers = (("Retry-After", retry_after),) if retry_after else ()
         self.proxy.standing = Fault(status=503, body=self.busy_body, headers=headers)
+
+    def gateway(self) -> None:
+        self.proxy.loses_answers = True

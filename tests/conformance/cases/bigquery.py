@@ -76,6 +76,7 @@ class StorageWriteCase(BehindProxy):
     once_over_crashes = True
     cannot: ClassVar[Mapping[Ability, str]] = {
         "kill": FORGETS,
+        "gateway": "to gRPC a gateway's answer is a broken connection",
         "retry_after": "gRPC has no Retry-After; the back-off decides",
         "rotate": NO_SIGN_IN,
     }

@@ -59,6 +59,7 @@ class CustomCase(BehindHttp):
     secrets = (TOKEN,)
     cannot: ClassVar[Mapping[Ability, str]] = {
         "kill": FORGETS,
+        "gateway": "the README's destination takes every answer for its service's own",
         "retry_after": "the README's destination leaves it to the back-off",
         "credential": "the README's destination reads its token once, when it is opened",
         "rotate": "the README's destination reads its token once, when it is opened",

@@ -35,6 +35,7 @@ class FilesCase(Case):
         "retry_after": "a disk never asks to come back later",
         "reset": NO_NETWORK,
         "truncate": NO_NETWORK,
+        "gateway": NO_NETWORK,
         "late": "a write to a local disk cannot be held up from outside",
         "swallow": NO_NETWORK,
         "size": "a file may be as long as the disk",

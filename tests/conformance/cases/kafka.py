@@ -46,6 +46,7 @@ class KafkaCase(BehindProxy):
     once = True
     secrets = (PASSWORD, WRONG)
     cannot: ClassVar[Mapping[Ability, str]] = {
+        "gateway": "Kafka's protocol has none",
         "retry_after": "a broker does not say when to come back",
         "rotate": "the broker of the tests reads its users once, at its start",
         "memo": "Kafka's writer keeps no memo",

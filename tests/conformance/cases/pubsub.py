@@ -37,6 +37,7 @@ class PubSubCase(BehindProxy):
     cannot: ClassVar[Mapping[Ability, str]] = {
         "reject": NOT_OF_THE_FAKE,
         "busy": "Google's fake is never busy",
+        "gateway": "to gRPC a gateway's answer is a broken connection",
         "retry_after": "Pub/Sub does not say when to come back",
         "credential": NO_CREDENTIAL,
         "rotate": NO_CREDENTIAL,
