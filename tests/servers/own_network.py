@@ -3,7 +3,7 @@
 Prism, and Beam's worker pool with it, listens on every interface and runs what it is sent. Mark a test (or
 `pytestmark` a module) with `own_network(needs=function)`: `needs` is called outside, where packages can be
 had; then the test and its fixtures run where only loopback exists, in a new process, for at most LIMIT
-seconds or its argument `limit`.
+seconds or its argument `limit`. Nothing that it started is left, even if it was interrupted or killed.
 """
 
 from __future__ import annotations
@@ -29,6 +29,8 @@ from tests.servers.process import unavailable
 
 MARK = "own_network"
 REPORTS = "GRANTEX_TEST_REPORTS"  # in the environment of the process inside: the file for its reports
+# A process namespace: when its first process ends, the test's, the kernel ends all others of it.
+ALL_END_WITH_IT = ("--pid", "--fork", "--kill-child", "--mount-proc")
 LIMIT = 300.0  # seconds for one test, of which the last few are for pytest's own time-out to speak
 
 
@@ -103,8 +105,11 @@ def _prepare(item: pytest.Item) -> None:
 
 @functools.cache
 def namespace() -> tuple[str, ...]:
-    """The command that starts another one in a network of its own; empty when this machine cannot."""
-    for command in (("unshare", "--net"), ("unshare", "--map-root-user", "--net")):
+    """The command that starts another one in a network of its own, whose processes all end with it if this
+    machine can do that; empty when it cannot."""
+    kinds = (("--net", *ALL_END_WITH_IT), ("--map-root-user", "--net", *ALL_END_WITH_IT))
+    for kind in (*kinds, ("--net",), ("--map-root-user", "--net")):
+        command = ("unshare", *kind)
         if shutil.which("unshare") and not subprocess.run([*command, "true"], capture_output=True).returncode:
             return command
     return ()
