@@ -41,6 +41,37 @@ def test_every_event_arrives_also_the_last_ones_before_the_input_ends(around: Wo
     assert "the job ended" in (around.flink.directory / "driver.log").read_text()
 
 
+def test_without_checkpoints_the_job_ends_with_the_feed_and_its_books_are_closed(around: World) -> None:
+    job = around.start("--checkpointing_interval=-1")
+    with around.feed.publishing(RATE):
+        time.sleep(3.0)
+    around.feed.end_input()
+    assert around.driver is not None
+    assert around.driver.wait(60) == 0
+    assert not any(around.missing().values())
+    assert around.flink.jobs() == {job: "FINISHED"}
+    said = (around.flink.directory / "driver.log").read_text()
+    assert "drained: every event received is delivered or a dead letter" in said
+
+
+def test_workers_inside_the_driver_deliver_all_and_it_says_that_flink_keeps_the_job(around: World) -> None:
+    job = around.start("--environment_type=LOOPBACK", "--environment_config=", "--drain_timeout=5")
+    with around.feed.publishing(RATE):
+        time.sleep(3.0)
+        assert around.driver is not None
+        around.driver.send_signal(signal.SIGTERM)
+        assert around.driver.wait(30) == 1
+    assert around.feed.open_streams == []
+    assert not any(around.missing().values())
+    assert around.flink.jobs() == {
+        job: "RUNNING"
+    }  # Beam's job server has been told to cancel it, and said so
+    said = (around.flink.directory / "driver.log").read_text()
+    assert "a Flink that runs elsewhere keeps the job" in said
+    assert "is cancelled" not in said
+    around.flink.cancel(job)
+
+
 def test_a_stop_of_the_driver_leaves_the_job_alone_and_a_cancel_ends_it(around: World) -> None:
     job = around.start()
     assert around.driver is not None
