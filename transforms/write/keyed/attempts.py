@@ -19,6 +19,10 @@ REMEMBERED = 256
 UNSEEN_SECONDS = 60.0
 
 
+# A key and what the key's book calls the attempt.
+Token = tuple[str, Hashable]
+
+
 class Attempt:
     """One try to deliver a batch. `done` is set when it has ended."""
 
@@ -31,6 +35,12 @@ class Attempt:
         self.memo = batch.memo
         self._outcome: Outcome | None = None
         self._error: Exception | None = None
+
+    @property
+    def has_failed(self) -> bool:
+        """It has ended, and not everything of its batch is settled."""
+        outcome = self._outcome
+        return self.done.is_set() and (self._error is not None or bool(outcome and outcome.later))
 
     def outcome(self) -> Outcome | None:
         """What the writer said. Raises what it raised, if that was no connection error or time-out."""
@@ -68,22 +78,29 @@ class Attempts:
         self.limit = DeadLetterLimit(dead_letter_limit)
         self.drain = Drain(drain, clock)
         self._lock = threading.Lock()
-        self._known: OrderedDict[Hashable, Attempt] = OrderedDict()
+        self._known: OrderedDict[Token, Attempt] = OrderedDict()
         self._queue: deque[Attempt] = deque()
         self._by_thread: dict[int, Attempt] = {}
         self._threads = self._new_threads()
 
-    def find(self, token: Hashable) -> Attempt | None:
+    def find(self, token: Token) -> Attempt | None:
         """The attempt of this name, when this process made it."""
         with self._lock:
             return self._known.get(token)
 
-    def forget(self, token: Hashable) -> None:
+    def forget(self, token: Token) -> None:
         """Make it anew when it is asked for again."""
         with self._lock:
             self._known.pop(token, None)
 
-    def start(self, token: Hashable, batch: Batch) -> Attempt:
+    def forget_failed(self, key: str) -> None:
+        """Make anew, when they are asked for again, those of a key that left something for later."""
+        with self._lock:
+            for token in [token for token, attempt in self._known.items() if attempt.has_failed]:
+                if token[0] == key:
+                    del self._known[token]
+
+    def start(self, token: Token, batch: Batch) -> Attempt:
         """The attempt of this name; it is made now unless it was before."""
         with self._lock:
             attempt = self._known.get(token)

@@ -110,6 +110,8 @@ class KeyedDelivery:
         batches = self._resumed(book)
         shelf.take_in(memory, book, batches, batches.flush())
         round_ = self._round(key, memory, book, book.sealed, last=True)
+        if self._attempts.drain.begin(key):
+            self._attempts.forget_failed(key)
         yield from self._drain(round_)
         yield from round_.give_up(
             f"not_delivered: the job was drained, and {self._name} did not take it in the time for that "

@@ -33,22 +33,33 @@ class Drain:
         self._time, self._clock = time, clock
         self._lock = threading.Lock()
         self._limit = self._until = math.inf
+        self._keys: set[str] = set()
+
+    def begin(self, key: str) -> bool:
+        """A key ends. True when it has before, as the runner repeats the bundle: time begins anew."""
+        with self._lock:
+            again = key in self._keys
+            if again or not self._keys:
+                self._keys.clear()
+                self._limit = self._clock.monotonic() + self._time.at_most
+                self._renew()
+            self._keys.add(key)
+            return again
 
     def left(self) -> float:
         """Seconds that are left; none or less when the time is over."""
         with self._lock:
-            now = self._clock.monotonic()
-            if self._limit == self._until == math.inf:
-                self._limit = now + self._time.at_most
-                self._until = min(now + self._time.idle, self._limit)
-            return self._until - now
+            return self._until - self._clock.monotonic()
 
     def progressed(self) -> None:
         """The destination has taken something, and is given its time anew."""
         with self._lock:
-            self._until = min(self._clock.monotonic() + self._time.idle, self._limit)
+            self._renew()
 
     @property
     def for_last_try(self) -> float:
         """Seconds that one last try is given."""
         return LAST_TRY * min(self._time.idle, self._time.at_most)
+
+    def _renew(self) -> None:
+        self._until = min(self._clock.monotonic() + self._time.idle, self._limit)

@@ -112,10 +112,10 @@ class Cluster:
             self.fire()
             assert self.fired - before < 10_000, "a timer that never rests"
 
-    def end(self) -> None:
+    def end(self, key: str = KEY) -> None:
         """The input is over."""
         with self.bundle() as (delivery, memory):
-            self.take(delivery.end(KEY, memory))
+            self.take(delivery.end(key, memory))
 
     @contextlib.contextmanager
     def bundle(self) -> Iterator[tuple[KeyedDelivery, Memory]]:

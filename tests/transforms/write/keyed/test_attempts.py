@@ -30,14 +30,14 @@ class Counting(Destination, Writer):
 def test_an_ended_attempt_that_nobody_has_looked_at_is_not_made_again() -> None:
     clock, counting = ManualClock(), Counting()
     attempts = Attempts(counting, "counting", clock)
-    first = attempts.start("first", batch(1))
+    first = attempts.start(("000", "first"), batch(1))
     for number in range(2 * REMEMBERED):
-        assert attempts.start(number, batch(1)).done.wait(5)
-    assert attempts.start("first", batch(1)) is first
+        assert attempts.start(("000", number), batch(1)).done.wait(5)
+    assert attempts.start(("000", "first"), batch(1)) is first
     clock.advance(UNSEEN_SECONDS)
-    attempts.start("last", batch(1))
-    assert attempts.find("first") is None
-    assert attempts.find(2 * REMEMBERED - 1) is not None
+    attempts.start(("000", "last"), batch(1))
+    assert attempts.find(("000", "first")) is None
+    assert attempts.find(("000", 2 * REMEMBERED - 1)) is not None
     assert attempts.close(5.0)
 
 

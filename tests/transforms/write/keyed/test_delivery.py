@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import threading
 from collections.abc import Iterator
 
@@ -244,12 +245,24 @@ def test_keys_that_end_one_after_another_wait_together(cluster: OnTimers) -> Non
     cluster.add(events(0, 30))
     cluster.end()
     cluster.clock.advance(10.0)
-    cluster.arrive(events(30, 30))  # under the same key, whose state is gone: another key in the same process
+    cluster.arrive(events(30, 30))  # the state of another key in the same process
     before, made = cluster.clock.monotonic(), len(cluster.service.writes)
-    cluster.end()
+    cluster.end("001")
     assert cluster.clock.monotonic() == before
     assert len(cluster.service.writes) == made
     assert [letter.event_id for letter in cluster.letters] == list(names(0, 60))
+
+
+def test_an_end_that_the_runner_repeats_is_tried_again(cluster: OnTimers) -> None:
+    cluster.service.script = refuse
+    cluster.clock.wait = lambda event, timeout: _pass(cluster, event, timeout)  # type: ignore[method-assign]
+    cluster.add(events(0, 30))
+    store = copy.deepcopy(cluster.store)
+    cluster.end()
+    cluster.store.update(store)
+    cluster.service.script = lambda batch: None
+    cluster.end()
+    assert delivered(cluster) == list(names(0, 30))
 
 
 def test_a_request_that_outlasts_the_drain_is_a_dead_letter_too(cluster: OnTimers) -> None:

@@ -6,21 +6,39 @@ from tests.transforms.write.manual_clock import ManualClock
 from transforms.write.keyed.drain import Drain, DrainTime
 
 
-def test_the_first_question_starts_the_time() -> None:
+def test_the_first_key_starts_the_time() -> None:
     clock = ManualClock()
     drain = Drain(DrainTime(idle=10.0), clock)
     clock.advance(1000.0)
+    drain.begin("000")
     assert drain.left() == 10.0
     clock.advance(9.0)
+    drain.begin("001")
     assert drain.left() == 1.0, "the second key does not wait anew"
     clock.advance(9.0)
+    drain.begin("002")
     assert drain.left() == -8.0
+
+
+def test_a_key_that_ends_again_starts_it_anew_for_all() -> None:
+    clock = ManualClock()
+    drain = Drain(DrainTime(idle=10.0, at_most=15.0), clock)
+    for key in ("000", "001"):
+        drain.begin(key)
+    clock.advance(100.0)
+    drain.begin("001")
+    assert drain.left() == 10.0
+    clock.advance(8.0)
+    drain.begin("000")
+    assert drain.left() == 2.0
+    drain.progressed()
+    assert drain.left() == 7.0
 
 
 def test_progress_gives_the_time_anew_and_never_more_than_the_limit() -> None:
     clock = ManualClock()
     drain = Drain(DrainTime(idle=10.0, at_most=25.0), clock)
-    assert drain.left() == 10.0
+    drain.begin("000")
     for left in (10.0, 9.0, 1.0):
         clock.advance(8.0)
         drain.progressed()
@@ -30,6 +48,7 @@ def test_progress_gives_the_time_anew_and_never_more_than_the_limit() -> None:
 def test_without_a_limit_progress_goes_on() -> None:
     clock = ManualClock()
     drain = Drain(DrainTime(idle=10.0), clock)
+    drain.begin("000")
     for _ in range(1000):
         assert drain.left() == 10.0
         clock.advance(9.0)
