@@ -15,6 +15,7 @@ from tests.conformance.tally import Tally
 from transforms.write.bigquery import storage_client as bigquery_storage_client
 from transforms.write.kafka import writer as kafka_writer
 from transforms.write.over_http import connection as http_connection
+from transforms.write.pubsub import writer as pubsub_writer
 from transforms.write.s3 import client as s3_client
 
 # A service of the tests that has not answered by then does not want to.
@@ -47,6 +48,7 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(bigquery_storage_client, "APPEND_SECONDS", PATIENCE)
     monkeypatch.setattr(bigquery_storage_client, "CALL_SECONDS", PATIENCE)
     monkeypatch.setattr(kafka_writer, "PATIENCE", PATIENCE)
+    monkeypatch.setattr(pubsub_writer, "PUBLISH_SECONDS", PATIENCE)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:

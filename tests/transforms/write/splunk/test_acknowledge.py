@@ -208,6 +208,13 @@ def test_a_lost_answer_to_events_is_unknown(
     assert written(writer, batch(3), clock) is None
 
 
+def test_a_gateways_time_out_is_unknown(server: PracticeSplunk, writer: Writer, clock: ManualClock) -> None:
+    assert written(writer, batch(1, start=50), clock) is None
+    server.answer(504, b"<html>", path=EVENT)
+    assert all_later(written(writer, batch(3), clock), 3).unknown
+    assert written(writer, batch(3), clock) is None
+
+
 @pytest.mark.parametrize("body", [b"", b"<html>", b'{"text":"Success","code":0}'])
 def test_a_2xx_without_an_ack_id_is_not_delivered(
     server: PracticeSplunk, writer: Writer, clock: ManualClock, body: bytes
