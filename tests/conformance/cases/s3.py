@@ -39,6 +39,7 @@ class S3Case(BehindHttp):
     busy_body = BUSY
     cannot: ClassVar[Mapping[Ability, str]] = {
         "kill": "SeaweedFS does not promise to keep over kill -9 what it has acknowledged",
+        "interrupt": "boto3 has no way to end a request that it waits for",
         "reject": "S3 refuses no event for what it is",
         "size": "an object may have 5 GB, more than any event",
     }
