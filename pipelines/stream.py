@@ -51,6 +51,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         log.warning(line)
     try:
         return _on_this_machine(settings, stop) if settings.in_process else _on_a_cluster(settings, stop)
+    except BadParameters as error:  # what the cluster's runner finds in its own
+        return _refuse(error.lines)
     except CannotStart as error:
         return _refuse([str(error)])
 

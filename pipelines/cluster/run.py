@@ -16,6 +16,7 @@ from pipelines.cluster import books, flink
 from pipelines.cluster.options import pipeline_options
 from pipelines.destinations import destinations
 from pipelines.groups.run import DATAFLOW
+from pipelines.settings import BadParameters
 from transforms.feed.worker.sessions import drain
 from transforms.write.contract import name_of
 
@@ -47,9 +48,11 @@ def run(settings: Settings, graph: Graph, stop: threading.Event) -> int:
     On Dataflow that is all: the job goes on without this process, and in a template there is none yet.
     Where the workers are inside this process (Prism) the job lives as long as it, and `stop` drains it.
     On another cluster (Flink) this process only watches: after `stop` the job goes on.
+
+    Raises BadParameters.
     """
     options = pipeline_options(settings, os.environ)
-    pipeline = beam.Pipeline(options=options)
+    pipeline = _pipeline(options)
     graph(pipeline)
     result = pipeline.run()
     if settings.runner == DATAFLOW:
@@ -57,6 +60,17 @@ def run(settings: Settings, graph: Graph, stop: threading.Event) -> int:
     if workers_inside(pipeline.options):  # the pipeline has made a copy, and there the runner writes
         return _watch(result, settings, stop)
     return _watch_from_outside(result, settings, stop)
+
+
+def _pipeline(options: PipelineOptions) -> beam.Pipeline:
+    """Raises BadParameters with what Beam finds wrong with its own options."""
+    try:
+        return beam.Pipeline(options=options)
+    except ValueError as error:
+        first, *faults = str(error).splitlines()
+        if "validations errors" not in first:
+            raise
+        raise BadParameters(faults) from error
 
 
 def workers_inside(options: PipelineOptions) -> bool:

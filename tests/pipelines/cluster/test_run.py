@@ -12,7 +12,7 @@ from apache_beam.options.pipeline_options import PipelineOptions, PortableOption
 
 from pipelines import exit_codes
 from pipelines.cluster import run
-from pipelines.settings import parse
+from pipelines.settings import BadParameters, parse
 from tests.pipelines.cluster.test_rules import ENVIRON, FEED, KAFKA, LETTERS
 
 
@@ -105,6 +105,19 @@ def test_a_job_that_does_not_end_is_given_up_and_what_becomes_of_it_is_said(
     assert told.is_set()
     assert said in caplog.messages[-1]
     assert unsaid not in caplog.messages[-1]
+
+
+def test_what_beam_finds_wrong_with_its_own_options_is_said_in_one_line_each(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    loopback = ["--environment_type=LOOPBACK", "--environment_config=x"]
+    argv = [*loopback, "--environment_options=process_command=x"]
+    with pytest.raises(BadParameters) as refused:
+        outcome(monkeypatch, Submitted(), threading.Event(), *argv)
+    assert refused.value.lines == [
+        "Option process_command is not compatible with environment type LOOPBACK.",
+        "Option environment_config is not compatible with environment type LOOPBACK.",
+    ]
 
 
 @pytest.mark.parametrize("kind", ["", "DOCKER", "EXTERNAL", "PROCESS"])
