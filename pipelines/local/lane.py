@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 import apache_beam as beam
 
 from pipelines.local.pace import LaneSource
-from pipelines.local.runner import LaneOptions, in_process_runner
+from pipelines.local.runner import LaneOptions, in_process_runner, leave_no_directory
 from transforms.backoff import Backoff
 from transforms.clock import Clock
 from transforms.feed import source
@@ -130,6 +130,7 @@ class Lane:
             with _building:
                 pipeline = beam.Pipeline(in_process_runner(), LaneOptions(self._beam_args))
                 self._graph(pipeline, self)
+            leave_no_directory(pipeline)
             self.failure = ""
             pipeline.run()
         finally:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
+import os
 from collections.abc import Iterable
 from typing import Any
 
@@ -34,6 +36,13 @@ class LaneOptions(PipelineOptions):  # type: ignore[misc]
         if cls not in views:
             views[cls] = super().view_as(cls)
         return views[cls]
+
+
+def leave_no_directory(pipeline: apache_beam.Pipeline) -> None:
+    """Remove the directory that Beam makes for each pipeline, for transforms in other languages, of which a
+    lane has none. Beam does so when the pipeline ends, which after kill -9 it never does."""
+    with contextlib.suppress(AttributeError, OSError):
+        os.rmdir(pipeline.local_tempdir)
 
 
 def hold_memory_flat() -> bool:

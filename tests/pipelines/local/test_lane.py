@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import sqlite3
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -66,6 +67,21 @@ def end(*lanes: Lane, within: float = 10.0) -> None:
         one.drain(time.monotonic() + within)
     for one in lanes:
         assert one.join(within + 10)
+
+
+def test_a_lane_that_may_be_killed_has_nothing_in_the_temporary_directory(
+    journal: Journal, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = tmp_path / "temporary"
+    place.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(place))
+    shelf = Shelf()
+    one = lane(journal, Shelved(shelf), tmp_path / "letters")
+    one.start()
+    journal.append(some(0, 10), [])
+    assert shelf.wait_for(10)
+    assert list(place.iterdir()) == []
+    end(one)
 
 
 def test_a_bug_in_a_writer_restarts_its_lane_from_its_seals_and_no_other(
