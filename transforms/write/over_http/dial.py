@@ -20,7 +20,11 @@ def dial(host: str, port: int, seconds: float, hold: Callable[[socket.socket], N
     """
     failed = OSError(f"{host} has no address")
     for family, kind, protocol, _, address in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM):
-        connection = socket.socket(family, kind, protocol)
+        try:
+            connection = socket.socket(family, kind, protocol)
+        except OSError as unknown:  # IPv6, on a machine without it
+            failed = unknown
+            continue
         connection.setblocking(False)
         error = connection.connect_ex(address)  # first: what has not begun cannot be interrupted
         hold(connection)

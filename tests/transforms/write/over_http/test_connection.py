@@ -12,6 +12,7 @@ import pytest
 
 from transforms.write.over_http import connection as http_connection
 from transforms.write.over_http.connection import HttpConnection, Reply
+from transforms.write.over_http.dial import dial
 
 PATIENCE = 10.0  # seconds after which a test that hangs fails
 
@@ -87,6 +88,26 @@ def test_a_handshake_that_hangs_ends_at_once(silent: socket.socket, pool: Thread
     with peer:
         assert peer.recv(1)  # of the hello: the handshake has begun
         closed(connection, posted)
+
+
+def test_an_address_that_cannot_be_tried_or_refuses_leaves_it_to_the_next(
+    silent: socket.socket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on a machine without IPv6, where a name has such an address all the same."""
+    with socket.create_server(("127.0.0.1", 0)) as gone:
+        refusing = gone.getsockname()
+    found = [
+        (socket.AF_APPLETALK, socket.SOCK_STREAM, 0, "", ("::1", 80, 0, 0)),
+        (socket.AF_INET, socket.SOCK_STREAM, 0, "", refusing),
+        (socket.AF_INET, socket.SOCK_STREAM, 0, "", silent.getsockname()),
+    ]
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: found)
+    with dial("a.test", 80, PATIENCE, lambda connection: None) as connection:
+        assert connection.getpeername() == silent.getsockname()
+        assert connection.gettimeout() == PATIENCE
+    found.pop()
+    with pytest.raises(ConnectionRefusedError):
+        dial("a.test", 80, PATIENCE, lambda connection: None)
 
 
 def test_one_that_is_closed_as_it_connects_is_not_used(
