@@ -38,9 +38,10 @@ class S3Writer(Writer):
         key = self._key(batch)
         request = self._request(key, batch)
         try:
-            if self._client is None:
-                self._client = s3_client.Client(self._settings)
-            self._client.put(request)
+            client = self._client  # which `close` may take away
+            if client is None:
+                client = self._client = s3_client.Client(self._settings)
+            client.put(request)
         except (ClientError, BotoCoreError, ResponseParserError) as error:
             if is_delivered(error):
                 return None

@@ -139,10 +139,11 @@ class AcknowledgedWriter(Writer):
         if self._closed:
             return
         self._closed = True
-        if self._using is not None:
-            self._using.close()
-        if self._awaiting is not None:
-            self._awaiting.bell.set()
+        using, awaiting = self._using, self._awaiting  # the attempt may end just now
+        if using is not None:
+            using.close()
+        if awaiting is not None:
+            awaiting.bell.set()
         self._shared.leave()
 
     def _post(self, batch: Batch) -> Sent | Outcome | None:
