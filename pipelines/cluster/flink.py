@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import argparse
 import functools
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 RUNNERS = ("FlinkRunner", "PortableRunner")
 # Named after FlinkPipelineOptions and PortablePipelineOptions of Beam's Java runner, whose defaults and
@@ -49,6 +49,16 @@ SWITCHES = (
     "retain_externalized_checkpoints_on_cancellation",
     "unaligned_checkpoint_enabled",
 )
+
+
+def warnings(beam_args: Sequence[str]) -> Iterator[str]:
+    """What a job keeps when a worker fails is asked for, or nothing."""
+    interval = [one.partition("=")[2] for one in beam_args if one.startswith("--checkpointing_interval=")]
+    if interval[-1:] in ([], ["-1"]):
+        yield (
+            "--checkpointing_interval: without it Flink keeps no checkpoints, and when a worker fails what "
+            "the job holds is lost and no gap is recorded; for example --checkpointing_interval=10000 (ms)"
+        )
 
 
 def declare(parser: argparse.ArgumentParser) -> list[argparse.Action]:

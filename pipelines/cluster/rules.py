@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
+from pipelines.cluster import flink
 from pipelines.command_line import Arrived
 from pipelines.groups.keeping import REMOTE
 from pipelines.groups.run import DATAFLOW
@@ -31,10 +32,12 @@ def faults(
 
 
 def warnings(settings: Settings, parameters: Mapping[str, Parameter], arrived: Arrived) -> Iterator[str]:
-    """Whatever was given and does nothing there."""
+    """Whatever was given and does nothing there, or is missed there."""
     for name, parameter in parameters.items():
         if name in settings.given and parameter.on_cluster == "ignored":
             yield f"{arrived.source(name)}: is for one machine, {settings.runner} does not use it"
+    if settings.runner in flink.RUNNERS:
+        yield from flink.warnings(settings.beam_args)
 
 
 def _one_machine(settings: Settings, parameters: Mapping[str, Parameter], arrived: Arrived) -> Iterator[str]:

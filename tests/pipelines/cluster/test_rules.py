@@ -68,6 +68,15 @@ def test_what_has_no_effect_is_warned_about() -> None:
     )
 
 
+@pytest.mark.parametrize("interval", [(), ("--checkpointing_interval=-1",)])
+def test_a_job_on_flink_that_would_keep_no_checkpoints_is_warned_about(interval: tuple[str, ...]) -> None:
+    given = ("--runner=FlinkRunner", FEED, KAFKA, LETTERS)
+    [warning] = accepted(*given, *interval).warnings
+    assert warning.startswith("--checkpointing_interval: without it Flink keeps no checkpoints")
+    assert accepted(*given, *interval, "--checkpointing_interval=3000").warnings == ()
+    assert accepted("--runner=PrismRunner", FEED, KAFKA, LETTERS).warnings == ()
+
+
 def test_a_subscription_takes_the_place_of_the_feed() -> None:
     assert accepted(*DATAFLOW, SUBSCRIPTION, KAFKA, LETTERS).feed_api_key is None
     assert faults(*DATAFLOW, SUBSCRIPTION, KAFKA, LETTERS, FEED, "--feed_types=a") == [
