@@ -9,6 +9,9 @@ import sys
 import threading
 from collections.abc import Sequence
 
+from pipelines import lean_beam  # noqa: F401 - before anything imports Beam
+
+# isort: split
 import apache_beam as beam
 
 from pipelines import exit_codes

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import logging
 import random
+import struct
 
 import numpy as np
 import pytest
+from xxhash import xxh3_64_intdigest
 
 from tests.transforms.feed.journal.support import event, events
 from transforms.event import Event
 from transforms.feed.journal import seen_ids
 from transforms.feed.journal.id_filter import IdFilter
-from transforms.feed.journal.seen_ids import SeenIds, Sorted
+from transforms.feed.journal.seen_ids import VALUE_BITS, SeenIds, Sorted
 
 HORIZON = 100.0
 
@@ -72,6 +74,15 @@ def test_loaded_ids_are_the_ones_that_were_packed(seed: int) -> None:
     assert [one.id for one in again.fresh] == [event(end).id]
     assert again.duplicates == end
     assert loaded.sort_out([event(5, b"other")]).conflicts == [event(5, b"other")]
+
+
+def test_a_journal_of_before_has_more_bits_of_each_event() -> None:
+    keys, values = ([xxh3_64_intdigest(part) for part in parts] for parts in ([b"evt_1"], [b"{}"]))
+    assert values[0] > VALUE_BITS
+    seen = SeenIds(HORIZON)
+    seen.load([(0, struct.pack("<2Q", *keys, *values))], 0.0)
+    assert seen.sort_out([Event("evt_1", "", "", b"{}")]).duplicates == 1
+    assert len(seen.sort_out([Event("evt_1", "", "", b"{} ")]).conflicts) == 1
 
 
 def test_nothing_changes_until_the_events_are_added() -> None:
