@@ -89,6 +89,7 @@ def _forgotten(settings: Settings, parameters: Mapping[str, Parameter]) -> Itera
 
 def _custom_names(settings: Settings, parameters: Mapping[str, Parameter]) -> Iterator[str]:
     taken = {each.group.destination for each in parameters.values() if each.group.destination}
+    taken |= {"feed", "dead_letters"}  # they have counters under these names
     for destination in settings.custom_destination:
         if destination.name in taken:
             yield f"--custom_destination: the name {destination.name} is taken; give another, ?name=NAME"

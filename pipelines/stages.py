@@ -77,8 +77,8 @@ def on_a_cluster(settings: Settings) -> Stages:
 
 
 def _drain_time(settings: Settings, part: float) -> DrainTime:
-    """Dataflow drains for as long as it takes; elsewhere this process cancels the job after a time."""
+    """Dataflow waits for a drain as long as it takes; elsewhere this process cancels the job after a time."""
     if settings.runner == DATAFLOW:
-        return DrainTime()
+        return DrainTime(idle=settings.drain_timeout)
     seconds = part * settings.drain_timeout
     return DrainTime(idle=seconds, at_most=seconds)

@@ -40,9 +40,17 @@ class DeliveryCounters:
         """Show every counter of the books, be it at zero, before anything is counted.
 
         A dashboard then shows none instead of no data. And Prism keeps one of the numbers when two bundles at
-        once bring it a counter that it has not seen (its jobservices/metrics.go, unprocessedPayloads).
+        once bring it a counter that it has not seen (its jobservices/metrics.go, unprocessedPayloads). These
+        are declared by bundles before those that count, all but `events_received`.
         """
-        for counter in (self._received, self._delivered, self._dead_lettered, self._unknown, self._retries):
+        for counter in (
+            self._received,
+            self._delivered,
+            self._dead_lettered,
+            self._unknown,
+            self._requests,
+            self._retries,
+        ):
             counter.inc(0)
 
     def count(self, result: DeadLetter | Receipt) -> None:
@@ -69,6 +77,10 @@ class DeliveryCounters:
             self._retries.inc()
         if outcome is not None and outcome.unknown:
             self._unknown.inc(len(outcome.later))
+
+    def unanswered(self, batch: Batch) -> None:
+        """Count events that were being sent when they were given up."""
+        self._unknown.inc(len(batch.events))
 
     def arrived(self, lag: float) -> None:
         """Record the age in seconds of a batch's oldest event when it was delivered."""

@@ -15,7 +15,7 @@ from pipelines.parameters import Parameter
 from pipelines.settings import PARAMETERS
 
 # For whoever starts the job by hand; the image says which runner it is for.
-LEFT_OUT = frozenset({"runner", "log_format", "drain_timeout"})
+LEFT_OUT = frozenset({"runner", "log_format"})
 KINDS = {
     "NUMBER": ("NUMBER", r"[0-9]+"),
     "BYTES": ("NUMBER", r"[0-9]+"),

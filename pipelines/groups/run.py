@@ -29,7 +29,8 @@ class RunParameters:
     drain_timeout: float = seconds(
         GROUP,
         25,
-        "How long a drain may take before the rest is kept (on a cluster: dead letters) and the job ends.",
+        "How long a drain may take before the rest is kept and the job ends; on Dataflow, how long it waits "
+        "for a destination that takes nothing.",
     )
     ca_file: Path | None = optional_path(
         GROUP, "PEM file with a further certificate authority for feed and destinations.", "FILE"

@@ -15,6 +15,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from confluent_kafka import Consumer, TopicPartition
@@ -36,11 +37,12 @@ MAX_AGE = 0.5
 
 @dataclass
 class Five:
-    """The destinations: what the job is told of them, and how many events each has taken."""
+    """The destinations: what the job is told of them, how many events each has taken, and their ids."""
 
     flags: Mapping[str, object]
     environment: Mapping[str, str]
     counts: Mapping[str, Callable[[], int]]
+    ids: Mapping[str, Callable[[], Sequence[str]]]
 
 
 @dataclass
@@ -110,7 +112,12 @@ def burst(more: Sequence[str], events: int) -> Run:
             drain = time.monotonic() - started
             if ended.code:
                 raise BenchmarkError(side.failure(f"It exited {ended.code}"))
-        repeated = sum(count() - events for count in to.counts.values())
+        repeated = 0
+        for name, read in to.ids.items():
+            ids = read()
+            if len(set(ids)) != events:
+                raise BenchmarkError(f"{name} holds {len(set(ids))} of {events} events")
+            repeated += len(ids) - events
     return Run(wall, watch.cpu, watch.runner_cpu, watch.peak, watch.runner_peak, drain, repeated)
 
 
@@ -139,14 +146,16 @@ class Watch:
 def five(place: Path) -> Iterator[Five]:
     """New destinations until the end of the block."""
     broker = KafkaServer(place)
-    broker.create_topic(TOPIC)
     with (
-        contextlib.closing(Topic(broker)) as topic,
+        contextlib.ExitStack() as stack,
         PracticeSplunk(keep_events=False) as splunk,
         PracticeDatadog(keep_events=False) as datadog,
         PracticeS3(keep_events=False) as s3,
         PracticeBigQuery(keep_events=False) as bigquery,
     ):
+        stack.callback(broker.stop)
+        broker.create_topic(TOPIC)
+        topic = stack.enter_context(contextlib.closing(Topic(broker)))
         flags = {
             "splunk_hec_url": splunk.url,
             "splunk_hec_token": "env:BENCH_HEC_TOKEN",
@@ -160,22 +169,23 @@ def five(place: Path) -> Iterator[Five]:
             "kafka_bootstrap_servers": broker.servers,
             "kafka_topic": TOPIC,
         }
-        ages = {f"{name}_max_age": MAX_AGE for name in ("splunk", "datadog", "s3", "bigquery", "kafka")}
-        counts: dict[str, Callable[[], int]] = {
-            "splunk": lambda: len(splunk.ids),
-            "datadog": lambda: len(datadog.ids),
-            "s3": lambda: len(s3.ids),
-            "bigquery": lambda: len(bigquery.ids),
-            "kafka": topic.count,
-        }
         environment = {
             "BENCH_HEC_TOKEN": splunk.token,
             "BENCH_DATADOG_KEY": datadog.key,
             "AWS_ACCESS_KEY_ID": s3.access_key,
             "AWS_SECRET_ACCESS_KEY": s3.secret_key,
         }
-        yield Five({**flags, **ages}, environment, counts)
-    broker.stop()
+        practice = {"splunk": splunk, "datadog": datadog, "s3": s3, "bigquery": bigquery}
+        ages = {f"{name}_max_age": MAX_AGE for name in (*practice, "kafka")}
+        ids: dict[str, Callable[[], Sequence[str]]] = {
+            name: partial(getattr, one, "ids") for name, one in practice.items()
+        }
+        counts: dict[str, Callable[[], int]] = {
+            name: partial(lambda server: len(server.ids), one) for name, one in practice.items()
+        }
+        ids["kafka"] = lambda: [record.key for record in broker.read(TOPIC)]
+        counts["kafka"] = topic.count
+        yield Five({**flags, **ages}, environment, counts, ids)
 
 
 class Topic:

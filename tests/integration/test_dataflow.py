@@ -39,6 +39,7 @@ from transforms.write.bigquery.destination import BigQuery
 from transforms.write.contract import Destination
 from transforms.write.datadog.destination import Datadog
 from transforms.write.kafka.destination import Kafka
+from transforms.write.keyed.drain import DrainTime
 from transforms.write.pubsub.destination import PubSub
 from transforms.write.s3.destination import S3
 from transforms.write.splunk.destination import Splunk
@@ -62,6 +63,7 @@ PARAMETERS = {
     "feed_transport": "sse",
     "feed_connections": "3",
     "window_size": "77.5",
+    "drain_timeout": "33.5",
     "dedupe_horizon": "1234",
     "dead_letters": "gs://my-bucket/dead,letters=/x",
     "dead_letter_limit": "4321",
@@ -350,7 +352,7 @@ def test_everything_else_reaches_its_place_as_it_was_given(template: Launched) -
         types=("grant.created", "grant.revoked", "a=b"),
         ca_file=CA,
     ) in [each for each in everything if isinstance(each, FeedSettings)]
-    for value in (3, 1234.0, 4321, PARAMETERS["dead_letters"]):
+    for value in (3, 1234.0, 4321, DrainTime(idle=33.5), PARAMETERS["dead_letters"]):
         assert any(type(each) is type(value) and each == value for each in everything), value
     windows = [each.window_fn for each in template.pipeline.components.windowing_strategies.values()]
     fixed = [each for each in windows if each.urn == "beam:window_fn:fixed_windows:v1"]

@@ -142,7 +142,8 @@ def test_names_are_unique_and_not_those_of_the_built_in_destinations() -> None:
     flag = f"--custom_destination={HERE}?path=y&name="
     taken = "--custom_destination: the name {} is taken; give another, ?name=NAME"
     assert faults(f"{flag}audit", f"{flag}audit") == [taken.format("audit")]
-    assert faults(f"{flag}splunk") == [taken.format("splunk")]
+    for name in ("splunk", "feed", "dead_letters"):
+        assert faults(f"{flag}{name}") == [taken.format(name)]
 
 
 def test_its_secrets_are_looked_up_at_the_start() -> None:

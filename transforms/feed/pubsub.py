@@ -60,6 +60,7 @@ class ToChunks(beam.DoFn):
         self._counters = FeedCounters()
 
     def start_bundle(self) -> None:
+        self._counters.declare()
         self._events: list[Event] = []
 
     def process(self, element: bytes) -> Iterator[Any]:

@@ -122,6 +122,11 @@ class Ring:
                 self._heard = max(self._heard, until)
                 self._put((), [as_dead_letter(gap)], ENTRY_BYTES + EVENT_BYTES)
 
+    def note(self, letters: Sequence[DeadLetter]) -> None:
+        """News of the process, to be claimed like events: a bundle that fails does not take them with it."""
+        with self._changed:
+            self._put((), letters, ENTRY_BYTES + EVENT_BYTES * len(letters))
+
     # What the bundles ask
 
     @property

@@ -24,7 +24,7 @@ class Hold:
 
     session: None when there is nothing to read from, and what is left is nothing.
     left: the range to begin with, in offsets of the session.
-    letters: gaps that this bundle is to record, and other news of the process.
+    letters: gaps that this bundle is to record.
     """
 
     session: Session | None
@@ -115,8 +115,9 @@ class Sessions:
         """The bundle before is committed, or comes again, or a checkpoint before it was restored."""
         session.finished = False
         ring = session.ring
+        ring.note(self._take_letters(feed.reader))
         start = wanted.start if wanted.session == session.id else 0
-        letters = self._take_letters(feed.reader)
+        letters = []
         first = ring.first
         if start < first:
             since = wanted.complete_until or session.born_at
@@ -142,9 +143,10 @@ class Sessions:
             log.warning("%s: opened anew: the process that read it did not come back", session.name)
         self._open[(feed.reader, wanted.connection)] = session
         lease = session.take()
+        session.ring.note(self._take_letters(feed.reader))
         session.start()
         left = replace(wanted, session=session.id, start=0, sought_since=0.0)
-        return Hold(session, left, self._take_letters(feed.reader), lease)
+        return Hold(session, left, (), lease)
 
     def _nothing(self, feed: WorkerFeed, wanted: FeedRange) -> Hold:
         letters = self._take_letters(feed.reader)

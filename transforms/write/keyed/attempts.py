@@ -32,15 +32,19 @@ class Attempt:
         self.seconds = 0.0
         self.ended = 0.0  # monotonic seconds, once `done` is set
         self.batch: Batch | None = batch  # until it has ended
+        self.events = len(batch.events)
         self.memo = batch.memo
         self._outcome: Outcome | None = None
         self._error: Exception | None = None
 
     @property
-    def has_failed(self) -> bool:
-        """It has ended, and not everything of its batch is settled."""
-        outcome = self._outcome
-        return self.done.is_set() and (self._error is not None or bool(outcome and outcome.later))
+    def came_to_nothing(self) -> bool:
+        """It has ended, and its whole batch is left for later."""
+        if not self.done.is_set():
+            return False
+        return self._error is not None or (
+            self._outcome is not None and len(self._outcome.later) == self.events
+        )
 
     def outcome(self) -> Outcome | None:
         """What the writer said. Raises what it raised, if that was no connection error or time-out."""
@@ -94,9 +98,9 @@ class Attempts:
             self._known.pop(token, None)
 
     def forget_failed(self, key: str) -> None:
-        """Make anew, when they are asked for again, those of a key that left something for later."""
+        """Make anew, when they are asked for again, those of a key that came to nothing."""
         with self._lock:
-            for token in [token for token, attempt in self._known.items() if attempt.has_failed]:
+            for token in [token for token, attempt in self._known.items() if attempt.came_to_nothing]:
                 if token[0] == key:
                     del self._known[token]
 

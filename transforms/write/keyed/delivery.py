@@ -113,6 +113,8 @@ class KeyedDelivery:
         if self._attempts.drain.begin(key):
             self._attempts.forget_failed(key)
         yield from self._drain(round_)
+        if not round_.empty():
+            self._attempts.drain.gave_up()
         yield from round_.give_up(
             f"not_delivered: the job was drained, and {self._name} did not take it in the time for that "
             f"({round_.outbox.last_error or book.why or 'no answer'}); replay it from here"
@@ -129,9 +131,10 @@ class KeyedDelivery:
                 tried_last = False
                 yield result
             if outbox.in_flight:
-                return  # a request that outlasts the drain
+                continue  # it lasts, and others may have been given more time meanwhile
             due, now = outbox.due(), clock.now()
-            if due is None or due <= now:
+            due = outbox.not_before if due is None else due
+            if due <= now:
                 continue
             spare = drain.left() - drain.for_last_try
             if tried_last or spare <= 0:

@@ -27,23 +27,32 @@ class DrainTime:
 
 class Drain:
     """The keys' common time, which the first of them starts; safe for threads. A runner may end them one
-    after another, and each waiting anew would take a multiple."""
+    after another, and each waiting anew for a destination that is away would take a multiple. While it
+    takes what it is given, each key is given its time.
+    """
 
     def __init__(self, time: DrainTime, clock: Clock) -> None:
         self._time, self._clock = time, clock
         self._lock = threading.Lock()
-        self._limit = self._until = math.inf
-        self._keys: set[str] = set()
+        self._limit = self._until = -math.inf
+        self._takes = True
+        self._together: set[str] = set()  # keys that share the present time
+        self._ended: set[str] = set()
 
     def begin(self, key: str) -> bool:
-        """A key ends. True when it has before, as the runner repeats the bundle: time begins anew."""
+        """A key ends. True when it has before: the runner repeats the bundle, and time begins anew."""
         with self._lock:
-            again = key in self._keys
-            if again or not self._keys:
-                self._keys.clear()
+            again = key in self._ended
+            if not self._together or key in self._together:
+                self._together.clear()
+                self._takes = True
                 self._limit = self._clock.monotonic() + self._time.at_most
+            if self._takes:
                 self._renew()
-            self._keys.add(key)
+                # Behind a long backlog of another key, or of another destination, it is still tried once.
+                self._until = max(self._until, self._clock.monotonic() + self.for_last_try)
+            self._together.add(key)
+            self._ended.add(key)
             return again
 
     def left(self) -> float:
@@ -54,7 +63,13 @@ class Drain:
     def progressed(self) -> None:
         """The destination has taken something, and is given its time anew."""
         with self._lock:
+            self._takes = True
             self._renew()
+
+    def gave_up(self) -> None:
+        """A key has something left that the destination did not take in time."""
+        with self._lock:
+            self._takes = False
 
     @property
     def for_last_try(self) -> float:
@@ -62,4 +77,4 @@ class Drain:
         return LAST_TRY * min(self._time.idle, self._time.at_most)
 
     def _renew(self) -> None:
-        self._until = min(self._clock.monotonic() + self._time.idle, self._limit)
+        self._until = max(self._until, min(self._clock.monotonic() + self._time.idle, self._limit))

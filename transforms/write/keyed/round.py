@@ -75,14 +75,15 @@ class Round:
 
     def run(self, until: float, patience: float) -> Iterator[Result]:
         """Attempt what is due, until nothing is, one lasts longer than `patience`, or it is `until`
-        (monotonic seconds). Raises what a writer raised, if that was no connection error or time-out."""
-        while (batch := self._next()) is not None:
+        (monotonic seconds). One that outlasted the call before is waited for first. Raises what a writer
+        raised, if that was no connection error or time-out."""
+        while (batch := self._flying or self._next()) is not None:
             flight = Flight(batch.seal, batch.id, batch.attempts)
             attempt = self._attempts.start((self._key, flight), batch)
             if not self._clock.wait(attempt.done, patience):
                 self._book.flight, self._flying = flight, batch
                 return
-            self._book.flight = None
+            self._book.flight = self._flying = None
             yield from self._settle(batch, attempt, flight)
             if self._clock.monotonic() >= until:
                 return
@@ -113,10 +114,12 @@ class Round:
         now = self._clock.now()
         while True:
             for entry in self._outbox.left():
-                for event in entry.batch.events:
-                    yield DeadLetter(
-                        "write", self._name, cause, event.raw, event.id, entry.batch.attempts, now
-                    )
+                batch, why = entry.batch, cause
+                if batch is self._flying:
+                    why += "; it was being sent and may have arrived"
+                    self._counters.unanswered(batch)
+                for event in batch.events:
+                    yield DeadLetter("write", self._name, why, event.raw, event.id, batch.attempts, now)
             self._outbox = Outbox(self._name)
             self._originals.clear()
             if not self._load():

@@ -253,35 +253,101 @@ def test_keys_that_end_one_after_another_wait_together(cluster: OnTimers) -> Non
     assert [letter.event_id for letter in cluster.letters] == list(names(0, 60))
 
 
+def test_a_key_that_ends_late_at_a_destination_that_is_well_delivers(cluster: OnTimers) -> None:
+    cluster.add(events(0, 4))
+    cluster.end()
+    cluster.clock.advance(1000.0)  # another destination had the threads of this worker
+    cluster.arrive(events(4, 4))
+    cluster.end("001")
+    assert delivered(cluster) == list(names(0, 8))
+    assert cluster.letters == []
+
+
 def test_an_end_that_the_runner_repeats_is_tried_again(cluster: OnTimers) -> None:
     cluster.service.script = refuse
     cluster.clock.wait = lambda event, timeout: _pass(cluster, event, timeout)  # type: ignore[method-assign]
-    cluster.add(events(0, 30))
-    store = copy.deepcopy(cluster.store)
-    cluster.end()
-    cluster.store.update(store)
+    stores = {}
+    for number, key in enumerate(("000", "001")):
+        cluster.arrive(events(30 * number, 30))
+        stores[key] = copy.deepcopy(cluster.store)
+        cluster.end(key)
     cluster.service.script = lambda batch: None
-    cluster.end()
-    assert delivered(cluster) == list(names(0, 30))
+    for key, store in stores.items():
+        cluster.store.update(copy.deepcopy(store))
+        cluster.end(key)
+    assert delivered(cluster) == list(names(0, 60))
 
 
 def test_a_request_that_outlasts_the_drain_is_a_dead_letter_too(cluster: OnTimers) -> None:
     answer = threading.Event()
+    hang_until(cluster, answer)
+    cluster.clock.wait = lambda event, timeout: _at_once(cluster, event, timeout)  # type: ignore[method-assign]
+    cluster.end()
+    assert [letter.event_id for letter in cluster.letters] == list(names(0, 4))
+    assert cluster.letters[0].cause.endswith("; it was being sent and may have arrived")
+    answer.set()
+
+
+def test_a_request_that_lasts_is_waited_for_as_long_as_others_get_through(cluster: OnTimers) -> None:
+    answer = threading.Event()
+    hang_until(cluster, answer)
+    waits = 0
+
+    def wait(event: threading.Event, timeout: float | None) -> bool:
+        nonlocal waits
+        if threading.current_thread() is not threading.main_thread():
+            return event.wait(PATIENCE)
+        waits += 1
+        if waits == 5:
+            answer.set()
+            return event.wait(PATIENCE)
+        cluster.clock.advance((timeout or 0.0) * 0.9)
+        cluster.attempts.drain.progressed()  # as another key's deliveries do
+        cluster.clock.advance((timeout or 0.0) * 0.1)
+        return False
+
+    cluster.clock.wait = wait  # type: ignore[method-assign]
+    cluster.end()
+    assert delivered(cluster) == list(names(0, 4))
+    assert cluster.letters == []
+
+
+def test_a_service_that_asks_for_time_while_it_rejects_is_not_asked_in_a_loop(
+    cluster: OnTimers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("transforms.write.keyed.round.HELPING", 1)
+    waits: list[float | None] = []
+
+    def wait(event: threading.Event, timeout: float | None) -> bool:
+        if threading.current_thread() is threading.main_thread() and timeout is not None:
+            waits.append(timeout)
+        return _pass(cluster, event, timeout)
+
+    def script(batch: Batch) -> Outcome:
+        return Outcome(rejected=dict.fromkeys(range(len(batch.events)), "bad: all"), retry_after=3.0)
+
+    cluster.service.script = script
+    cluster.arrive(events(0, 12))
+    cluster.clock.wait = wait  # type: ignore[method-assign]
+    cluster.end()
+    assert len(cluster.letters) == 12
+    assert [pause for pause in waits if pause == 3.0] == [3.0, 3.0, 3.0]
+
+
+def hang_until(cluster: OnTimers, answer: threading.Event) -> None:
+    """The first request is under way, and no bundle waits for it."""
 
     def hang(batch: Batch) -> None:
         answer.wait(PATIENCE)
 
-    def at_once(event: threading.Event, timeout: float | None) -> bool:
-        cluster.clock.advance(timeout or 0.0)
-        return event.is_set()
-
     cluster.service.script = hang
     cluster.patience = 0.0
     cluster.add(events(0, 4))
-    cluster.clock.wait = at_once  # type: ignore[method-assign]
-    cluster.end()
-    assert [letter.event_id for letter in cluster.letters] == list(names(0, 4))
-    answer.set()
+
+
+def _at_once(cluster: OnTimers, event: threading.Event, timeout: float | None) -> bool:
+    cluster.clock.advance(timeout or 0.0)
+    return event.is_set()
 
 
 def _pass(cluster: OnTimers, event: threading.Event, timeout: float | None) -> bool:
