@@ -59,15 +59,19 @@ def drain(result: Any) -> None:
 
 
 def metric(result: Any, name: str) -> int:
-    found = result.metrics().query(beam.metrics.MetricsFilter().with_name(name))["counters"]
-    return sum(counter.result for counter in found)
+    return sum(counter.result for counter in asked(result, name)["counters"])
 
 
 def gauge(result: Any, name: str) -> int:
     """What it is now; 0 while it is not there."""
-    result._metrics = None  # what was asked for once would be answered for ever
-    found = result.metrics().query(beam.metrics.MetricsFilter().with_name(name))["gauges"]
+    found = asked(result, name)["gauges"]
     return int(found[0].result.value) if found else 0
+
+
+def asked(result: Any, name: str) -> Any:
+    """A metric as it is now."""
+    result._metrics = None  # what was asked for once would be answered for ever
+    return result.metrics().query(beam.metrics.MetricsFilter().with_name(name))
 
 
 def test_events_and_strays_come_out_and_a_drain_flushes_what_was_received(feed: PracticeFeed) -> None:

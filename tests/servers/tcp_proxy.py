@@ -140,6 +140,7 @@ class TcpFaultProxy(FaultCommands):
                 if fault.reset or fault.cut_answer:
                     link.fault, link.request = fault, frame
                 self.hold()
+                link.asked = link.asked or self._framing.is_request(frame)
                 if self.refuse and self._framing.is_request(frame):
                     link.answer(self.refuse(frame))
                 elif not self._swallowing:
@@ -154,7 +155,8 @@ class TcpFaultProxy(FaultCommands):
                     link.answer(frame[: len(frame) // 2] if link.fault.cut_answer else b"")
                     link.cut(orderly=link.fault.cut_answer)
                     return
-                if self.seconds_late:
+                if self.seconds_late and link.asked:
+                    link.asked = False  # an answer has several frames, and others come before it
                     time.sleep(self.seconds_late)
                 if not self._swallowing:
                     link.answer(frame)
@@ -173,11 +175,13 @@ class TcpFaultProxy(FaultCommands):
 
 
 class _Link:
-    """A client's connection and ours to the service. `request` is the one whose answer will be spoilt."""
+    """A client's connection and ours to the service. `request` is the one whose answer will be spoilt;
+    asked: there was a request since the last answer that was late."""
 
     def __init__(self, client: socket.socket, service: socket.socket) -> None:
         self.client, self.service = client, service
         self.fault, self.request = Fault(), NO_REQUEST
+        self.asked = False
         self._answering = threading.Lock()
         for end in (client, service):
             end.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
