@@ -7,11 +7,9 @@ from apache_beam.metrics import Metrics
 from transforms.dead_letter import DeadLetter
 from transforms.event import Batch
 from transforms.write.contract import Outcome, Receipt
-from transforms.write.outbox.settling import cause_word
+from transforms.write.outbox.settling import counted_as
 
 NAMESPACE = "grantex"
-# Cause words of dead letters that have a counter of their own in a process; the rest is "other".
-MAX_CAUSES = 50
 
 
 class DeliveryCounters:
@@ -59,9 +57,7 @@ class DeliveryCounters:
             self._delivered.inc(len(result.event_ids))
             return
         self._dead_lettered.inc()
-        cause = cause_word(result.cause)
-        if cause not in self._causes and len(self._causes) >= MAX_CAUSES:
-            cause = "other"
+        cause = counted_as(result.cause, self._causes)
         self._causes.add(cause)
         Metrics.counter(NAMESPACE, f"{self._destination}_dead_letters_{cause}").inc()
 

@@ -15,7 +15,7 @@ from types import TracebackType
 from typing import Protocol
 
 from pipelines.local.practice.faults import Fault, FaultCommands
-from pipelines.local.practice.http_server import interrupt
+from transforms.write.over_http.dial import interrupt
 
 READ = 256 * 1024
 NO_REQUEST = b""

@@ -19,6 +19,7 @@ from typing import TypeVar
 from pipelines.local.practice.faults import FaultCommands
 from pipelines.local.practice.http_wire import Answer, Request, read_head, read_request, response
 from pipelines.local.practice.http_wire import Reset as ResetNow
+from transforms.write.over_http.dial import interrupt
 
 Server = TypeVar("Server", bound="PracticeServer")
 
@@ -202,11 +203,6 @@ def cut(connection: socket.socket) -> None:
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\x01\0\0\0\0\0\0\0")
     connection.close()
     raise ResetNow
-
-
-def interrupt(connection: socket.socket) -> None:
-    with contextlib.suppress(OSError):
-        socket.socket.shutdown(connection, socket.SHUT_RDWR)
 
 
 def command(

@@ -17,14 +17,12 @@ from transforms.write.outbox.settling import (
     Entry,
     Settled,
     asked_wait,
-    cause_word,
     check,
+    counted_as,
     part,
     too_large,
     worded,
 )
-
-_MAX_CAUSES = 50  # different cause words counted apart, so that a custom writer cannot grow the metrics
 
 
 @dataclass(slots=True)
@@ -183,9 +181,7 @@ class Outbox:
         counts.delivered += len(settled.delivered)
         counts.unknown += len(outcome.later) if outcome.unknown else 0
         for _, reason in settled.rejected:
-            cause = cause_word(reason)
-            known = cause in counts.dead_lettered or len(counts.dead_lettered) < _MAX_CAUSES
-            counts.dead_lettered[cause if known else "other"] += 1
+            counts.dead_lettered[counted_as(reason, counts.dead_lettered)] += 1
         if settled.rejected or outcome.later:
             self.last_error = outcome.cause or (
                 settled.rejected[-1][1] if settled.rejected else "no cause given"

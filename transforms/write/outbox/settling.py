@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field, replace
 
 from transforms.event import Batch
@@ -11,6 +11,8 @@ from transforms.write.contract import Outcome
 
 # A service that asks for more than this is wrong or broken; it is asked again then.
 RETRY_AFTER_CAP = 3600.0
+# Different cause words that are counted apart, so that a custom writer cannot grow the metrics.
+MAX_CAUSES = 50
 _CAUSE = re.compile(r"([a-z][a-z0-9_]{0,39})(?::|$)")
 
 
@@ -94,6 +96,12 @@ def cause_word(reason: str) -> str:
     """The machine word that a reason begins with, or "rejected"."""
     word = _CAUSE.match(reason)
     return word.group(1) if word else "rejected"
+
+
+def counted_as(reason: str, known: Collection[str]) -> str:
+    """The word a reason is counted under, beside those `known` already; "other" when they are too many."""
+    word = cause_word(reason)
+    return word if word in known or len(known) < MAX_CAUSES else "other"
 
 
 def worded(reason: str) -> str:
