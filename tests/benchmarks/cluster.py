@@ -27,6 +27,7 @@ from pipelines.local.practice.splunk import PracticeSplunk
 from tests.benchmarks.measure import GIVE_UP, BenchmarkError, latency
 from tests.benchmarks.processes import ROOT, Side, children_of, cpu_of, memory_of, running, server, stats
 from tests.benchmarks.sides import Task, job, ours
+from tests.benchmarks.tables import percentile
 from tests.servers import own_network, prism
 from tests.servers.kafka import PARTITIONS, KafkaServer
 
@@ -228,7 +229,7 @@ def main() -> None:
         print(f"  {'ratio':11} wall {cluster.wall / machine.wall:.2f}   CPU {ratio:.2f}", flush=True)
     print(f"\nOne event to its request on Prism, max_age {MAX_AGE} s, one destination")
     delays = latency(on_prism, arguments.singles, MAX_AGE)
-    middle, high = delays[len(delays) // 2], delays[min(len(delays) - 1, int(0.99 * len(delays)))]
+    middle, high = percentile(delays, 0.5), percentile(delays, 0.99)
     print(f"  p50 {middle:.3f} s   p99 {high:.3f} s   max {delays[-1]:.3f} s", flush=True)
 
 

@@ -59,19 +59,14 @@ def drain(result: Any) -> None:
 
 
 def metric(result: Any, name: str) -> int:
-    return sum(counter.result for counter in asked(result, name)["counters"])
+    found = prism.metrics(result)["counters"]
+    return sum(one.result for one in found if one.key.metric.name == name)
 
 
 def gauge(result: Any, name: str) -> int:
     """What it is now; 0 while it is not there."""
-    found = asked(result, name)["gauges"]
+    found = [one for one in prism.metrics(result)["gauges"] if one.key.metric.name == name]
     return int(found[0].result.value) if found else 0
-
-
-def asked(result: Any, name: str) -> Any:
-    """A metric as it is now."""
-    result._metrics = None  # what was asked for once would be answered for ever
-    return result.metrics().query(beam.metrics.MetricsFilter().with_name(name))
 
 
 def test_events_and_strays_come_out_and_a_drain_flushes_what_was_received(feed: PracticeFeed) -> None:

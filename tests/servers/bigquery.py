@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import subprocess
 import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -20,10 +19,10 @@ import httpx
 from tests.servers.process import (
     ServerProcess,
     cache_directory,
+    fetch,
     free_port,
     install_once,
     listens,
-    unavailable,
 )
 
 VERSION = "1.4.0"
@@ -112,13 +111,5 @@ def installed() -> Path:
 
 
 def _run(command: list[str], env: Mapping[str, str] | None = None) -> None:
-    env = {**os.environ, **(env or {})}
-    try:
-        done = subprocess.run(
-            command, capture_output=True, text=True, timeout=INSTALL_SECONDS, check=False, env=env
-        )
-    except subprocess.TimeoutExpired:
-        unavailable(f"bqemulator {VERSION} could not be installed within {INSTALL_SECONDS:.0f} s")
-    if done.returncode:
-        last = (done.stderr.strip().splitlines() or ["no message"])[-1]
-        unavailable(f"bqemulator {VERSION} cannot be installed here: {last}")
+    fault = f"bqemulator {VERSION} cannot be installed here"
+    fetch(command, fault, INSTALL_SECONDS, env={**os.environ, **(env or {})})

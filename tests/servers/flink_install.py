@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import shutil
-import subprocess
 import sys
 import tarfile
 from pathlib import Path
 
-from tests.servers.process import cache_directory, install_once, unavailable
+from tests.servers.process import cache_directory, fetch, install_once, unavailable
 
 FLINK, BEAM = "1.19.3", "2.62.0"
 CACHE = f"flink-{FLINK}-beam-{BEAM}"
@@ -46,7 +45,7 @@ def install() -> Path:
 def _beam(directory: Path) -> None:
     (directory / "pom.xml").write_text(POM)
     command = ["mvn", "-q", "-B", "dependency:copy-dependencies", f"-DoutputDirectory={directory / 'beam'}"]
-    _run(command, directory, "Beam's runner for Flink")
+    fetch(command, "Beam's runner for Flink cannot be downloaded", DOWNLOAD_SECONDS, cwd=directory)
 
 
 def _libraries(directory: Path) -> None:
@@ -54,7 +53,7 @@ def _libraries(directory: Path) -> None:
     (directory / "flink.txt").write_text(LIBRARIES)
     command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--no-build-isolation"]
     command += ["--require-hashes", "--dest", str(directory), "-r", "flink.txt"]
-    _run(command, directory, "Flink")
+    fetch(command, "Flink cannot be downloaded", DOWNLOAD_SECONDS, cwd=directory)
     package = next(directory.glob("apache*flink*libraries*.tar.gz"))
     with tarfile.open(package) as archive:
         for member in archive:
@@ -63,14 +62,3 @@ def _libraries(directory: Path) -> None:
                 member.name = f"flink/{kept}"
                 archive.extract(member, directory, filter="data")
     package.unlink()
-
-
-def _run(command: list[str], directory: Path, what: str) -> None:
-    try:
-        done = subprocess.run(
-            command, cwd=directory, capture_output=True, text=True, timeout=DOWNLOAD_SECONDS, check=False
-        )
-    except subprocess.TimeoutExpired:
-        unavailable(f"{what} was not downloaded within {DOWNLOAD_SECONDS} s")
-    if done.returncode:
-        unavailable(f"{what} cannot be downloaded: {(done.stderr or done.stdout)[-500:]}")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import shutil
 import subprocess
 import time
@@ -28,7 +27,7 @@ from confluent_kafka.cimpl import NewTopic
 
 from tests.servers import kafka_listeners
 from tests.servers.kafka_listeners import PASSWORD, USER
-from tests.servers.process import ServerProcess, cache_directory, free_port, install_once, unavailable
+from tests.servers.process import ServerProcess, cache_directory, fetch, free_port, install_once, unavailable
 
 KAFKA = "4.1.2"
 LOG4J = "2.25.1"
@@ -233,17 +232,5 @@ def jars() -> Path:
         if missing:
             (directory / "pom.xml").write_text(POM)
             command = ["mvn", "-q", "-B", "dependency:copy-dependencies", "-DoutputDirectory=lib"]
-            try:
-                done = subprocess.run(
-                    command,
-                    cwd=directory,
-                    capture_output=True,
-                    text=True,
-                    timeout=DOWNLOAD_SECONDS,
-                    check=False,
-                )
-            except subprocess.TimeoutExpired:
-                unavailable(f"Maven did not fetch Apache Kafka within {DOWNLOAD_SECONDS} s")
-            if done.returncode:
-                unavailable(f"Maven cannot fetch Apache Kafka: {json.dumps(done.stdout[-500:])}")
+            fetch(command, "Maven cannot fetch Apache Kafka", DOWNLOAD_SECONDS, cwd=directory)
     return directory / "lib"

@@ -59,13 +59,26 @@ def pip_install(directory: Path, requirements: str, timeout: float = 300.0) -> N
         wanted.write_text(requirements)
         command = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
         command += ["--no-deps", "--require-hashes", "--target", str(directory), "-r", str(wanted)]
-        try:
-            done = subprocess.run(command, capture_output=True, text=True, timeout=timeout, check=False)
-        except subprocess.TimeoutExpired:
-            unavailable(f"pip did not finish within {timeout:.0f} s: {requirements.split()[0]}")
-        if done.returncode:
-            last = (done.stderr.strip().splitlines() or ["no message"])[-1]
-            unavailable(f"pip cannot install {requirements.split()[0]}: {last}")
+        fetch(command, f"pip cannot install {requirements.split()[0]}", timeout)
+
+
+def fetch(
+    command: Sequence[str],
+    fault: str,
+    seconds: float,
+    *,
+    cwd: Path | None = None,
+    env: Mapping[str, str] | None = None,
+) -> None:
+    """Run what fetches or builds a server; `unavailable`, with `fault` first, when that fails or lasts."""
+    try:
+        done = subprocess.run(
+            command, cwd=cwd, env=env, capture_output=True, text=True, timeout=seconds, check=False
+        )
+    except subprocess.TimeoutExpired:
+        unavailable(f"{fault} within {seconds:.0f} s")
+    if done.returncode:
+        unavailable(f"{fault}: {(done.stderr.strip() or done.stdout.strip() or 'no message')[-500:]}")
 
 
 def free_port() -> int:

@@ -9,7 +9,6 @@ import contextlib
 import hashlib
 import os
 import shutil
-import subprocess
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -22,6 +21,7 @@ from google.pubsub_v1.types import pubsub
 from tests.servers.process import (
     ServerProcess,
     cache_directory,
+    fetch,
     free_port,
     install_once,
     listens,
@@ -100,17 +100,5 @@ def _build(directory: Path) -> None:
     with tempfile.TemporaryDirectory(dir=directory) as work:
         paths = {"GOPATH": f"{work}/go", "GOCACHE": f"{work}/cache", "GOFLAGS": "-mod=readonly -modcacherw"}
         command = ["go", "build", "-trimpath", "-ldflags=-s -w", "-o", str(directory / "pubsub_server"), "."]
-        try:
-            done = subprocess.run(
-                command,
-                cwd=SOURCE,
-                env={**os.environ, **paths},
-                capture_output=True,
-                text=True,
-                timeout=BUILD_SECONDS,
-                check=False,
-            )
-        except subprocess.TimeoutExpired:
-            unavailable(f"Pub/Sub's fake was not built within {BUILD_SECONDS:.0f} s")
-    if done.returncode:
-        unavailable(f"Pub/Sub's fake cannot be built here: {done.stderr[-500:]}")
+        env = {**os.environ, **paths}
+        fetch(command, "Pub/Sub's fake cannot be built here", BUILD_SECONDS, cwd=SOURCE, env=env)

@@ -68,7 +68,33 @@ def poisoned(number: int) -> Event:
     return Event(event.id, event.type, event.created_at, event.raw.replace(b"xxxxxxxxxx", POISON, 1))
 
 
-class StorageWriteCase(BehindProxy):
+class ReadBack(Case):
+    """What both ways into a table share: how it is read again, and events at the edge of a request."""
+
+    _emulator: Emulator
+    _table: str
+
+    def biggest_policy(self) -> BatchPolicy:
+        return BatchPolicy(2000, MOST_BYTES, 1.0)
+
+    def arrived(self) -> Sequence[tuple[str, bytes]]:
+        return rows(self._emulator, self._table)
+
+    def same(self, sent: Event, stored: bytes) -> bool:
+        return same(sent, stored)
+
+    def largest(self, number: int) -> Event:
+        return padded(number, self._most(number))
+
+    def too_large(self, number: int) -> Event:
+        return padded(number, self._most(number) + 1)
+
+    def _most(self, number: int) -> int:
+        """The size of the largest event that fits into a request by itself."""
+        raise NotImplementedError
+
+
+class StorageWriteCase(ReadBack, BehindProxy):
     """The writer's calls go through a proxy that cuts, then through one that refuses."""
 
     name = "bigquery storage_write"
@@ -95,24 +121,9 @@ class StorageWriteCase(BehindProxy):
             concurrency=1,
         )
 
-    def biggest_policy(self) -> BatchPolicy:
-        return BatchPolicy(2000, MOST_BYTES, 1.0)
-
-    def arrived(self) -> Sequence[tuple[str, bytes]]:
-        return rows(self._emulator, self._table)
-
-    def same(self, sent: Event, stored: bytes) -> bool:
-        return same(sent, stored)
-
     def poison(self, number: int) -> Event:
         self._refuses.bad_rows = lambda rows: [i for i, row in enumerate(rows) if POISON in row]
         return poisoned(number)
-
-    def largest(self, number: int) -> Event:
-        return padded(number, self._most(number))
-
-    def too_large(self, number: int) -> Event:
-        return padded(number, self._most(number) + 1)
 
     def _most(self, number: int) -> int:
         return largest_that(
@@ -133,7 +144,7 @@ class StorageWriteCase(BehindProxy):
         self.calm()
 
 
-class InsertAllCase(BehindHttp):
+class InsertAllCase(ReadBack, BehindHttp):
     """Both the table's definition and the rows go through the proxy."""
 
     name = "bigquery insert_all"
@@ -153,23 +164,8 @@ class InsertAllCase(BehindHttp):
         name = f"{PROJECT}.events.{self._table}"
         return BigQuery(name, "insert_all", endpoint=self.proxy.url, policy=policy, concurrency=1)
 
-    def biggest_policy(self) -> BatchPolicy:
-        return BatchPolicy(2000, MOST_BYTES, 1.0)
-
-    def arrived(self) -> Sequence[tuple[str, bytes]]:
-        return rows(self._emulator, self._table)
-
-    def same(self, sent: Event, stored: bytes) -> bool:
-        return same(sent, stored)
-
     def poison(self, number: int) -> Event:
         return poisoned(number)
-
-    def largest(self, number: int) -> Event:
-        return padded(number, self._most(number))
-
-    def too_large(self, number: int) -> Event:
-        return padded(number, self._most(number) + 1)
 
     def _most(self, number: int) -> int:
         return largest_that(

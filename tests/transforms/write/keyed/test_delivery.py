@@ -200,7 +200,7 @@ def test_drained_while_down_the_rest_becomes_dead_letters(cluster: OnTimers, tim
     cluster.service.refuse = httpx.ConnectError("refused")
     cluster.add(events(0, 30))
     started = cluster.clock.monotonic()
-    cluster.clock.wait = lambda event, timeout: _pass(cluster, event, timeout)  # type: ignore[method-assign]
+    let_time_pass(cluster)
     cluster.end()
     longest = min(time.idle, time.at_most)
     assert (1 - LAST_TRY) * longest - 0.001 <= cluster.clock.monotonic() - started <= longest
@@ -216,7 +216,7 @@ def test_a_drain_waits_for_a_destination_that_comes_back(cluster: OnTimers) -> N
     cluster.add(events(0, 30))
     tries = iter([refuse, refuse])
     cluster.service.script = lambda batch: next(tries, lambda batch: None)(batch)
-    cluster.clock.wait = lambda event, timeout: _pass(cluster, event, timeout)  # type: ignore[method-assign]
+    let_time_pass(cluster)
     cluster.end()
     assert delivered(cluster) == list(names(0, 30))
     assert cluster.letters == []
@@ -233,7 +233,7 @@ def test_a_drain_ends_with_one_last_try_whatever_the_back_off_is(cluster: OnTime
         return None if cluster.clock.monotonic() > back else refuse(batch)
 
     cluster.service.script = script
-    cluster.clock.wait = lambda event, timeout: _pass(cluster, event, timeout)  # type: ignore[method-assign]
+    let_time_pass(cluster)
     cluster.end()
     assert delivered(cluster) == list(names(0, 30))
     assert cluster.letters == []
@@ -241,7 +241,7 @@ def test_a_drain_ends_with_one_last_try_whatever_the_back_off_is(cluster: OnTime
 
 def test_keys_that_end_one_after_another_wait_together(cluster: OnTimers) -> None:
     cluster.service.script = refuse
-    cluster.clock.wait = lambda event, timeout: _pass(cluster, event, timeout)  # type: ignore[method-assign]
+    let_time_pass(cluster)
     cluster.add(events(0, 30))
     cluster.end()
     cluster.clock.advance(10.0)
@@ -265,7 +265,7 @@ def test_a_key_that_ends_late_at_a_destination_that_is_well_delivers(cluster: On
 
 def test_an_end_that_the_runner_repeats_is_tried_again(cluster: OnTimers) -> None:
     cluster.service.script = refuse
-    cluster.clock.wait = lambda event, timeout: _pass(cluster, event, timeout)  # type: ignore[method-assign]
+    let_time_pass(cluster)
     stores = {}
     for number, key in enumerate(("000", "001")):
         cluster.arrive(events(30 * number, 30))
@@ -348,6 +348,11 @@ def hang_until(cluster: OnTimers, answer: threading.Event) -> None:
 def _at_once(cluster: OnTimers, event: threading.Event, timeout: float | None) -> bool:
     cluster.clock.advance(timeout or 0.0)
     return event.is_set()
+
+
+def let_time_pass(cluster: OnTimers) -> None:
+    """Nobody waits for a time to come."""
+    cluster.clock.wait = lambda event, timeout: _pass(cluster, event, timeout)  # type: ignore[method-assign]
 
 
 def _pass(cluster: OnTimers, event: threading.Event, timeout: float | None) -> bool:
