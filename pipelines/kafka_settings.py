@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pipelines import values
+from pipelines.flags import parameter
 from transforms.write.kafka import config as kafka_config
 from transforms.write.kafka.config import Value
 
@@ -30,7 +30,7 @@ def together(given: tuple[Pair, ...]) -> dict[str, Value]:
 
 def servers(text: str) -> str:
     """HOST:PORT,HOST:PORT."""
-    for each in values.names(text):
+    for each in parameter.read_names(text):
         host, colon, port = each.rpartition(":")
         if not (colon and port.isascii() and port.isdigit() and 0 < int(port) < 65_536 and host):
             raise ValueError("must be HOST:PORT, or several with commas between them")
@@ -38,7 +38,7 @@ def servers(text: str) -> str:
             raise ValueError(
                 "must be HOST:PORT without a scheme or user; TLS and SASL go into --kafka_config"
             )
-    return ",".join(values.names(text))
+    return ",".join(parameter.read_names(text))
 
 
 def topic(text: str) -> str:

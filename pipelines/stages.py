@@ -7,14 +7,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pipelines.destinations import feed_settings
-from pipelines.groups.run import DATAFLOW
-from pipelines.settings import Settings
+from pipelines.flags.destinations import feed_settings
+from pipelines.flags.general import DATAFLOW
+from pipelines.flags.settings import Settings
 from transforms.feed.pubsub import ReadFromPubSub
 from transforms.feed.read import ReadFromGrantex
 from transforms.write.contract import Destination
-from transforms.write.dead_letters.write import WriteDeadLetters
-from transforms.write.keyed.drain import DrainTime
+from transforms.write.dead_letters.directory import WriteDeadLetters
+from transforms.write.keyed.attempts import DrainTime
 from transforms.write.write_to import WriteTo
 
 # Parts of --drain_timeout: for what the destinations do not take to become dead letters, and for those to be

@@ -9,20 +9,20 @@ import sys
 import threading
 from collections.abc import Sequence
 
-from pipelines import lean_beam  # noqa: F401 - before anything imports Beam
+import pipelines.beam  # noqa: F401 - before anything imports Beam
 
 # isort: split
 import apache_beam as beam
 
 from pipelines import exit_codes
 from pipelines.cluster import run as cluster
-from pipelines.destinations import destinations, feed_settings
+from pipelines.flags.destinations import destinations, feed_settings
+from pipelines.flags.settings import BadParameters, Settings, parse
 from pipelines.local import logs
 from pipelines.local import run as local
 from pipelines.local.lane import Lane
 from pipelines.local.run import CannotStart
 from pipelines.local.signals import stop_on_signals
-from pipelines.settings import BadParameters, Settings, parse
 from pipelines.stages import Stages, in_a_lane, on_a_cluster
 from transforms.window import Window
 from transforms.write.contract import Destination

@@ -15,7 +15,7 @@ cd "$(dirname "$0")/.."
 
 docker build --platform linux/amd64 --build-arg "IMAGE=$image" -f templates/Dockerfile -t "$image" .
 # The image must be able to read its own parameters before anybody waits for a launcher.
-docker run --rm --entrypoint python "$image" -m pipelines.cluster.metadata | diff templates/metadata.json - \
+docker run --rm --entrypoint python "$image" -m pipelines.flags.template | diff templates/metadata.json - \
     || { echo "the image is not made of this source" >&2; exit 1; }
 docker push "$image"
 gcloud dataflow flex-template build "$template" --image "$image" --sdk-language PYTHON \

@@ -15,9 +15,9 @@ import yaml  # type: ignore[import-untyped]
 from google.cloud.dataflow_v1beta3.types import ParameterType, TemplateMetadata
 
 from pipelines.cluster import dataflow
-from pipelines.cluster.metadata import as_text
-from pipelines.command_line import beam_flags
-from pipelines.settings import PARAMETERS, Settings, parse
+from pipelines.flags.command_line import beam_flags
+from pipelines.flags.settings import PARAMETERS, Settings, parse
+from pipelines.flags.template import as_text
 from tests.test_packaging import pins
 
 ROOT = Path(__file__).parents[1]
@@ -44,7 +44,7 @@ def accepted(parameters: dict[str, str]) -> Settings:
 
 def test_the_metadata_is_what_the_parameters_make_it() -> None:
     assert METADATA.read_text() == as_text(), (
-        "run `python -m pipelines.cluster.metadata > templates/metadata.json`"
+        "run `python -m pipelines.flags.template > templates/metadata.json`"
     )
 
 
@@ -190,7 +190,7 @@ def tools(tmp_path: Path) -> Path:
     for name in ("gcloud", "docker"):
         program = tmp_path / name
         asked = f'printf "%s" {name} >&2; for a; do printf " [%s]" "$a" >&2; done; echo >&2'
-        metadata = f"case $* in *metadata) cat {METADATA} ;; esac" if name == "docker" else ":"
+        metadata = f"case $* in *flags.template) cat {METADATA} ;; esac" if name == "docker" else ":"
         program.write_text(f"#!/bin/sh\n{asked}\n{metadata}\n")
         program.chmod(0o755)
     return tmp_path
@@ -202,7 +202,7 @@ def test_one_script_builds(tools: Path) -> None:
     assert done.returncode == 0, done.stderr
     build, check, push, template = done.stderr.splitlines()
     assert f"[--build-arg] [IMAGE={image}]" in build
-    assert "[-m] [pipelines.cluster.metadata]" in check
+    assert "[-m] [pipelines.flags.template]" in check
     assert push == f"docker [push] [{image}]"
     assert template.startswith("gcloud [dataflow] [flex-template] [build] [gs://b/grantex.json] [--image]")
     assert "[--metadata-file] [templates/metadata.json]" in template

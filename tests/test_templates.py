@@ -13,8 +13,8 @@ import pytest
 import yaml  # type: ignore[import-untyped]
 
 from pipelines import exit_codes
-from pipelines.settings import Settings, parse
-from pipelines.values import byte_count
+from pipelines.flags.parameter import read_byte_count
+from pipelines.flags.settings import Settings, parse
 from tests.servers.process import unavailable
 
 TEMPLATES = Path(__file__).parents[1] / "templates"
@@ -156,9 +156,9 @@ def test_the_job_understands_the_pods_environment(tmp_path: Path) -> None:
 def test_the_journal_fits_on_its_volume() -> None:
     (found,) = [each for each in documents() if each["kind"] == "StatefulSet"]
     (claim,) = found["spec"]["volumeClaimTemplates"]
-    volume = byte_count(claim["spec"]["resources"]["requests"]["storage"].replace("Gi", "GiB"))
+    volume = read_byte_count(claim["spec"]["resources"]["requests"]["storage"].replace("Gi", "GiB"))
     environment = {each["name"]: each["value"] for each in container()["env"]}
-    assert byte_count(environment["GRANTEX_JOURNAL_MAX_BYTES"]) <= volume - 2 * 1024**3
+    assert read_byte_count(environment["GRANTEX_JOURNAL_MAX_BYTES"]) <= volume - 2 * 1024**3
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from transforms.feed.read import ReadFromGrantex
     from transforms.feed.request import FeedSettings
     from transforms.secret import parse_secret
-    from transforms.write.dead_letters.write import WriteDeadLetters
+    from transforms.write.dead_letters.directory import WriteDeadLetters
     from transforms.write.sinks import (
         WriteToBigQuery,
         WriteToDatadog,
@@ -45,7 +45,7 @@ __all__ = [
 ELSEWHERE = {
     "FeedSettings": "transforms.feed.request",
     "ReadFromGrantex": "transforms.feed.read",
-    "WriteDeadLetters": "transforms.write.dead_letters.write",
+    "WriteDeadLetters": "transforms.write.dead_letters.directory",
     "WriteTo": "transforms.write.write_to",
     "parse_secret": "transforms.secret",
 }

@@ -13,8 +13,7 @@ import msgspec
 from apache_beam.coders import Coder, registry
 
 from transforms.dead_letter import DeadLetter
-from transforms.event import Chunk, Event
-from transforms.write.contract import Receipt
+from transforms.event import Chunk, Event, Receipt
 
 T = TypeVar("T")
 

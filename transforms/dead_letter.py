@@ -3,9 +3,47 @@
 from __future__ import annotations
 
 import base64
+import re
+from collections.abc import Collection
 from datetime import datetime, timezone
 
 import msgspec
+
+from transforms.event import Event
+
+
+def id_conflict(event: Event, now: float) -> DeadLetter:
+    """An event whose id came before with other bytes."""
+    return DeadLetter(
+        stage="feed",
+        destination="",
+        cause="id_conflict: this id came before with other bytes; the first ones were delivered",
+        raw=event.raw,
+        event_id=event.id,
+        at=now,
+    )
+
+
+# Different cause words that are counted apart, so that a custom writer cannot grow the metrics.
+MAX_CAUSES = 50
+_CAUSE = re.compile(r"([a-z][a-z0-9_]{0,39})(?::|$)")
+
+
+def cause_word(reason: str) -> str:
+    """The machine word that a reason begins with, or "rejected"."""
+    word = _CAUSE.match(reason)
+    return word.group(1) if word else "rejected"
+
+
+def counted_as(reason: str, known: Collection[str]) -> str:
+    """The word a reason is counted under, beside those `known` already; "other" when they are too many."""
+    word = cause_word(reason)
+    return word if word in known or len(known) < MAX_CAUSES else "other"
+
+
+def worded(reason: str) -> str:
+    """The reason, with a machine word in front where the writer gave none."""
+    return reason if _CAUSE.match(reason) else f"rejected: {reason}"
 
 
 class DeadLetterError(Exception):

@@ -10,6 +10,16 @@ from dataclasses import dataclass, field
 import msgspec
 
 
+@dataclass(frozen=True, slots=True)
+class Receipt:
+    """What a destination took in one attempt; it is given out after the ledger has recorded it."""
+
+    destination: str
+    batch_id: str
+    event_ids: Sequence[str]
+    attempts: int
+
+
 class Event(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """One parsed Grantex event.
 

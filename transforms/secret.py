@@ -3,16 +3,175 @@
 from __future__ import annotations
 
 import itertools
+import json
 import os
 import re
+import threading
 import uuid
+from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
+from urllib.parse import quote
 
-from transforms.secret_managers import AwsSecret, GoogleSecret
-from transforms.secret_value import MAX_BYTES, SecretError, decoded, redact, usable
+MARK = "[secret]"
+# Shorter values occur inside ordinary words, and taking them out would make every line unreadable.
+MIN_LENGTH = 4
+# Rotation adds a value now and then; the oldest are forgotten so that a run of years stays bounded.
+MAX_VALUES = 256
+# The largest value either secret manager stores (64 KiB); a larger file is not a secret.
+MAX_BYTES = 65_536
+_lock = threading.Lock()
+_known: OrderedDict[str, None] = OrderedDict()
+_pattern: re.Pattern[str] | None = None
+
+
+class SecretError(Exception):
+    """A secret could not be read. The message names the reference and never the value."""
+
+
+def remember(value: str) -> None:
+    """Have `value` taken out of every text that goes through `redact` from now on."""
+    global _pattern
+    if len(value) < MIN_LENGTH:
+        return
+    with _lock:
+        fresh = value not in _known
+        _known[value] = None
+        _known.move_to_end(value)
+        if not fresh:
+            return
+        while len(_known) > MAX_VALUES:
+            _known.popitem(last=False)
+        forms = {form for known in _known for form in _forms(known)}
+        # Longest first: a value that begins with another one must go as a whole.
+        _pattern = re.compile("|".join(map(re.escape, sorted(forms, key=len, reverse=True))))
+
+
+def redact(text: str) -> str:
+    """`text` with every secret value read so far replaced by `[secret]`."""
+    pattern = _pattern
+    return text if pattern is None else pattern.sub(MARK, text)
+
+
+def _forms(value: str) -> set[str]:
+    """The value as it is, inside JSON or a Python repr, and inside a URL."""
+    return {value, json.dumps(value)[1:-1], quote(value, safe=""), repr(value)[1:-1]}
+
+
+def usable(value: str, where: str) -> str:
+    """`value`, remembered for redaction. Raises SecretError for what no request header can carry.
+
+    HTTP libraries repeat a header that they refuse in their error message, so it must not get that far.
+    """
+    remember(value.strip())
+    if not value:
+        raise SecretError(f"{where}: the value is empty")
+    if "\r" in value or "\n" in value:
+        raise SecretError(f"{where}: the value contains a line break")
+    if value != value.strip():
+        raise SecretError(f"{where}: the value begins or ends with a blank")
+    if not (value.isascii() and value.isprintable()):
+        raise SecretError(f"{where}: the value contains a character that a request header cannot carry")
+    return value
+
+
+def decoded(content: bytes, where: str) -> str:
+    if len(content) > MAX_BYTES:
+        raise SecretError(f"{where}: more than {MAX_BYTES} bytes, which is no secret")
+    try:
+        value = content.decode()
+    except UnicodeDecodeError:
+        raise SecretError(f"{where}: not text") from None
+    return value.removesuffix("\n").removesuffix("\r")
+
+
+NETWORK_TIMEOUT = 10.0  # seconds for one read
+
+
+@dataclass(frozen=True)
+class GoogleSecret:
+    """`secret:projects/P/secrets/S[/versions/V]` in Google Secret Manager, latest version by default."""
+
+    resource: str
+
+    def read(self) -> str:
+        from google.api_core.exceptions import GoogleAPICallError, RetryError
+        from google.auth.exceptions import GoogleAuthError
+
+        version = self.resource if "/versions/" in self.resource else f"{self.resource}/versions/latest"
+        try:
+            with _google_client() as client:
+                answer = client.access_secret_version(name=version, timeout=NETWORK_TIMEOUT)
+        except (GoogleAPICallError, RetryError, GoogleAuthError) as error:
+            raise SecretError(f"{self}: Google Secret Manager says {type(error).__name__}") from None
+        return usable(decoded(answer.payload.data, str(self)), str(self))
+
+    def __str__(self) -> str:
+        return f"secret:{self.resource}"
+
+    __repr__ = __str__
+
+
+@dataclass(frozen=True)
+class AwsSecret:
+    """`aws-secret:NAME` or its ARN in AWS Secrets Manager; `#key` picks one key of a JSON secret."""
+
+    name: str
+    key: str = ""
+
+    def read(self) -> str:
+        from botocore.exceptions import BotoCoreError, ClientError  # type: ignore[import-untyped]
+
+        try:
+            answer = _aws_client(self._region()).get_secret_value(SecretId=self.name)
+        except ClientError as error:
+            code = error.response.get("Error", {}).get("Code", "an error")
+            raise SecretError(f"{self}: AWS Secrets Manager says {code}") from None
+        except (BotoCoreError, ValueError) as error:
+            raise SecretError(f"{self}: AWS Secrets Manager: {type(error).__name__}") from None
+        value = answer.get("SecretString")
+        if not isinstance(value, str):
+            raise SecretError(f"{self}: holds bytes; store the value as text")
+        return usable(self._picked(value), str(self))
+
+    def _region(self) -> str | None:
+        parts = self.name.split(":")
+        return parts[3] if len(parts) >= 7 and parts[0] == "arn" else None
+
+    def _picked(self, value: str) -> str:
+        if not self.key:
+            return value
+        try:
+            found = json.loads(value)[self.key]
+        except (ValueError, KeyError, TypeError):
+            found = None
+        if not isinstance(found, str):
+            raise SecretError(f"{self}: the secret is not a JSON object with text under that key")
+        return found
+
+    def __str__(self) -> str:
+        return f"aws-secret:{self.name}{'#' if self.key else ''}{self.key}"
+
+    __repr__ = __str__
+
+
+def _google_client() -> Any:
+    from google.cloud.secretmanager import SecretManagerServiceClient
+
+    return SecretManagerServiceClient()
+
+
+def _aws_client(region: str | None) -> Any:
+    import boto3  # type: ignore[import-untyped]
+    from botocore.config import Config  # type: ignore[import-untyped]
+
+    limits = Config(
+        connect_timeout=NETWORK_TIMEOUT / 2, read_timeout=NETWORK_TIMEOUT, retries={"max_attempts": 2}
+    )
+    return boto3.client("secretsmanager", region_name=region, config=limits)
+
 
 __all__ = [
     "AwsSecret",

@@ -5,25 +5,115 @@ from __future__ import annotations
 import logging
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import apache_beam as beam
-from apache_beam.options.pipeline_options import GoogleCloudOptions, PipelineOptions, PortableOptions
+from apache_beam.options.pipeline_options import (
+    GoogleCloudOptions,
+    PipelineOptions,
+    PortableOptions,
+    SetupOptions,
+    StandardOptions,
+    WorkerOptions,
+)
 
 from pipelines import exit_codes
-from pipelines.cluster import books, flink
-from pipelines.cluster.options import pipeline_options
-from pipelines.destinations import destinations
-from pipelines.groups.run import DATAFLOW
-from pipelines.settings import BadParameters
+from pipelines.cluster import dataflow, flink
+from pipelines.flags.destinations import destinations
+from pipelines.flags.general import DATAFLOW
+from pipelines.flags.settings import BadParameters
 from transforms.feed.worker.sessions import drain
 from transforms.write.contract import name_of
+from transforms.write.dead_letters.objects import LetterObjects
+from transforms.write.metrics import NAMESPACE
 
 if TYPE_CHECKING:
-    from pipelines.settings import Settings
+    from pipelines.flags.settings import Settings
 
 log = logging.getLogger("grantex.run")
+
+
+def close(result: Any, destinations: Iterable[str], *, savepoint: bool = False) -> int:
+    """Say what the counters of a job that is done say; returns the exit code.
+
+    savepoint: it may have been stopped with one, and what was under way is in there.
+    """
+    counted = counters(result)
+    if counted is None:
+        log.warning("drained; whether anything is missing is not known, as the runner has counted nothing")
+        return exit_codes.DRAINED
+    lacking = missing(counted, destinations)
+    if not lacking:
+        log.info("drained: every event received is delivered or a dead letter")
+        return exit_codes.DRAINED
+    for name, number in lacking.items():
+        if savepoint:
+            log.warning("%s: %d are in the savepoint the job was stopped with, else lost", name, number)
+        else:
+            log.error("%s: %d are lost: received, and neither delivered nor a dead letter", name, number)
+    return exit_codes.DRAINED if savepoint else exit_codes.FAILED
+
+
+def counters(result: Any) -> Mapping[str, int] | None:
+    """Our counters over all stages, by name; None when the runner gives none."""
+    try:
+        found = result.metrics().query()["counters"]
+    except Exception:  # noqa: BLE001 - each runner has its own way to say that it cannot
+        return None
+    sums: dict[str, int] = {}
+    for one in found:
+        if one.key.metric.namespace == NAMESPACE:
+            sums[one.key.metric.name] = sums.get(one.key.metric.name, 0) + (one.result or 0)
+    return sums or None
+
+
+def missing(counted: Mapping[str, int], destinations: Iterable[str]) -> dict[str, int]:
+    """For each destination with any: events received that are neither delivered there nor dead letters.
+
+    An id that came through two connections is one event. For the objects of dead letters, under their own
+    name: those that were not written. What was delivered twice can hide what is missing, so this may find
+    too few and never too many.
+    """
+    due = counted.get("feed_events_received", 0) - counted.get("feed_events_repeated", 0)
+    found = {
+        name: due
+        - counted.get(f"{name}_events_delivered", 0)
+        - counted.get(f"{name}_events_dead_lettered", 0)
+        for name in destinations
+    }
+    letters = LetterObjects.name
+    # Those that are given up at the drain are no dead letters of anybody.
+    found[letters] = counted.get(f"{letters}_events_received", 0) - counted.get(
+        f"{letters}_events_delivered", 0
+    )
+    return {name: number for name, number in found.items() if number > 0}
+
+
+def pipeline_options(settings: Settings, environ: Mapping[str, str]) -> PipelineOptions:
+    """Beam's options only: whatever is in them is part of the job's graph, so none of ours are."""
+    options = _given(settings)
+    standard = options.view_as(StandardOptions)
+    standard.runner = settings.runner
+    standard.streaming = True
+    setup = options.view_as(SetupOptions)
+    # Nothing of this job lives in a main session, and whatever does (an environment, say) stays at home.
+    setup.save_main_session = False
+    setup.pickle_library = "cloudpickle"
+    workers = options.view_as(WorkerOptions)
+    workers.default_sdk_harness_log_level = workers.default_sdk_harness_log_level or settings.log_level
+    if settings.runner == DATAFLOW:
+        dataflow.pin(options, environ)
+    return options
+
+
+def _given(settings: Settings) -> PipelineOptions:
+    if settings.runner in flink.RUNNERS:
+        from pipelines.cluster.flink_options import FlinkSubmissionOptions  # known to Beam from here on
+
+        return FlinkSubmissionOptions(list(settings.beam_args))
+    return PipelineOptions(list(settings.beam_args))
+
 
 # Flink's own words, as nothing else is known to have a cluster of that kind. Beam's runner for it never tells
 # a source to drain: `flink stop --drain` waits for the end of a feed that has none.
@@ -107,7 +197,7 @@ def _watch(result: Any, settings: Settings, stop: threading.Event) -> int:
             )
             result.cancel()
             return exit_codes.FAILED
-    return watcher.failed() or books.close(result, _names(settings))
+    return watcher.failed() or close(result, _names(settings))
 
 
 def _watch_from_outside(result: Any, settings: Settings, stop: threading.Event) -> int:
@@ -117,7 +207,7 @@ def _watch_from_outside(result: Any, settings: Settings, stop: threading.Event) 
     log.info("submitted; the job goes on without this process, which says how it ends")
     stop.wait()
     if watcher.ended.is_set():
-        return watcher.failed() or books.close(result, _names(settings), savepoint=True)
+        return watcher.failed() or close(result, _names(settings), savepoint=True)
     log.warning("this process ends, the job goes on; %s", HOW_TO_STOP)
     return exit_codes.DRAINED
 

@@ -6,13 +6,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from pipelines.command_line import Arrived
-from pipelines.parameters import Group, byte_count, choice, seconds, text, url, whole
+from pipelines.flags.command_line import Arrived
+from pipelines.flags.parameter import Group, byte_count, choice, seconds, text, url, whole
 from transforms.write.bigquery.destination import MOST_BYTES, MOST_ROWS, BigQuery
 from transforms.write.bigquery.table import parse_table
 
 if TYPE_CHECKING:
-    from pipelines.settings import Settings
+    from pipelines.flags.settings import Settings
 
 GROUP = Group("BigQuery", destination="bigquery", first="bigquery_table")
 

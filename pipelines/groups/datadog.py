@@ -7,15 +7,15 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from pipelines import values
-from pipelines.command_line import Arrived
-from pipelines.parameters import Group, byte_count, choice, names, seconds, secret, text, url, whole
+from pipelines.flags import parameter
+from pipelines.flags.command_line import Arrived
+from pipelines.flags.parameter import Group, byte_count, choice, names, seconds, secret, text, url, whole
 from transforms.secret import Secret
-from transforms.write.datadog import sites as datadog_sites
+from transforms.write.datadog import reply as datadog_sites
 from transforms.write.datadog.destination import MAX_BYTES, MAX_EVENTS, Datadog
 
 if TYPE_CHECKING:
-    from pipelines.settings import Settings
+    from pipelines.flags.settings import Settings
 
 GROUP = Group("Datadog", destination="datadog", first="datadog_api_key")
 # Datadog's "Getting started with tags": a letter first, 200 characters, no colon at the end. What else there
@@ -33,7 +33,7 @@ def site(text: str) -> str:
 
 def tags(text: str) -> tuple[str, ...]:
     """KEY:VALUE,KEY:VALUE."""
-    found = values.names(text)
+    found = parameter.read_names(text)
     for tag in found:
         if not TAG.fullmatch(tag):
             raise ValueError(

@@ -6,11 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pipelines.parameters import Group, byte_count, optional_path, seconds, whole
+from pipelines.flags.parameter import Group, byte_count, optional_path, seconds, whole
 from transforms.write.files.destination import Files
 
 if TYPE_CHECKING:
-    from pipelines.settings import Settings
+    from pipelines.flags.settings import Settings
 
 GROUP = Group("Files", destination="files", first="files_dir")
 

@@ -6,11 +6,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from pipelines import kafka_settings
-from pipelines.parameters import Group, byte_count, pairs, seconds, text, whole
+from pipelines.flags.parameter import Group, byte_count, pairs, seconds, text, whole
 from transforms.write.kafka.destination import Kafka
 
 if TYPE_CHECKING:
-    from pipelines.settings import Settings
+    from pipelines.flags.settings import Settings
 
 GROUP = Group("Kafka", destination="kafka", first="kafka_bootstrap_servers")
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from pipelines.parameters import Group, byte_count, seconds, text, url, whole
+from pipelines.flags.parameter import Group, byte_count, seconds, text, url, whole
 from transforms.pubsub_names import topic
 from transforms.write.pubsub.destination import MAX_BYTES, MAX_EVENTS, PubSub
 
 if TYPE_CHECKING:
-    from pipelines.settings import Settings
+    from pipelines.flags.settings import Settings
 
 GROUP = Group("Pub/Sub", destination="pubsub", first="pubsub_topic")
 

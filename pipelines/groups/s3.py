@@ -7,13 +7,13 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from pipelines import values
-from pipelines.command_line import Arrived
-from pipelines.parameters import Group, byte_count, choice, seconds, text, url, whole
+from pipelines.flags import parameter
+from pipelines.flags.command_line import Arrived
+from pipelines.flags.parameter import Group, byte_count, choice, seconds, text, url, whole
 from transforms.write.s3.destination import S3
 
 if TYPE_CHECKING:
-    from pipelines.settings import Settings
+    from pipelines.flags.settings import Settings
 
 GROUP = Group("S3", destination="s3", first="s3_bucket")
 
@@ -29,7 +29,7 @@ def bucket(text: str) -> str:
 
 def prefix(text: str) -> str:
     """What object keys begin with, without slashes around it; a "/" alone is none."""
-    found = values.line(text).strip("/")
+    found = parameter.line(text).strip("/")
     # Keys have 1024 bytes, and hour, time and hash take up to a hundred.
     if "//" in found or len(found.encode()) > 900:
         raise ValueError("must be at most 900 bytes without two slashes in a row")

@@ -6,12 +6,12 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from pipelines.parameters import Group, byte_count, seconds, secret, switch, text, url, whole
+from pipelines.flags.parameter import Group, byte_count, seconds, secret, switch, text, url, whole
 from transforms.secret import Secret
 from transforms.write.splunk.destination import Splunk
 
 if TYPE_CHECKING:
-    from pipelines.settings import Settings
+    from pipelines.flags.settings import Settings
 
 GROUP = Group("Splunk HEC", destination="splunk", first="splunk_hec_url")
 

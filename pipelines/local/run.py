@@ -23,7 +23,7 @@ from transforms.feed.request import FeedSettings
 from transforms.write.contract import Destination
 
 if TYPE_CHECKING:
-    from pipelines.settings import Settings
+    from pipelines.flags.settings import Settings
 
 log = logging.getLogger("grantex.run")
 

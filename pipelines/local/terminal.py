@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 import threading
 from types import TracebackType
+from typing import Any
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
@@ -12,10 +14,55 @@ from rich.table import Table
 from rich.text import Text
 
 from pipelines.local import verdict
-from pipelines.local.log_lines import AboveLive
-from pipelines.local.rates import Rates
-from pipelines.local.snapshot import DestinationSnapshot, Look, Snapshot
+from pipelines.local.snapshot import DestinationSnapshot, Look, Rates, Snapshot
 from pipelines.local.verdict import Level, Verdict
+
+STYLES = {" WARNING ": "yellow", " ERROR ": "red", " CRITICAL ": "bold red"}
+
+
+class AboveLive:
+    """Takes over the log handlers that write to the same terminal, and gives them back."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._taken: list[tuple[logging.StreamHandler[Any], Any]] = []
+
+    def take(self) -> None:
+        """From now on those handlers' lines go above the live lines; a log to a file stays there."""
+        for handler in logging.getLogger().handlers:
+            if type(handler) is logging.StreamHandler and _is_terminal(handler.stream):
+                self._taken.append((handler, handler.setStream(_Lines(self._console))))
+
+    def give_back(self) -> None:
+        """The handlers write where they wrote before."""
+        while self._taken:
+            handler, stream = self._taken.pop()
+            handler.setStream(stream or sys.stderr)
+
+
+def _is_terminal(stream: Any) -> bool:
+    try:
+        return bool(stream.isatty())
+    except (AttributeError, ValueError):
+        return False
+
+
+class _Lines:
+    """As much of a stream as a logging handler needs: a record is one write."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+
+    def write(self, text: str) -> int:
+        if line := text.rstrip("\n"):
+            head = line.partition("\n")[0][:24]
+            style = next((style for word, style in STYLES.items() if word in head), "")
+            self._console.print(Text(line, style), highlight=False)
+        return len(text)
+
+    def flush(self) -> None:
+        """A console keeps nothing back."""
+
 
 REFRESH_PER_SECOND = 2.0
 MOST_TROUBLES = 3  # told in full

@@ -20,8 +20,8 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.local.practice.datadog import KEY as DATADOG_KEY
-from pipelines.local.practice.splunk import TOKEN as SPLUNK_TOKEN
+from pipelines.practice.datadog import KEY as DATADOG_KEY
+from pipelines.practice.splunk import TOKEN as SPLUNK_TOKEN
 from tests.benchmarks.measure import GIVE_UP, BenchmarkError, cpu_at, stop
 from tests.benchmarks.processes import ROOT, Side, cpu_of, running, server, stats
 from tests.benchmarks.sides import job, ours

@@ -20,10 +20,10 @@ from pathlib import Path
 
 from confluent_kafka import Consumer, TopicPartition
 
-from pipelines.local.practice.bigquery import PracticeBigQuery
-from pipelines.local.practice.datadog import PracticeDatadog
-from pipelines.local.practice.s3 import PracticeS3
-from pipelines.local.practice.splunk import PracticeSplunk
+from pipelines.practice.bigquery import PracticeBigQuery
+from pipelines.practice.datadog import PracticeDatadog
+from pipelines.practice.s3 import PracticeS3
+from pipelines.practice.splunk import PracticeSplunk
 from tests.benchmarks.measure import GIVE_UP, BenchmarkError, latency
 from tests.benchmarks.processes import ROOT, Side, children_of, cpu_of, memory_of, running, server, stats
 from tests.benchmarks.sides import Task, job, ours

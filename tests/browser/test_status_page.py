@@ -10,15 +10,15 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from pipelines.local.practice.events import generate
-from pipelines.local.practice.feed_stream import Finish
 from pipelines.local.snapshot import Snapshot
 from pipelines.local.status import StatusServer
+from pipelines.practice.events import generate
+from pipelines.practice.feed_stream import Finish
 from tests.browser.chromium import PHONE, Seen, chromium, opened
 from tests.integration.job import SECRETS, world
 from tests.pipelines.local.looks import AT, LIVE, delivery, destination, down, run
-from transforms.feed.gap import Gap
-from transforms.feed.journal.books import Books
+from transforms.feed.intake import Gap
+from transforms.feed.journal.cursor import Books
 from transforms.feed.status import ConnectionStatus, Phase
 
 if TYPE_CHECKING:

@@ -12,11 +12,11 @@ import pytest
 from tests.conformance.case import Case, Place
 from tests.conformance.cases import CASES
 from tests.conformance.tally import Tally
-from transforms.write.bigquery import storage_client as bigquery_storage_client
+from transforms.write.bigquery import storage_write as bigquery_storage_client
 from transforms.write.kafka import writer as kafka_writer
 from transforms.write.over_http import connection as http_connection
 from transforms.write.pubsub import writer as pubsub_writer
-from transforms.write.s3 import client as s3_client
+from transforms.write.s3 import writer as s3_client
 
 # A service of the tests that has not answered by then does not want to.
 PATIENCE = 0.5

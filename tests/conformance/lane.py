@@ -9,10 +9,10 @@ from pathlib import Path
 
 from tests.transforms.write.manual_clock import ManualClock
 from transforms.dead_letter import DeadLetter
-from transforms.event import Event
+from transforms.event import Event, Receipt
 from transforms.feed.journal import Journal
-from transforms.write.contract import Destination, Receipt
-from transforms.write.dead_letters.file import DeadLetterFile
+from transforms.write.contract import Destination
+from transforms.write.dead_letters.directory import DeadLetterFile
 from transforms.write.delivery.delivery import Delivery
 from transforms.write.delivery.status import DeliveryStatus
 

@@ -7,7 +7,7 @@ import random
 from collections.abc import Callable, Sequence
 
 from transforms.event import Event
-from transforms.feed.parse import parse_frames
+from transforms.parse import parse_frames
 
 COUNT = 10_000
 MEGABYTE = 1_000_000

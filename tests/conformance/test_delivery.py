@@ -8,7 +8,7 @@ from pathlib import Path
 import apache_beam as beam
 from apache_beam.options.pipeline_options import PipelineOptions
 
-from pipelines.local.runner import in_process_runner
+from pipelines.beam import in_process_runner
 from tests.conformance.case import Case, events
 from tests.conformance.lane import Lane
 from tests.conformance.tally import Tally

@@ -9,7 +9,7 @@ import pytest
 from tests.conformance.case import Case, events
 from tests.conformance.lane import Lane
 from tests.conformance.tally import Tally
-from transforms.write.dead_letters.read import read_dead_letters
+from transforms.write.dead_letters.directory import read_dead_letters
 
 COUNT = 9
 POSITIONS = {

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from pipelines.local.practice.feed_stream import Finish
+from pipelines.practice.feed_stream import Finish
 from tests.flink.world import World
 from tests.servers import flink, seaweedfs
 from tests.servers.flink import wait_for

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.local.practice.feed_stream import Stream
+from pipelines.practice.feed_stream import Stream
 from tests.flink.world import World
 from tests.servers import flink
 from tests.servers.flink import wait_for

@@ -16,15 +16,15 @@ from typing import Any
 
 import msgspec
 
-from pipelines.local.practice.datadog import PracticeDatadog
-from pipelines.local.practice.feed import PracticeFeed
-from pipelines.local.practice.http_server import PracticeServer
-from pipelines.local.practice.s3 import PracticeS3
-from pipelines.local.practice.splunk import PracticeSplunk
+from pipelines.practice.datadog import PracticeDatadog
+from pipelines.practice.feed import PracticeFeed
+from pipelines.practice.http_server import PracticeServer
+from pipelines.practice.s3 import PracticeS3
+from pipelines.practice.splunk import PracticeSplunk
 from tests.servers import flink
 from tests.servers.flink import Flink, wait_for
 from tests.servers.seaweedfs import SeaweedFS
-from transforms.write.dead_letters.read import read_dead_letters
+from transforms.write.dead_letters.directory import read_dead_letters
 
 # Four of 26 starts never came to anything on a busy machine: such a one is reported, not tried again.
 START_SECONDS = 150.0

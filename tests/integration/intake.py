@@ -14,9 +14,8 @@ import httpx
 from transforms.batch import BatchPolicy
 from transforms.event import Batch
 from transforms.write.contract import Destination, Outcome, Writer
+from transforms.write.failure import as_outcome, is_delivered, refused
 from transforms.write.over_http.connection import HttpConnection
-from transforms.write.over_http.outcome import is_delivered, refused
-from transforms.write.transient import as_outcome
 
 POLICY = BatchPolicy(max_events=1000, max_bytes=1_000_000, max_age=0.5)
 EVENT = re.compile(rb'"id":"(evt_\d+)"[^\n]*?"at":([\d.]+)')

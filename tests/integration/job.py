@@ -19,8 +19,8 @@ from pathlib import Path
 
 from prometheus_client.parser import text_string_to_metric_families
 
-from pipelines.local.practice.feed import PracticeFeed
-from pipelines.local.practice.splunk import PracticeSplunk
+from pipelines.practice.feed import PracticeFeed
+from pipelines.practice.splunk import PracticeSplunk
 from tests.servers.landing import Landing
 
 ROOT = Path(__file__).parents[2]

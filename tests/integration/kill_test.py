@@ -21,7 +21,7 @@ from tests.integration.job import Job, World, world
 from tests.servers import landing
 from tests.servers.landing import Landing
 from tests.servers.six import real_servers, six
-from transforms.write.dead_letters.read import read_dead_letters
+from transforms.write.dead_letters.directory import read_dead_letters
 
 # Small batches, so that a kill meets many of them in every state: events, seconds.
 PACE: Mapping[str, tuple[int, float]] = {

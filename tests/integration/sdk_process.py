@@ -17,8 +17,7 @@ from transforms.dead_letter import DeadLetter
 from transforms.feed.request import FeedSettings
 from transforms.feed.worker.range import FeedRange, FeedRangeCoder
 from transforms.feed.worker.read import read_bundle
-from transforms.feed.worker.session import WorkerFeed
-from transforms.feed.worker.sessions import PROCESS
+from transforms.feed.worker.sessions import PROCESS, WorkerFeed
 from transforms.secret import EnvSecret
 
 KEY = "FEED_KEY"

@@ -39,7 +39,7 @@ from transforms.write.bigquery.destination import BigQuery
 from transforms.write.contract import Destination
 from transforms.write.datadog.destination import Datadog
 from transforms.write.kafka.destination import Kafka
-from transforms.write.keyed.drain import DrainTime
+from transforms.write.keyed.attempts import DrainTime
 from transforms.write.pubsub.destination import PubSub
 from transforms.write.s3.destination import S3
 from transforms.write.splunk.destination import Splunk

@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 from itertools import islice
 
-from pipelines.local.practice.datadog import PracticeDatadog
-from pipelines.local.practice.events import generate
-from pipelines.local.practice.s3 import PracticeS3
+from pipelines.practice.datadog import PracticeDatadog
+from pipelines.practice.events import generate
+from pipelines.practice.s3 import PracticeS3
 from tests.integration.evidence import ids_in_files
 from tests.integration.job import World
 

@@ -6,7 +6,7 @@ import signal
 import time
 from itertools import islice
 
-from pipelines.local.practice.events import generate
+from pipelines.practice.events import generate
 from tests.integration.evidence import ids_in_files
 from tests.integration.job import World
 from transforms.feed.journal import Journal

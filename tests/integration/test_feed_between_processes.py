@@ -11,8 +11,8 @@ from itertools import islice
 import msgspec
 import pytest
 
-from pipelines.local.practice.events import generate
-from pipelines.local.practice.feed import PracticeFeed
+from pipelines.practice.events import generate
+from pipelines.practice.feed import PracticeFeed
 from tests.integration.sdk_process import Done, SdkProcess
 from transforms.feed.worker.range import FeedRange
 

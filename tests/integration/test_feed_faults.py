@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from itertools import islice
 
-from pipelines.local.practice.events import generate
-from pipelines.local.practice.feed_requests import Answer
-from pipelines.local.practice.feed_stream import Finish
+from pipelines.practice.events import generate
+from pipelines.practice.feed_requests import Answer
+from pipelines.practice.feed_stream import Finish
 from tests.integration.evidence import ids_in_files, lines_in_files
 from tests.integration.job import Job, World
 from transforms.dead_letter import DeadLetter
-from transforms.write.dead_letters.read import read_dead_letters
+from transforms.write.dead_letters.directory import read_dead_letters
 
 RUBBISH = [
     b"this is no JSON \xff\xfe",

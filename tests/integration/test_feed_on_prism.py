@@ -12,9 +12,9 @@ import apache_beam as beam
 import msgspec
 import pytest
 
-from pipelines.local.practice.events import generate
-from pipelines.local.practice.feed import PracticeFeed
-from pipelines.local.practice.feed_stream import Finish
+from pipelines.practice.events import generate
+from pipelines.practice.feed import PracticeFeed
+from pipelines.practice.feed_stream import Finish
 from tests.integration import collect
 from tests.integration.collect import wait_for
 from tests.servers import prism

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.local.practice.events import generate
+from pipelines.practice.events import generate
 from tests.integration.evidence import WITNESS, accepted, call_witness, ids_in_files
 from tests.integration.job import World
 

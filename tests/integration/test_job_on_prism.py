@@ -11,11 +11,11 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from pipelines.local.practice.datadog import PracticeDatadog
-from pipelines.local.practice.events import generate
+from pipelines.practice.datadog import PracticeDatadog
+from pipelines.practice.events import generate
 from tests.integration.job import World, world
 from tests.servers import prism
-from transforms.write.dead_letters.read import read_dead_letters
+from transforms.write.dead_letters.directory import read_dead_letters
 
 pytestmark = pytest.mark.own_network(needs=prism.program)
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 from functools import partial
 from itertools import islice
 
-from pipelines.local.practice.events import generate
-from pipelines.local.practice.feed_stream import Finish
+from pipelines.practice.events import generate
+from pipelines.practice.feed_stream import Finish
 from tests.integration.evidence import ids_in_files
 from tests.integration.job import World
-from transforms.write.dead_letters.read import read_dead_letters
+from transforms.write.dead_letters.directory import read_dead_letters
 
 
 def gaps(around: World) -> list[str]:

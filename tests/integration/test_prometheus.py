@@ -10,8 +10,8 @@ import urllib.request
 from itertools import islice
 from pathlib import Path
 
-from pipelines.local.practice.events import generate
-from pipelines.local.practice.feed_stream import Finish
+from pipelines.practice.events import generate
+from pipelines.practice.feed_stream import Finish
 from tests.integration.job import World
 from tests.servers.process import ServerProcess, free_port, unavailable
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.local.practice.events import generate
+from pipelines.practice.events import generate
 from tests.integration.evidence import ids_in_files
 from tests.integration.job import ROOT, SECRETS, World
 from transforms.feed.journal import Journal

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import msgspec
 
-from pipelines.local.practice.events import generate
+from pipelines.practice.events import generate
 from tests.integration.job import world
 from tests.servers import pubsub as server
 from transforms.feed.pubsub import ToChunks

@@ -5,9 +5,9 @@ from __future__ import annotations
 from itertools import islice
 from pathlib import Path
 
-from pipelines.local.practice.events import generate
-from pipelines.local.practice.feed_requests import Answer
-from pipelines.local.practice.feed_stream import Finish
+from pipelines.practice.events import generate
+from pipelines.practice.feed_requests import Answer
+from pipelines.practice.feed_stream import Finish
 from tests.integration.job import SECRETS, World
 
 

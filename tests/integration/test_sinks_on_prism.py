@@ -14,9 +14,8 @@ from tests.integration.intake import Intake, Server, ToIntake
 from tests.integration.steady_source import Pace, steady
 from tests.servers import prism
 from transforms.window import Window
-from transforms.write.dead_letters.read import read_dead_letters
-from transforms.write.dead_letters.write import WriteDeadLetters
-from transforms.write.keyed.drain import DrainTime
+from transforms.write.dead_letters.directory import WriteDeadLetters, read_dead_letters
+from transforms.write.keyed.attempts import DrainTime
 from transforms.write.write_to import WriteTo
 
 pytestmark = pytest.mark.own_network(needs=prism.program)

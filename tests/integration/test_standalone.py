@@ -11,16 +11,15 @@ import apache_beam as beam
 import pytest
 from apache_beam.options.pipeline_options import PipelineOptions
 
-from pipelines.local.practice.events import generate
-from pipelines.local.practice.feed import PracticeFeed
-from pipelines.local.runner import in_process_runner
+from pipelines.beam import in_process_runner
+from pipelines.practice.events import generate
+from pipelines.practice.feed import PracticeFeed
 from tests.integration.evidence import ids_in_files, lines_in_files
 from transforms.event import Event
 from transforms.feed.read import Events, ReadFromGrantex
 from transforms.feed.request import FeedSettings
 from transforms.secret import LiteralSecret
-from transforms.write.dead_letters.read import read_dead_letters
-from transforms.write.dead_letters.write import WriteDeadLetters
+from transforms.write.dead_letters.directory import WriteDeadLetters, read_dead_letters
 from transforms.write.sinks import WriteToFiles
 
 PATIENCE = 30.0

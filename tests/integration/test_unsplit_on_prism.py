@@ -18,8 +18,8 @@ from tests.integration import collect
 from tests.integration.intake import Server, ToIntake
 from tests.integration.steady_source import Pace, event, steady
 from tests.servers import prism
-from transforms import deduplicate
-from transforms.deduplicate import Deduplicate
+from transforms.feed import deduplicate
+from transforms.feed.deduplicate import Deduplicate
 from transforms.write.keyed import stages
 from transforms.write.keyed.delivery import KeyedDelivery
 from transforms.write.write_to import WriteTo

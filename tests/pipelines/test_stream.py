@@ -9,9 +9,9 @@ import apache_beam as beam
 import pytest
 from apache_beam.options.pipeline_options import PipelineOptions
 
-from pipelines.destinations import destinations
-from pipelines.local.runner import in_process_runner
-from pipelines.settings import parse
+from pipelines.beam import in_process_runner
+from pipelines.flags.destinations import destinations
+from pipelines.flags.settings import parse
 from pipelines.stages import in_a_lane, on_a_cluster
 from pipelines.stream import build
 from transforms.secret import LiteralSecret

@@ -1,6 +1,6 @@
 """A fault proxy for HTTP: between a writer and a real service, faithful until it is told otherwise.
 
-Its faults are those of the practice servers (`pipelines.local.practice.faults`) and those below.
+Its faults are those of the practice servers (`pipelines.practice.http_server`) and those below.
 """
 
 from __future__ import annotations
@@ -9,9 +9,7 @@ import http.client
 from collections.abc import Callable
 from urllib.parse import urlsplit
 
-from pipelines.local.practice.faults import Fault
-from pipelines.local.practice.http_server import PracticeServer
-from pipelines.local.practice.http_wire import Answer, Request, Reset
+from pipelines.practice.http_server import Answer, Fault, PracticeServer, Request, ResetNow
 
 # Longer than any service of the tests takes; a request that hangs is the proxy's own doing.
 UPSTREAM_SECONDS = 30.0
@@ -55,7 +53,7 @@ class HttpFaultProxy(PracticeServer):
         swallowed = self._swallowing
         super().hold()
         if swallowed:
-            raise Reset
+            raise ResetNow
 
     def next_fault(self, path: str) -> Fault:
         fault = super().next_fault(path)
@@ -80,6 +78,6 @@ class HttpFaultProxy(PracticeServer):
             headers = [(name, value) for name, value in answer.getheaders() if name.lower() not in OUR_OWN]
             return Answer(answer.status, answer.read(), tuple(headers))
         except http.client.HTTPException:
-            raise Reset from None
+            raise ResetNow from None
         finally:
             connection.close()

@@ -11,9 +11,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from pipelines.local.practice.datadog import PracticeDatadog
-from pipelines.local.practice.http_server import PracticeServer
-from pipelines.local.practice.splunk import PracticeSplunk
+from pipelines.practice.datadog import PracticeDatadog
+from pipelines.practice.http_server import PracticeServer
+from pipelines.practice.splunk import PracticeSplunk
 from tests.servers.bigquery import PROJECT, Emulator
 from tests.servers.kafka import KafkaServer
 from tests.servers.seaweedfs import REGION, SeaweedFS

@@ -7,8 +7,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from pipelines.local.practice.datadog import PracticeDatadog
-from pipelines.local.practice.splunk import PracticeSplunk
+from pipelines.practice.datadog import PracticeDatadog
+from pipelines.practice.splunk import PracticeSplunk
 from tests.servers import bigquery, landing, seaweedfs
 from tests.servers.kafka import KafkaServer
 from tests.servers.landing import Landing

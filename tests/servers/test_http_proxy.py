@@ -9,9 +9,7 @@ from collections.abc import Callable, Iterator
 import httpx
 import pytest
 
-from pipelines.local.practice.faults import Fault
-from pipelines.local.practice.http_server import PracticeServer
-from pipelines.local.practice.http_wire import Answer, Request
+from pipelines.practice.http_server import Answer, Fault, PracticeServer, Request
 from tests.servers.http_proxy import HttpFaultProxy
 
 

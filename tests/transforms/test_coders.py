@@ -15,8 +15,7 @@ from pipelines.stages import in_a_lane
 from pipelines.stream import build
 from transforms.coders import ChunkCoder, DeadLetterCoder, ReceiptCoder
 from transforms.dead_letter import DeadLetter
-from transforms.event import Chunk, Event
-from transforms.write.contract import Receipt
+from transforms.event import Chunk, Event, Receipt
 from transforms.write.files.destination import Files
 
 EVENTS = [

@@ -15,7 +15,7 @@ from typing import ClassVar
 
 import pytest
 
-from transforms import secret_managers, secret_value
+from transforms import secret as room
 from transforms.secret import (
     AwsSecret,
     EnvSecret,
@@ -170,10 +170,10 @@ def test_a_longer_value_goes_as_a_whole_and_a_short_one_spoils_no_words() -> Non
 
 
 def test_the_values_remembered_are_bounded() -> None:
-    for number in range(secret_value.MAX_VALUES + 10):
+    for number in range(room.MAX_VALUES + 10):
         LiteralSecret(f"rotated-{number:05}").read()
-    assert len(secret_value._known) == secret_value.MAX_VALUES
-    assert redact(f"rotated-{secret_value.MAX_VALUES + 9:05}") == "[secret]"
+    assert len(room._known) == room.MAX_VALUES
+    assert redact(f"rotated-{room.MAX_VALUES + 9:05}") == "[secret]"
 
 
 class SecretsManager(BaseHTTPRequestHandler):
@@ -270,7 +270,7 @@ def test_google_secrets_are_read_over_grpc(monkeypatch: pytest.MonkeyPatch) -> N
         channel = grpc.insecure_channel(f"127.0.0.1:{port}")
         return SecretManagerServiceClient(transport=SecretManagerServiceGrpcTransport(channel=channel))
 
-    monkeypatch.setattr(secret_managers, "_google_client", client)
+    monkeypatch.setattr(room, "_google_client", client)
     try:
         assert GoogleSecret("projects/p/secrets/hec").read() == VALUE
         with pytest.raises(SecretError, match=r"secret:projects/p/secrets/none: .* says NotFound"):

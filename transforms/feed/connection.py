@@ -5,27 +5,158 @@ from __future__ import annotations
 import logging
 import random
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
 import httpx
 
 from transforms.clock import Clock, SystemClock
-from transforms.feed.account import fetch_developer_id
-from transforms.feed.ending import ending_of_error, refusal
-from transforms.feed.intake import Intake
-from transforms.feed.reading import Reading
-from transforms.feed.reconnect import Decision, Ending, How, Row, decide
-from transforms.feed.request import FeedSettings, open_client, read_key, stream_headers, stream_url
+from transforms.dead_letter import DeadLetter
+from transforms.event import Event
+from transforms.feed.intake import Intake, JournalFull
+from transforms.feed.reconnect import Decision, Ending, How, Row, decide, ending_of_error, refusal
+from transforms.feed.request import (
+    FeedSettings,
+    Wire,
+    fetch_developer_id,
+    open_client,
+    read_key,
+    stream_headers,
+    stream_url,
+)
+from transforms.feed.sse import FrameReader
 from transforms.feed.status import ConnectionStatus, Phase
-from transforms.feed.streams import OpenStreams
-from transforms.feed.wire import Wire
+from transforms.parse import Frame, parse_frames
 from transforms.secret import SecretError
 
-__all__ = ["FeedConnection", "FeedSettings"]
-
 _log = logging.getLogger("grantex.feed")
+# Two full reads of the socket, about 450 ordinary events: the size of a chunk. Each append is a commit.
+GATHER_BYTES = 128 * 1024
+FULL_RETRY = 1.0  # seconds; room comes when a destination catches up, not sooner
+
+
+class Reading:
+    """The state of one stream: the frame reader, and frames that are not in the intake yet.
+
+    on_taken: called with (now, how many events) after every append, or keepalive.
+    on_paused: called with True when the journal is full, with False when there is room again.
+    """
+
+    def __init__(
+        self,
+        intake: Intake,
+        stop: threading.Event,
+        clock: Clock,
+        on_taken: Callable[[float, int], None],
+        on_paused: Callable[[bool], None],
+    ) -> None:
+        self.frames = FrameReader()
+        self._intake = intake
+        self._stop = stop
+        self._clock = clock
+        self._on_taken = on_taken
+        self._on_paused = on_paused
+        self._pending: list[Frame] = []
+        self._bytes = 0
+
+    def add(self, block: bytes) -> None:
+        """Take a block of the body."""
+        self._pending += self.frames.feed(block)
+        self._bytes += len(block)
+        if self._bytes >= GATHER_BYTES:
+            self.take()
+
+    def before_read(self, waiting: bool) -> None:
+        """The network is about to be read: unless bytes are waiting, that may block, so append first."""
+        if not waiting:
+            self.take()
+
+    def take(self) -> None:
+        """Append everything received so far. Returns with the intake's exceptions, but for JournalFull:
+        then it waits, reading nothing, until there is room or `stop` is set, and tries a last time."""
+        if not self._bytes:
+            return
+        self._bytes = 0
+        now = self._clock.now()
+        frames, self._pending = self._pending, []
+        events, strays = parse_frames(frames, now)
+        if events or strays:
+            self._append(events, strays)
+        self._intake.heard()
+        self._on_taken(now, len(events))
+
+    def _append(self, events: Sequence[Event], strays: Sequence[DeadLetter]) -> None:
+        paused: JournalFull | None = None
+        while True:
+            last_try = self._stop.is_set()  # asked first: who stops it may have made room before
+            try:
+                self._intake.append(events, strays)
+                break
+            except JournalFull as full:
+                if last_try:
+                    text = "stopped while %s was full: %d received events were not kept"
+                    _log.error(text, full.place, len(events))
+                    return
+                if paused is None:
+                    paused = full
+                    self._pause(full, len(events))
+                self._clock.wait(self._stop, FULL_RETRY)
+        if paused is not None:
+            _log.warning("%s has room again: reading the feed goes on", paused.place)
+            self._intake.close_gap()
+            self._on_paused(False)
+
+    def _pause(self, full: JournalFull, held: int) -> None:
+        _log.error(
+            "%s is full (%s): reading the feed pauses with %d events in hand; %s",
+            full.place,
+            full,
+            held,
+            full.advice,
+        )
+        self._intake.open_gap(f"{full.place} was full")
+        self._on_paused(True)
+
+
+class OpenStreams:
+    """Shared by all connections of one process: only the loss of the last open stream opens a gap."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._open = 0
+
+    @property
+    def open(self) -> int:
+        """Streams whose response headers have come and that have not ended."""
+        return self._open
+
+    def start(self, intake: Intake) -> None:
+        """A connection is about to be made for the first time: since the last run nobody listened."""
+        with self._lock:
+            if self._open == 0:
+                intake.open_gap("not running")
+
+    def add(self, intake: Intake) -> None:
+        """A stream's headers are there."""
+        with self._lock:
+            self._open += 1
+            intake.close_gap()
+
+    def lose(self, intake: Intake, reason: str) -> None:
+        """A stream has ended without being asked to."""
+        with self._lock:
+            self._open -= 1
+            if self._open == 0:
+                intake.open_gap(reason)
+
+    def remove(self) -> None:
+        """A stream was ended on purpose: whoever stops the last one also knows that it stopped."""
+        with self._lock:
+            self._open -= 1
+
+
+__all__ = ["FeedConnection", "FeedSettings"]
 
 
 class FeedConnection:

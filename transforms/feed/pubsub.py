@@ -14,9 +14,9 @@ from apache_beam.utils.windowed_value import WindowedValue
 from transforms import pubsub_names as names
 from transforms.clock import Clock, SystemClock
 from transforms.event import Chunk, Event
-from transforms.feed.counters import FeedCounters
-from transforms.feed.parse import parse_frame
-from transforms.feed.read import CHUNKS, DEAD_LETTERS
+from transforms.feed.source import CHUNKS, DEAD_LETTERS
+from transforms.feed.status import FeedCounters
+from transforms.parse import parse_frame
 
 # As many as travel together from the feed.
 CHUNK_EVENTS = 500

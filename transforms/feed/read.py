@@ -2,30 +2,25 @@
 
 from __future__ import annotations
 
-import time
 import uuid
-from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import apache_beam as beam
-from apache_beam.io.watermark_estimators import ManualWatermarkEstimator
-from apache_beam.pvalue import PBegin, TaggedOutput
-from apache_beam.transforms.window import TimestampedValue
-from apache_beam.utils.timestamp import Timestamp
+from apache_beam.pvalue import PBegin
 
 from transforms import coders  # noqa: F401 - elements travel by them
 from transforms.dead_letter import DeadLetter
-from transforms.deduplicate import Deduplicate
 from transforms.event import Chunk, Event
+from transforms.feed.deduplicate import Deduplicate
 from transforms.feed.request import FeedSettings
-from transforms.feed.restriction import OPEN_END, FeedRestrictionProvider
-from transforms.feed.source import Source, Turn, registered
-from transforms.feed.standalone import StandaloneSource
+from transforms.feed.source import (
+    CHUNKS,
+    DEAD_LETTERS,
+    StandaloneSource,
+    _ReadJournal,
+)
 from transforms.feed.worker.read import ReadOnWorker
-from transforms.feed.worker.session import RING_BYTES, WorkerFeed
-
-CHUNKS = "chunks"
-DEAD_LETTERS = "dead_letters"
+from transforms.feed.worker.sessions import RING_BYTES, WorkerFeed
 
 
 class Feed(NamedTuple):
@@ -134,69 +129,3 @@ class Events(beam.PTransform):  # type: ignore[type-arg]
 
     def expand(self, chunks: Any) -> Any:
         return chunks | "Unpack" >> beam.FlatMap(lambda chunk: chunk.events).with_output_types(Event)
-
-
-_FEED = beam.DoFn.RestrictionParam(FeedRestrictionProvider())
-_WATERMARK = beam.DoFn.WatermarkEstimatorParam(ManualWatermarkEstimator.default_provider())
-
-
-class _ReadJournal(beam.DoFn):
-    """The splittable DoFn: a bundle is some turns of the source, then the remainder is deferred.
-
-    The in-process runner ignores the delay of a deferred remainder, so waiting happens in here.
-    """
-
-    def __init__(self, standalone: StandaloneSource | None) -> None:
-        self._standalone = standalone
-
-    @beam.DoFn.unbounded_per_element()  # type: ignore[untyped-decorator]
-    def process(self, element: str, tracker: Any = _FEED, watermark: Any = _WATERMARK) -> Iterator[Any]:
-        yield from _bundle(self._source(element), tracker, watermark)
-
-    def _source(self, name: str) -> Source:
-        if self._standalone is not None:
-            self._standalone.open(name)
-        source = registered(name)
-        if source is None:
-            raise RuntimeError(f"no source {name!r} is registered in this process")
-        return source
-
-
-def _bundle(source: Source, tracker: Any, watermark: Any) -> Iterator[Any]:
-    """Chunks while there is something to do, each turn ended by a tick."""
-    position = source.position(tracker.current_restriction().start)
-    turn: Turn | None = source.wait(position)
-    began = time.monotonic()
-    while turn is not None:
-        yield from _strays(source)
-        for chunk in source.read(position, turn.events) if turn.events else ():
-            if not tracker.try_claim(chunk.end - 1):
-                return  # checkpointed: the chunk stays in the journal for whoever resumes
-            position = chunk.end
-            yield TimestampedValue(chunk, chunk.taken_at)
-        now = time.time()
-        yield TimestampedValue(Chunk((), position, now, turn.flush), now)
-        _advance(watermark, now if source.caught_up(position) else None)
-        if turn.done:
-            tracker.try_claim(OPEN_END - 1)
-            source.finished(position)
-            return
-        turn = source.next(position, time.monotonic() - began)
-    tracker.defer_remainder()
-
-
-def _strays(source: Source) -> Iterator[TaggedOutput]:
-    """The feed's dead letters. In a fused bundle they are written when the generator is resumed."""
-    letter: DeadLetter
-    strays = source.strays()
-    for _, letter in strays:
-        yield TaggedOutput(DEAD_LETTERS, letter)
-    if strays:
-        source.drop_strays(strays[-1][0])
-
-
-def _advance(watermark: Any, now: float | None) -> None:
-    """Move the watermark to the present once nothing older waits; it never goes back."""
-    if now is not None:
-        current = watermark.current_watermark()
-        watermark.set_watermark(max(Timestamp.of(now), current) if current else Timestamp.of(now))

@@ -6,11 +6,10 @@ import threading
 from collections.abc import Callable
 
 from transforms.clock import Clock, SystemClock
-from transforms.feed.connection import FeedConnection
+from transforms.feed.connection import FeedConnection, OpenStreams
 from transforms.feed.journal import Journal
 from transforms.feed.request import FeedSettings
 from transforms.feed.status import ConnectionStatus, Phase
-from transforms.feed.streams import OpenStreams
 
 STAGGER = 1.0  # seconds between looks at whether the connections before are live
 INTERRUPT_WAIT = 5.0  # seconds for a connection to end once its socket is shut

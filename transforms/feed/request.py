@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import ipaddress
+import socket
 import ssl
+import threading
+import time
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 from urllib.parse import quote, urlsplit
 
+import httpcore
 import httpx
+import msgspec
 
 from transforms.secret import Secret, SecretError
 
@@ -105,3 +113,106 @@ def is_certificate_problem(error: BaseException) -> bool:
             return True
         cause = cause.__cause__ or cause.__context__
     return False
+
+
+MAX_BODY = 64 * 1024
+
+
+class _Me(msgspec.Struct):
+    developerId: str
+
+
+def fetch_developer_id(
+    client: httpx.Client, settings: FeedSettings, key: str, extensions: dict[str, Any] | None = None
+) -> str | None:
+    """The `developerId` that `GET /v1/me` answers (the service's public source), or None when it cannot
+    be known now: another status, no JSON, a network error, or no answer in `account_timeout` seconds."""
+    until = time.monotonic() + settings.account_timeout
+    headers = {"Authorization": f"Bearer {key}", "Accept": "application/json", "Accept-Encoding": "identity"}
+    try:
+        with client.stream(
+            "GET",
+            settings.root + ACCOUNT_PATH,
+            headers=headers,
+            timeout=settings.account_timeout,
+            extensions=extensions,
+        ) as response:
+            if response.status_code != 200 or "json" not in response.headers.get("content-type", ""):
+                return None
+            body = bytearray()
+            for block in response.iter_raw():
+                body += block
+                if len(body) > MAX_BODY or time.monotonic() > until:
+                    return None
+        return msgspec.json.decode(body, type=_Me).developerId or None
+    except (httpx.HTTPError, msgspec.MsgspecError, RecursionError, UnicodeDecodeError):
+        return None
+
+
+class Wire:
+    """Hand `trace` to httpx as the request extension of that name; httpcore then shows its stream
+    (https://www.encode.io/httpcore/extensions/#trace).
+
+    on_tcp: called once the TCP connection is up, long before the response's headers.
+    before_read: called each time httpcore is about to read from the network because everything received
+        so far has been handed out, on the reading thread; what it raises comes out of the response. The
+        argument says whether bytes are already waiting.
+    """
+
+    def __init__(
+        self,
+        on_tcp: Callable[[], None] = lambda: None,
+        before_read: Callable[[bool], None] = lambda waiting: None,
+    ) -> None:
+        self._on_tcp = on_tcp
+        self._before_read = before_read
+        self._lock = threading.Lock()
+        self.is_watched = False  # whether `before_read` will be called
+        self._is_cut = False
+        self._socket: socket.socket | None = None
+
+    def trace(self, name: str, info: dict[str, Any]) -> None:
+        """httpcore's trace callback."""
+        if name.endswith("connect_tcp.complete"):
+            stream = info["return_value"]
+            # A second handle on the same connection: it stays valid when TLS takes over the first.
+            handle = stream.get_extra_info("socket").dup()
+            with self._lock:
+                self._socket = handle
+                if self._is_cut:
+                    _shut(handle)
+            self._on_tcp()
+            self._watch(stream)
+        elif name.endswith("start_tls.complete"):
+            self._watch(info["return_value"])
+
+    def cut(self) -> None:
+        """End every read and write on the connection at once, also one that is yet to come; thread-safe."""
+        with self._lock:
+            self._is_cut = True
+            if self._socket is not None:
+                _shut(self._socket)
+
+    def release(self) -> None:
+        """Let go of the connection, once the response is closed."""
+        with self._lock:
+            if self._socket is not None:
+                _shut(self._socket)
+                self._socket.close()
+                self._socket = None
+
+    def _watch(self, stream: httpcore.NetworkStream) -> None:
+        read = stream.read
+
+        def watched(max_bytes: int, timeout: float | None = None) -> bytes:
+            self._before_read(bool(stream.get_extra_info("is_readable")))
+            return read(max_bytes, timeout)
+
+        # httpcore has no other place to ask at: a backend of our own would lose httpx's proxies.
+        stream.read = watched  # type: ignore[method-assign]
+        self.is_watched = True
+
+
+def _shut(handle: socket.socket) -> None:
+    with contextlib.suppress(OSError):  # already gone
+        handle.shutdown(socket.SHUT_RDWR)

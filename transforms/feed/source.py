@@ -2,12 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import struct
+import threading
+import time
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from pathlib import Path
+from typing import Any, Protocol
 
+import apache_beam as beam
+from apache_beam.coders import Coder
+from apache_beam.io.iobase import RestrictionProgress
+from apache_beam.io.restriction_trackers import OffsetRange, OffsetRestrictionTracker
+from apache_beam.io.watermark_estimators import ManualWatermarkEstimator
+from apache_beam.pvalue import TaggedOutput
+from apache_beam.transforms.core import RestrictionProvider
+from apache_beam.transforms.window import TimestampedValue
+from apache_beam.utils.timestamp import Timestamp
+
+from transforms import coders  # noqa: F401 - elements travel by them
 from transforms.dead_letter import DeadLetter
 from transforms.event import Chunk
+from transforms.feed.journal import Journal
+from transforms.feed.reader import FeedReader
+from transforms.feed.request import FeedSettings
 
 
 @dataclass(frozen=True)
@@ -70,3 +88,257 @@ def unregister(name: str) -> None:
 def registered(name: str) -> Source | None:
     """The source of that name in this process."""
     return _sources.get(name)
+
+
+OPEN_END = 2**63 - 1  # the feed has no last offset
+_VERSION = 1
+_HEADER = struct.Struct(">Bqq")
+
+
+class FeedRestriction(OffsetRange):  # type: ignore[misc]
+    """Offsets [start, stop) of the journal behind the source of that name."""
+
+    def __init__(self, source: str, start: int = 0, stop: int = OPEN_END) -> None:
+        super().__init__(start, stop)
+        self.source = source
+
+    def split_at(self, split_pos: int) -> tuple[FeedRestriction, FeedRestriction]:
+        return (
+            FeedRestriction(self.source, self.start, split_pos),
+            FeedRestriction(self.source, split_pos, self.stop),
+        )
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, FeedRestriction) and vars(self) == vars(other)
+
+    def __hash__(self) -> int:
+        return hash((self.source, self.start, self.stop))
+
+
+class FeedRestrictionCoder(Coder):  # type: ignore[misc]
+    """A version byte, two big-endian 64-bit offsets, the source's name.
+
+    Beam's default pickles class paths, which breaks updates of a running job.
+    """
+
+    def encode(self, value: FeedRestriction) -> bytes:
+        return _HEADER.pack(_VERSION, value.start, value.stop) + value.source.encode()
+
+    def decode(self, encoded: bytes) -> FeedRestriction:
+        """Raises ValueError when another version wrote it."""
+        version, start, stop = _HEADER.unpack_from(encoded)
+        if version != _VERSION:
+            raise ValueError(f"a feed restriction of version {version}; this program reads {_VERSION}")
+        return FeedRestriction(encoded[_HEADER.size :].decode(), start, stop)
+
+    def is_deterministic(self) -> bool:
+        return True
+
+
+class FeedRestrictionTracker(OffsetRestrictionTracker):  # type: ignore[misc]
+    """Claims the last offset of each chunk; splits at fraction 0 only.
+
+    A runner that split a running restriction (Prism does) would read the feed twice. Claiming a chunk's
+    first offset would make the residual begin inside the chunk.
+    """
+
+    def is_bounded(self) -> bool:
+        return False
+
+    def try_split(self, fraction_of_remainder: float) -> Any:
+        return super().try_split(0) if fraction_of_remainder == 0 else None
+
+    def current_progress(self) -> RestrictionProgress:
+        """Bytes waiting in the journal: an open range of offsets would report 9e18 and scale a cluster up."""
+        at = self._range.start if self._last_claim_attempt is None else self._last_claim_attempt + 1
+        return RestrictionProgress(completed=0, remaining=_pending_bytes(self._range.source, at))
+
+
+class FeedRestrictionProvider(RestrictionProvider):  # type: ignore[misc]
+    """All offsets of the source that the element names, sized by the bytes that are pending."""
+
+    def initial_restriction(self, element: str) -> FeedRestriction:
+        return FeedRestriction(element)
+
+    def create_tracker(self, restriction: FeedRestriction) -> FeedRestrictionTracker:
+        return FeedRestrictionTracker(restriction)
+
+    def restriction_size(self, element: str, restriction: FeedRestriction) -> int:
+        return _pending_bytes(element, restriction.start)
+
+    def split(self, element: str, restriction: FeedRestriction) -> Iterator[FeedRestriction]:
+        yield restriction
+
+    def restriction_coder(self) -> Coder:
+        return FeedRestrictionCoder()
+
+
+def _pending_bytes(source: str, position: int) -> int:
+    found = registered(source)
+    return 0 if found is None else found.pending_bytes(position)
+
+
+HEARTBEAT = 5.0  # seconds after which a bundle ends with nothing read
+BUNDLE_SECONDS = 0.5
+READ_EVENTS = 5_000
+
+
+@dataclass(frozen=True)
+class StandaloneSource:
+    """Picklable settings of the source; `open` makes it live in this process, once."""
+
+    feed: FeedSettings
+    state_dir: str
+    name: str
+    connections: int = 1
+    max_events: int | None = None
+    max_seconds: float | None = None
+
+    def open(self, name: str) -> None:
+        """Register the live source under `name` unless it is. Raises JournalError."""
+        with _opening:
+            if registered(name) is None:
+                register(name, LiveSource(self, name))
+
+
+_opening = threading.Lock()
+
+
+class LiveSource:
+    """Reads on while its pipeline asks. Its cursor moves when a bundle resumes behind what was read: the
+    runner resumes a restriction only once the bundle before is committed."""
+
+    def __init__(self, settings: StandaloneSource, registered_as: str) -> None:
+        self._settings = settings
+        self._registered_as = registered_as
+        self._wake = threading.Event()
+        self._journal = Journal(Path(settings.state_dir), feed_url=settings.feed.root)
+        self._journal.listeners.append(self._wake.set)
+        self._cursor = self._journal.cursor(settings.name)
+        self._first = self._cursor.position
+        self._until = None if settings.max_seconds is None else time.monotonic() + settings.max_seconds
+        self._reader = FeedReader(
+            settings.feed, self._journal, connections=settings.connections, on_end=self._wake.set
+        )
+        self._reader.start()
+
+    def position(self, restriction_start: int) -> int:
+        if restriction_start > self._cursor.position:
+            self._cursor.advance(restriction_start)
+            self._journal.trim()
+        return max(restriction_start, self._cursor.position)
+
+    def wait(self, position: int) -> Turn:
+        while True:
+            self._wake.clear()
+            if self._enough(position):
+                return Turn(done=True)
+            if self._journal.end > position:
+                return Turn(READ_EVENTS)
+            if self._over():
+                return Turn(done=True)
+            timeout = HEARTBEAT if self._until is None else max(0.0, self._until - time.monotonic())
+            if not self._wake.wait(min(HEARTBEAT, timeout)) and self._until is None:
+                return Turn()
+
+    def _enough(self, position: int) -> bool:
+        most = self._settings.max_events
+        return most is not None and position - self._first >= most
+
+    def _over(self) -> bool:
+        if self._reader.failure is not None:
+            raise self._reader.failure
+        return self._reader.ended or (self._until is not None and time.monotonic() >= self._until)
+
+    def finished(self, position: int) -> None:
+        self._reader.stop()
+        self._cursor.advance(position)
+        unregister(self._registered_as)
+        self._journal.close()
+
+    def next(self, position: int, bundle_seconds: float) -> Turn | None:
+        more = self._journal.end > position and bundle_seconds < BUNDLE_SECONDS
+        return Turn(READ_EVENTS) if more and not self._enough(position) else None
+
+    def read(self, position: int, events: int) -> Sequence[Chunk]:
+        return self._journal.read(position, events)
+
+    def strays(self) -> Sequence[tuple[int, DeadLetter]]:
+        return self._journal.strays()
+
+    def drop_strays(self, up_to: int) -> None:
+        self._journal.drop_strays(up_to)
+
+    def caught_up(self, position: int) -> bool:
+        return self._journal.end <= position
+
+    def pending_bytes(self, position: int) -> int:
+        return self._journal.pending_bytes(position)
+
+
+CHUNKS = "chunks"
+DEAD_LETTERS = "dead_letters"
+_FEED = beam.DoFn.RestrictionParam(FeedRestrictionProvider())
+_WATERMARK = beam.DoFn.WatermarkEstimatorParam(ManualWatermarkEstimator.default_provider())
+
+
+class _ReadJournal(beam.DoFn):
+    """The splittable DoFn: a bundle is some turns of the source, then the remainder is deferred.
+
+    The in-process runner ignores the delay of a deferred remainder, so waiting happens in here.
+    """
+
+    def __init__(self, standalone: StandaloneSource | None) -> None:
+        self._standalone = standalone
+
+    @beam.DoFn.unbounded_per_element()  # type: ignore[untyped-decorator]
+    def process(self, element: str, tracker: Any = _FEED, watermark: Any = _WATERMARK) -> Iterator[Any]:
+        yield from _bundle(self._source(element), tracker, watermark)
+
+    def _source(self, name: str) -> Source:
+        if self._standalone is not None:
+            self._standalone.open(name)
+        source = registered(name)
+        if source is None:
+            raise RuntimeError(f"no source {name!r} is registered in this process")
+        return source
+
+
+def _bundle(source: Source, tracker: Any, watermark: Any) -> Iterator[Any]:
+    """Chunks while there is something to do, each turn ended by a tick."""
+    position = source.position(tracker.current_restriction().start)
+    turn: Turn | None = source.wait(position)
+    began = time.monotonic()
+    while turn is not None:
+        yield from _strays(source)
+        for chunk in source.read(position, turn.events) if turn.events else ():
+            if not tracker.try_claim(chunk.end - 1):
+                return  # checkpointed: the chunk stays in the journal for whoever resumes
+            position = chunk.end
+            yield TimestampedValue(chunk, chunk.taken_at)
+        now = time.time()
+        yield TimestampedValue(Chunk((), position, now, turn.flush), now)
+        _advance(watermark, now if source.caught_up(position) else None)
+        if turn.done:
+            tracker.try_claim(OPEN_END - 1)
+            source.finished(position)
+            return
+        turn = source.next(position, time.monotonic() - began)
+    tracker.defer_remainder()
+
+
+def _strays(source: Source) -> Iterator[TaggedOutput]:
+    """The feed's dead letters. In a fused bundle they are written when the generator is resumed."""
+    letter: DeadLetter
+    strays = source.strays()
+    for _, letter in strays:
+        yield TaggedOutput(DEAD_LETTERS, letter)
+    if strays:
+        source.drop_strays(strays[-1][0])
+
+
+def _advance(watermark: Any, now: float | None) -> None:
+    """Move the watermark to the present once nothing older waits; it never goes back."""
+    if now is not None:
+        current = watermark.current_watermark()
+        watermark.set_watermark(max(Timestamp.of(now), current) if current else Timestamp.of(now))

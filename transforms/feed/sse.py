@@ -3,30 +3,18 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
-from typing import TypeAlias
 
 from httpx_sse._decoders import SSEDecoder
+
+from transforms.parse import Frame, Oversized
 
 # 10 MB is the most any destination takes in one request (BigQuery's row and request limit).
 MAX_FRAME_BYTES = 10 * 1024 * 1024
 # A Last-Event-ID is sent back as a header; 8 KB is where common servers refuse all headers together.
 MAX_ID_BYTES = 4096
-
 _LINE_END = re.compile(rb"\r\n|\r|\n")
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 _PREFIX = b"data: "
-
-
-@dataclass(frozen=True, slots=True)
-class Oversized:
-    """A frame above the limit: its first bytes, and how many bytes it had in all."""
-
-    head: bytes
-    size: int
-
-
-Frame: TypeAlias = bytes | Oversized
 
 
 class FrameReader:

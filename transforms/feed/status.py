@@ -5,6 +5,12 @@ from __future__ import annotations
 import enum
 from dataclasses import dataclass
 
+from apache_beam.metrics import Metrics
+
+from transforms.dead_letter import DeadLetter
+from transforms.event import Chunk
+from transforms.write.metrics import NAMESPACE
+
 
 class Phase(str, enum.Enum):
     """Where a connection stands."""
@@ -35,3 +41,42 @@ class ConnectionStatus:
     reconnects: int = 0
     last_problem: str = ""
     end_of_input: bool = False
+
+
+class FeedCounters:
+    """Counts what comes in; only on the bundle's own thread, from any other Beam drops the increments."""
+
+    def __init__(self) -> None:
+        self._received = Metrics.counter(NAMESPACE, "feed_events_received")
+        self._dead_lettered = Metrics.counter(NAMESPACE, "feed_events_dead_lettered")
+        self._gaps = Metrics.counter(NAMESPACE, "feed_gaps")
+        self._elsewhere = Metrics.counter(NAMESPACE, "feed_ranges_elsewhere")
+
+    def declare(self) -> None:
+        """Show every counter, be it at zero, before anything is counted; see DeliveryCounters.declare."""
+        for counter in (self._received, self._dead_lettered, self._gaps, self._elsewhere):
+            counter.inc(0)
+
+    def count(self, output: Chunk | DeadLetter) -> None:
+        """Count what goes on: the events of a chunk, a frame that is none, or a gap."""
+        if isinstance(output, Chunk):
+            self._received.inc(len(output.events))
+        elif output.cause.startswith("feed_gap"):
+            self._gaps.inc()
+        else:
+            self._dead_lettered.inc()
+
+    def elsewhere(self) -> None:
+        """A runner with several processes has shown a range to one that does not read it: 50 ms lost."""
+        self._elsewhere.inc()
+
+    def standing(self, connection: int, status: ConnectionStatus) -> None:
+        """Record what one connection is doing. Gauges cannot be added up, so each has its own."""
+
+        def gauge(name: str, value: int) -> None:
+            Metrics.gauge(NAMESPACE, f"feed_{name}_{connection}").set(value)
+
+        gauge("connections", int(status.phase is Phase.LIVE))
+        gauge("reconnects", status.reconnects)
+        if status.last_event_at is not None:
+            gauge("last_event_epoch_seconds", int(status.last_event_at))

@@ -34,16 +34,6 @@ class Outcome:
     blocked: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Receipt:
-    """What a destination took in one attempt; it is given out after the ledger has recorded it."""
-
-    destination: str
-    batch_id: str
-    event_ids: Sequence[str]
-    attempts: int
-
-
 class Writer:
     """A live connection to a destination, used by one thread at a time."""
 

@@ -14,15 +14,15 @@ from apache_beam.transforms.window import GlobalWindows
 
 from transforms import coders  # noqa: F401 - elements travel by them
 from transforms.dead_letter import DeadLetter
-from transforms.event import Chunk
-from transforms.metrics import DeliveryCounters
+from transforms.event import Chunk, Receipt
+from transforms.in_process import registered
 from transforms.window import window_end
-from transforms.write.contract import Destination, Receipt, name_of
+from transforms.write.contract import Destination, name_of
 from transforms.write.delivery.bundles import Deliver
-from transforms.write.delivery.registry import registered
-from transforms.write.keyed.drain import DrainTime
+from transforms.write.delivery.settling import DEAD_LETTERS
+from transforms.write.keyed.attempts import DrainTime
 from transforms.write.keyed.stages import DeliverOnTimers, Shard
-from transforms.write.results import DEAD_LETTERS
+from transforms.write.metrics import DeliveryCounters
 
 # Those of Beam that run inside this process, where processing-time timers fire at once or not at all.
 IN_PROCESS = {"FnApiRunner", "DirectRunner", "SwitchingDirectRunner", "BundleBasedDirectRunner"}

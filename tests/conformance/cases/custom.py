@@ -7,8 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import ClassVar
 
-from pipelines.local.practice.http_server import PracticeServer
-from pipelines.local.practice.http_wire import Answer, Request
+from pipelines.practice.http_server import Answer, PracticeServer, Request
 from tests.conformance.case import FORGETS, SMALL, Ability, Case, Place, padded
 from tests.conformance.cases.behind_http import BehindHttp
 from tests.conformance.evidence import id_in

@@ -8,9 +8,9 @@ from typing import ClassVar
 
 import pytest
 
-from pipelines.local.practice import datadog as intake
-from pipelines.local.practice.datadog import PracticeDatadog, unpack
-from pipelines.local.practice.http_wire import Answer, Request
+from pipelines.practice import datadog as intake
+from pipelines.practice.datadog import PracticeDatadog, unpack
+from pipelines.practice.http_server import Answer, Request
 from tests.conformance.case import FORGETS, SMALL, Ability, Case, Place, largest_that, padded
 from tests.conformance.cases.behind_http import BehindHttp
 from tests.servers.http_proxy import HttpFaultProxy

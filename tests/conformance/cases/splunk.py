@@ -9,7 +9,7 @@ from typing import ClassVar
 
 import pytest
 
-from pipelines.local.practice.splunk import PracticeSplunk
+from pipelines.practice.splunk import PracticeSplunk
 from tests.conformance.case import FORGETS, SMALL, Ability, Case, Place, largest_that, padded
 from tests.conformance.cases.behind_http import BehindHttp
 from tests.servers.http_proxy import HttpFaultProxy

@@ -12,8 +12,8 @@ from apache_beam.options.pipeline_options import PipelineOptions, PortableOption
 
 from pipelines import exit_codes
 from pipelines.cluster import run
-from pipelines.settings import BadParameters, parse
-from tests.pipelines.cluster.test_rules import ENVIRON, FEED, KAFKA, LETTERS
+from pipelines.flags.settings import BadParameters, parse
+from tests.pipelines.flags.test_rules import ENVIRON, FEED, KAFKA, LETTERS
 
 
 class Submitted:

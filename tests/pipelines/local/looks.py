@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from pipelines.local.snapshot import DestinationSnapshot, Snapshot
-from transforms.feed.journal.books import Books
+from transforms.feed.journal.cursor import Books
 from transforms.feed.status import ConnectionStatus, Phase
 from transforms.write.delivery.status import CircuitStatus, DeliveryStatus, Histogram
 

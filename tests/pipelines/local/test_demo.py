@@ -11,12 +11,12 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.destinations import destinations
+from pipelines.flags.destinations import destinations
+from pipelines.flags.settings import PARAMETERS, parse
+from pipelines.local import demo as practised
 from pipelines.local.demo import practice
-from pipelines.local.practice import destinations as practised
-from pipelines.local.practice import s3
-from pipelines.local.practice.splunk import PracticeSplunk
-from pipelines.settings import PARAMETERS, parse
+from pipelines.practice import s3
+from pipelines.practice.splunk import PracticeSplunk
 
 
 @pytest.fixture

@@ -17,13 +17,13 @@ import pytest
 from pipelines.local.lane import Lane
 from pipelines.stages import in_a_lane
 from pipelines.stream import build
-from tests.pipelines.local.shelf import Other, Shelf, Shelved
+from tests.pipelines.practice.shelf import Other, Shelf, Shelved
 from transforms.clock import SystemClock
 from transforms.event import Event
 from transforms.feed.journal import Journal
 from transforms.feed.journal.database import Database
 from transforms.write.contract import Destination
-from transforms.write.dead_letters.read import read_dead_letters
+from transforms.write.dead_letters.directory import read_dead_letters
 
 FEED = "http://feed.test"
 

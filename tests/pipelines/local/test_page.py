@@ -14,7 +14,7 @@ import pytest
 from pipelines.local.snapshot import Snapshot
 from pipelines.local.status import PortTaken, StatusServer
 from tests.pipelines.local.looks import AT, delivery, destination, down, run
-from transforms.feed.gap import Gap
+from transforms.feed.intake import Gap
 
 
 @pytest.fixture(scope="module")

@@ -12,14 +12,14 @@ from typing import Any
 import apache_beam as beam
 import pytest
 
+from pipelines.flags.settings import Settings
 from pipelines.local.lane import Lane
-from pipelines.local.practice.events import generate
-from pipelines.local.practice.feed import PracticeFeed
 from pipelines.local.run import CannotStart, run
-from pipelines.settings import Settings
+from pipelines.practice.events import generate
+from pipelines.practice.feed import PracticeFeed
 from pipelines.stages import in_a_lane
 from pipelines.stream import build
-from tests.pipelines.local.shelf import Other, Shelf, Shelved
+from tests.pipelines.practice.shelf import Other, Shelf, Shelved
 from transforms.feed.journal import Journal
 from transforms.feed.request import FeedSettings
 from transforms.secret import LiteralSecret

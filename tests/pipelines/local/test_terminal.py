@@ -12,11 +12,10 @@ import pytest
 from rich.console import Console
 
 from pipelines.local import logs
-from pipelines.local.rates import Rates
-from pipelines.local.snapshot import Snapshot
+from pipelines.local.snapshot import Rates, Snapshot
 from pipelines.local.terminal import Terminal, duration, picture
 from tests.pipelines.local.looks import AT, LIVE, destination, down, run
-from transforms.feed.journal.books import Books
+from transforms.feed.journal.cursor import Books
 
 PAGE = "http://127.0.0.1:8787/"
 NAMES = ("bigquery", "datadog", "files", "kafka", "s3", "audit-of-the-other-company")

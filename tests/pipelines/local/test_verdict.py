@@ -9,7 +9,7 @@ import pytest
 from pipelines.local.snapshot import DestinationSnapshot, Snapshot
 from pipelines.local.verdict import MOST_CHARACTERS, Level, State, of_destination, of_run, said
 from tests.pipelines.local.looks import AT, BUSY, LIVE, delivery, destination, down, run
-from transforms.feed.journal.books import Books
+from transforms.feed.journal.cursor import Books
 from transforms.feed.status import ConnectionStatus, Phase
 from transforms.secret import parse_secret
 from transforms.write.delivery.status import CircuitStatus

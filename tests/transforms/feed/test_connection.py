@@ -16,14 +16,13 @@ from typing import Any
 
 import pytest
 
-from pipelines.local.practice.events import generate
-from pipelines.local.practice.feed import PRACTICE_DEVELOPER, PRACTICE_KEY, PracticeFeed
-from pipelines.local.practice.feed_requests import Answer
-from pipelines.local.practice.feed_stream import Finish
+from pipelines.practice.events import generate
+from pipelines.practice.feed import PRACTICE_DEVELOPER, PRACTICE_KEY, PracticeFeed
+from pipelines.practice.feed_requests import Answer
+from pipelines.practice.feed_stream import Finish
 from tests.transforms.feed.memory_intake import HurriedClock, MemoryIntake
-from transforms.feed.connection import FeedConnection, FeedSettings
+from transforms.feed.connection import FeedConnection, FeedSettings, OpenStreams
 from transforms.feed.status import Phase
-from transforms.feed.streams import OpenStreams
 from transforms.secret import SecretError
 
 CAPTURE = (Path(__file__).parent / "data" / "stream.sse").read_bytes()

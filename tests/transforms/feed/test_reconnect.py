@@ -6,8 +6,8 @@ import re
 
 import pytest
 
-from transforms.feed.ending import parse_retry_after
 from transforms.feed.reconnect import Decision, Ending, How, Row, decide
+from transforms.retry import parse_retry_after
 
 
 def low(a: float, b: float) -> float:

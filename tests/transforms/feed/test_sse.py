@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from transforms.feed.sse import Frame, FrameReader, Oversized
+from transforms.feed.sse import FrameReader
+from transforms.parse import Frame, Oversized
 
 CAPTURE = (Path(__file__).parent / "data" / "stream.sse").read_bytes()
 CAPTURED = [line.removeprefix(b"data: ") for line in CAPTURE.split(b"\n") if line.startswith(b"data: ")]

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from pipelines.local.practice.splunk import PracticeSplunk
+from pipelines.practice.splunk import PracticeSplunk
 from transforms.secret import LiteralSecret
 from transforms.write.contract import Writer
 from transforms.write.splunk.destination import Splunk

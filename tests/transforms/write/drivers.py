@@ -12,8 +12,7 @@ from tests.transforms.write.manual_clock import ManualClock
 from tests.transforms.write.service import FOUR, PATIENCE, Fake, Service, events
 from transforms.batch import BatchPolicy
 from transforms.dead_letter import DeadLetter
-from transforms.event import Chunk, Event
-from transforms.write.contract import Receipt
+from transforms.event import Chunk, Event, Receipt
 from transforms.write.delivery.delivery import Delivery
 from transforms.write.delivery.ledger import MemoryLedger
 

@@ -18,18 +18,17 @@ from apache_beam.testing.util import assert_that, equal_to
 from apache_beam.transforms.window import FixedWindows, TimestampedValue
 
 from tests.transforms.write.manual_clock import ManualClock
+from transforms import in_process
 from transforms.batch import BatchPolicy
 from transforms.dead_letter import DeadLetter
-from transforms.event import Batch, Chunk, Event
+from transforms.event import Batch, Chunk, Event, Receipt
+from transforms.parse import as_chunk
 from transforms.window import Window, window_end
-from transforms.write.contract import Destination, Outcome, Receipt, Writer
-from transforms.write.dead_letters.read import read_dead_letters
-from transforms.write.dead_letters.write import WriteDeadLetters
-from transforms.write.delivery import registry
+from transforms.write.contract import Destination, Outcome, Writer
+from transforms.write.dead_letters.directory import WriteDeadLetters, read_dead_letters
 from transforms.write.delivery.bundles import Deliver, Undelivered
 from transforms.write.delivery.delivery import Delivery
 from transforms.write.delivery.ledger import MemoryLedger, Settlement
-from transforms.write.elements import as_chunk
 from transforms.write.write_to import WriteTo
 
 PATIENCE = 10.0
@@ -221,7 +220,7 @@ class _LaneSource(beam.DoFn):
         yield Chunk()
         yield Chunk([Event("bad_2", "", "", b"{2}")], 5, 1.0)
         yield Chunk(flush=True)
-        delivery = registry.registered("lane-1")
+        delivery = in_process.registered("lane-1")
         while not delivery.idle():
             assert self.bell.wait(PATIENCE)
             self.bell.clear()
@@ -232,7 +231,7 @@ def test_in_a_lane_a_dead_letter_is_on_disk_before_its_outcome_is_recorded(tmp_p
     ledger = _Watching(tmp_path)
     destination = Audit()
     delivery = Delivery(destination, ledger, name="audit", wake=_LaneSource.bell.set)
-    registry.register("lane-1", delivery)
+    in_process.register("lane-1", delivery)
     try:
         with beam.Pipeline(FnApiRunner()) as pipeline:
             chunks = pipeline | beam.Create([0]) | beam.ParDo(_LaneSource())
@@ -241,7 +240,7 @@ def test_in_a_lane_a_dead_letter_is_on_disk_before_its_outcome_is_recorded(tmp_p
             ids = written.delivered | beam.FlatMap(lambda one: one.event_ids)
             assert_that(ids, equal_to([f"evt_{n:03d}" for n in range(4)]))
     finally:
-        registry.unregister("lane-1")
+        in_process.unregister("lane-1")
         assert delivery.close(PATIENCE)
     on_disk = 0
     for moment in ledger.moments:
@@ -304,7 +303,7 @@ def test_display_data_holds_no_settings() -> None:
 
 def test_a_lane_that_is_not_registered_says_so() -> None:
     with pytest.raises(LookupError, match="lane 'nowhere'"):
-        registry.registered("nowhere")
+        in_process.registered("nowhere")
 
 
 def test_an_element_of_another_kind_is_a_mistake_in_the_pipeline() -> None:

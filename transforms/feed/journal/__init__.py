@@ -1,8 +1,7 @@
 """The journal: durable offsets for a feed that has none."""
 
-from transforms.feed.gap import Gap
-from transforms.feed.journal.books import Books
-from transforms.feed.journal.cursor import Cursor
+from transforms.feed.intake import Gap
+from transforms.feed.journal.cursor import Books, Cursor
 from transforms.feed.journal.database import JournalError
 from transforms.feed.journal.journal import Journal
 

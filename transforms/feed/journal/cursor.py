@@ -3,14 +3,166 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 
 from transforms.event import Batch, Event
-from transforms.feed.journal.commit_plan import CommitPlan
 from transforms.feed.journal.database import Database
-from transforms.feed.journal.ranges import Range, offsets_in, pack, size, subtract, to_ranges
-from transforms.feed.journal.standing import Seal, Standing, insert_seals
+from transforms.feed.journal.ranges import Range, merge, offsets_in, pack, size, subtract, to_ranges, unpack
 from transforms.write.delivery.ledger import Settlement
+
+
+@dataclass
+class Seal:
+    """A sealed batch: which offsets, and which of them are settled."""
+
+    batch: str
+    partition: str
+    offsets: list[Range]
+    settled: list[Range] = field(default_factory=list)
+    memo: bytes | None = None
+    attempts: int = 0
+
+    @property
+    def end(self) -> int:
+        """The offset after its last one."""
+        return self.offsets[-1][1]
+
+
+class Standing:
+    """What is known of one destination. `position` is the lowest offset that is not settled."""
+
+    def __init__(self, name: str, database: Database) -> None:
+        """Load the destination `name`, which must have a row."""
+        self.name = name
+        row = database.rows(
+            "SELECT born, position, delivered, dead_lettered, lost FROM cursors WHERE name = ?", name
+        )[0]
+        self.born, self.position, self.delivered, self.dead_lettered, self.lost = (
+            int(str(value)) for value in row
+        )
+        self.seals: dict[int, Seal] = {}  # by number, oldest first
+        self.ahead: dict[int, int] = {}  # settled ranges at or beyond the position, start -> end
+        self.last_number = 0
+        for number, batch, partition, offsets, settled, memo, attempts in database.rows(
+            "SELECT number, batch, partition, offsets, settled, memo, attempts FROM seals "
+            "WHERE destination = ? ORDER BY number",
+            name,
+        ):
+            assert isinstance(offsets, bytes)
+            assert isinstance(settled, bytes)
+            seal = Seal(
+                str(batch), str(partition), unpack(offsets), unpack(settled), attempts=int(str(attempts))
+            )
+            seal.memo = memo if isinstance(memo, bytes) else None
+            self.last_number = int(str(number))
+            self.seals[self.last_number] = seal
+            self.ahead.update((start, end) for start, end in seal.settled if start >= self.position)
+
+    @property
+    def high(self) -> int:
+        """No offset at or beyond this one is known to the destination."""
+        return max([self.position, *(seal.end for seal in self.seals.values())])
+
+    def reached(self, newly: Mapping[int, int]) -> int:
+        """The position once the ranges `newly` (start -> end) are settled too."""
+        position = self.position
+        while True:
+            end = newly.get(position) or self.ahead.get(position)
+            if end is None:
+                return position
+            position = end
+
+    def move(self, position: int) -> None:
+        """Stand at `position`; what lies below it is over."""
+        if position > self.position:
+            self.ahead = {start: end for start, end in self.ahead.items() if start >= position}
+            self.position = position
+
+    def unsettled(self, end: int) -> int:
+        """Events below `end` that are not settled, counted from the ranges and not from the totals."""
+        return end - self.position - size(list(self.ahead.items()))
+
+
+def insert_seals(connection: sqlite3.Connection, name: str, seals: Iterable[tuple[int, Seal]]) -> None:
+    """Write numbered seals, inside the caller's transaction."""
+    connection.executemany(
+        "INSERT INTO seals VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+        [
+            (name, number, s.batch, s.partition, pack(s.offsets), pack(s.settled), s.memo, s.attempts)
+            for number, s in seals
+        ],
+    )
+
+
+class CommitPlan:
+    """`write` goes into the transaction, `apply` follows once it is committed."""
+
+    def __init__(
+        self, standing: Standing, settlements: Sequence[Settlement], batches: Sequence[Batch]
+    ) -> None:
+        self._standing = standing
+        self._batches = batches
+        self._seals = [
+            Seal(b.id, b.partition, to_ranges(b.offsets), memo=b.memo, attempts=b.attempts) for b in batches
+        ]
+        self._settled: dict[int, tuple[list[Range], int]] = {}
+        self._newly: dict[int, int] = {}
+        self._delivered = self._dead = 0
+        for settlement in settlements:
+            self._take(settlement)
+        self._position = standing.reached(self._newly)
+        self._passed = (
+            [n for n, seal in standing.seals.items() if seal.end <= self._position]
+            if self._position > standing.position
+            else []
+        )
+
+    def _take(self, settlement: Settlement) -> None:
+        number = settlement.batch.seal
+        earlier = self._settled.get(number)
+        before = earlier[0] if earlier else self._standing.seals[number].settled
+        newly = to_ranges(sorted([*settlement.delivered, *settlement.dead_lettered]))
+        self._settled[number] = (merge([*before, *newly]), settlement.batch.attempts)
+        self._newly.update(newly)
+        self._delivered += len(settlement.delivered)
+        self._dead += len(settlement.dead_lettered)
+
+    def write(self, connection: sqlite3.Connection) -> None:
+        """Record it, inside the caller's transaction."""
+        name = self._standing.name
+        passed = set(self._passed)
+        connection.executemany(
+            "UPDATE seals SET settled = ?, attempts = ? WHERE destination = ? AND number = ?",
+            [(pack(r), tries, name, n) for n, (r, tries) in self._settled.items() if n not in passed],
+        )
+        connection.executemany(
+            "DELETE FROM seals WHERE destination = ? AND number = ?", [(name, n) for n in self._passed]
+        )
+        insert_seals(connection, name, enumerate(self._seals, self._standing.last_number + 1))
+        if self._newly:
+            connection.execute(
+                "UPDATE cursors SET position = ?, delivered = delivered + ?, "
+                "dead_lettered = dead_lettered + ? WHERE name = ?",
+                (self._position, self._delivered, self._dead, name),
+            )
+
+    def apply(self) -> None:
+        """Let memory follow; the batches get their numbers."""
+        standing = self._standing
+        for number, (ranges, attempts) in self._settled.items():
+            standing.seals[number].settled = ranges
+            standing.seals[number].attempts = attempts
+        for number in self._passed:
+            del standing.seals[number]
+        standing.ahead.update(self._newly)
+        standing.move(self._position)
+        standing.delivered += self._delivered
+        standing.dead_lettered += self._dead
+        for batch, seal in zip(self._batches, self._seals, strict=True):
+            standing.last_number += 1
+            batch.seal = standing.last_number
+            standing.seals[batch.seal] = seal
 
 
 class Cursor:
@@ -219,3 +371,19 @@ class Cursor:
             "UPDATE cursors SET position = ?, delivered = ?, dead_lettered = ?, lost = ? WHERE name = ?",
             (mine.position, mine.delivered, mine.dead_lettered, mine.lost, self.name),
         )
+
+
+@dataclass(frozen=True)
+class Books:
+    """One destination's account since its cursor was born, in events."""
+
+    received: int
+    delivered: int
+    dead_lettered: int
+    pending: int
+    lost: int = 0  # with a damaged journal
+
+    @property
+    def balanced(self) -> bool:
+        """received = delivered + dead-lettered + pending + lost; `pending` is counted by itself."""
+        return self.received == self.delivered + self.dead_lettered + self.pending + self.lost

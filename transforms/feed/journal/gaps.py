@@ -6,13 +6,51 @@ import logging
 import sqlite3
 from collections.abc import Iterable, Sequence
 
+import msgspec
+
 from transforms.clock import Clock
-from transforms.feed.gap import Gap, as_dead_letter, iso
+from transforms.dead_letter import DeadLetter
+from transforms.feed.intake import Gap, as_dead_letter, iso
 from transforms.feed.journal.database import Database
-from transforms.feed.journal.strays import Strays, insert_strays
+
+AT_ONCE = 100
+_encode = msgspec.msgpack.Encoder().encode
+decode_stray = msgspec.msgpack.Decoder(DeadLetter).decode
+
+
+class Strays:
+    """Numbered dead letters without an event's offset. The journal's lock guards all calls."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._waiting = self._count()
+
+    def added(self, number: int) -> None:
+        """So many were committed with `insert_strays`."""
+        self._waiting += number
+
+    def oldest(self) -> list[tuple[int, DeadLetter]]:
+        """The first hundred; asking costs nothing while there are none."""
+        if not self._waiting:
+            return []
+        rows = self._database.rows("SELECT number, body FROM strays ORDER BY number LIMIT ?", AT_ONCE)
+        return [(int(str(number)), decode_stray(body)) for number, body in rows if isinstance(body, bytes)]
+
+    def drop(self, up_to: int) -> None:
+        """Forget those up to a number: they are written."""
+        self._database.write(lambda db: db.execute("DELETE FROM strays WHERE number <= ?", (up_to,)))
+        self._waiting = self._count()
+
+    def _count(self) -> int:
+        return int(str(self._database.rows("SELECT count(*) FROM strays")[0][0]))
+
+
+def insert_strays(connection: sqlite3.Connection, strays: Sequence[DeadLetter]) -> None:
+    """Keep dead letters, inside the caller's transaction."""
+    connection.executemany("INSERT INTO strays (body) VALUES (?)", [(_encode(stray),) for stray in strays])
+
 
 log = logging.getLogger("grantex.feed")
-
 KEEP_GAPS = 10_000  # rows; each is also in the dead letters, so the oldest may go
 HEARD_EVERY = 5.0  # seconds between two notes on disk that the feed was alive
 

@@ -7,22 +7,16 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from transforms.clock import Clock, SystemClock
-from transforms.dead_letter import DeadLetter
+from transforms.dead_letter import DeadLetter, id_conflict
 from transforms.event import Chunk, Event
-from transforms.feed.gap import Gap
-from transforms.feed.journal.aftermath import settle_damage
-from transforms.feed.journal.books import Books
+from transforms.feed.intake import Gap
 from transforms.feed.journal.chunks import ChunkStore
-from transforms.feed.journal.cursor import Cursor
-from transforms.feed.journal.database import Database, JournalError, is_full
-from transforms.feed.journal.disk import DirectoryLock, Reserve
-from transforms.feed.journal.gaps import GapLog
-from transforms.feed.journal.meta import check_identity
-from transforms.feed.journal.room import Room
-from transforms.feed.journal.salvage import open_or_salvage
+from transforms.feed.journal.cursor import Books, Cursor
+from transforms.feed.journal.database import Database, JournalError, check_identity, is_full
+from transforms.feed.journal.gaps import GapLog, Strays, insert_strays
+from transforms.feed.journal.repair import open_or_salvage, settle_damage
 from transforms.feed.journal.seen_ids import SeenIds, Sorted
-from transforms.feed.journal.strays import Strays, id_conflict, insert_strays
-from transforms.feed.journal.trimming import Trimmer
+from transforms.feed.journal.space import DirectoryLock, Reserve, Room, Trimmer
 
 
 class Journal:

@@ -11,8 +11,7 @@ from operator import attrgetter
 from transforms.clock import Clock
 from transforms.dead_letter import DeadLetter
 from transforms.event import Event
-from transforms.feed.gap import Gap, as_dead_letter
-from transforms.feed.intake import JournalFull
+from transforms.feed.intake import Gap, JournalFull, as_dead_letter
 from transforms.feed.worker.range import OPEN_END
 
 # What Python adds to the raw bytes: measured 330 bytes for an event of the practice feed, id and time

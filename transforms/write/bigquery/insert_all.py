@@ -11,14 +11,13 @@ import httpx
 from google.auth.exceptions import GoogleAuthError
 
 from transforms.event import Batch, Event
-from transforms.write.bigquery.credentials import GoogleToken, token_outcome
 from transforms.write.bigquery.reply import insert_outcome, rest_outcome
 from transforms.write.bigquery.rows import insert_body, json_row, json_text_row
 from transforms.write.bigquery.table import REST_ENDPOINT, Tables
 from transforms.write.contract import Outcome, Writer
+from transforms.write.failure import as_outcome, is_delivered
+from transforms.write.google import GoogleToken, token_outcome
 from transforms.write.over_http.connection import HttpConnection
-from transforms.write.over_http.outcome import is_delivered
-from transforms.write.transient import as_outcome
 
 if TYPE_CHECKING:
     from transforms.write.bigquery.destination import BigQuery

@@ -11,31 +11,27 @@ from typing import NamedTuple
 
 import msgspec
 
+from transforms.retry import retry_after
 from transforms.write.contract import Outcome
-from transforms.write.over_http.outcome import KEPT, refused, retry_after
+from transforms.write.failure import KEPT, refused
+from transforms.write.google import (
+    INVALID_ARGUMENT,
+    NAMES,
+    NOT_FOUND,
+    PERMISSION_DENIED,
+    RESOURCE_EXHAUSTED,
+    UNAUTHENTICATED,
+    UNIMPLEMENTED,
+    is_too_large,
+    said,
+)
 
 MENDED = f"{KEPT} when this is mended"
-# google.rpc.Code
-OK, CANCELLED, INVALID_ARGUMENT, DEADLINE_EXCEEDED, NOT_FOUND, ALREADY_EXISTS = 0, 1, 3, 4, 5, 6
-PERMISSION_DENIED, RESOURCE_EXHAUSTED, FAILED_PRECONDITION, OUT_OF_RANGE, UNIMPLEMENTED = 7, 8, 9, 11, 12
-UNAUTHENTICATED = 16
-NAMES = {
-    1: "CANCELLED", 2: "UNKNOWN", 3: "INVALID_ARGUMENT", 4: "DEADLINE_EXCEEDED", 5: "NOT_FOUND",
-    6: "ALREADY_EXISTS", 7: "PERMISSION_DENIED", 8: "RESOURCE_EXHAUSTED", 9: "FAILED_PRECONDITION",
-    10: "ABORTED", 11: "OUT_OF_RANGE", 12: "UNIMPLEMENTED", 13: "INTERNAL", 14: "UNAVAILABLE",
-    15: "DATA_LOSS", 16: "UNAUTHENTICATED",
-}  # fmt: skip
-TOO_LARGE = ("too large", "larger than max", "size cap", "payload size exceeds", "size limit")
 # Reasons of a 403 that pass by themselves, and of a row that was not to blame.
 THROTTLED = frozenset({"rateLimitExceeded", "quotaExceeded", "backendError", "jobRateLimitExceeded"})
 INNOCENT = frozenset({"stopped", "backendError", "internalError", "timeout", *THROTTLED})
 # A row that fails for its columns fails like every other row: the table is to blame.
 SCHEMA_WORDS = ("no such field", "missing required field")
-
-
-def said(message: str) -> str:
-    """A service's own words, short and printable."""
-    return "".join(letter for letter in message[:300] if letter.isprintable()) or "no text"
 
 
 class Status(NamedTuple):
@@ -99,11 +95,6 @@ _ADVICE = {
     INVALID_ARGUMENT: "the table no longer takes our rows; compare its columns with --bigquery_schema",
     UNIMPLEMENTED: "--bigquery_storage_endpoint does not serve the Storage Write API",
 }
-
-
-def is_too_large(message: str) -> bool:
-    lower = message.lower()
-    return any(words in lower for words in TOO_LARGE)
 
 
 def row_errors_outcome(where: str, errors: Iterable[tuple[int, str]], count: int) -> Outcome | None:

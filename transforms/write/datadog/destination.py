@@ -15,12 +15,11 @@ from transforms.clock import Clock, SystemClock
 from transforms.event import Batch, Event
 from transforms.secret import Secret, SecretError
 from transforms.write.contract import Destination, Outcome, Writer
-from transforms.write.datadog import sites as datadog_sites
+from transforms.write.datadog import reply as datadog_sites
 from transforms.write.datadog.log import MAX_LOG, LogForm
 from transforms.write.datadog.reply import outcome_of
-from transforms.write.over_http.connection import HttpConnection, gzip, user_agent
-from transforms.write.over_http.credential import Credential
-from transforms.write.transient import as_outcome
+from transforms.write.failure import as_outcome
+from transforms.write.over_http.connection import Credential, HttpConnection, gzip, user_agent
 
 log = logging.getLogger("grantex.write")
 

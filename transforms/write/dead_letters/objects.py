@@ -22,9 +22,9 @@ from transforms.batch import BatchPolicy
 from transforms.clock import SystemClock
 from transforms.dead_letter import DeadLetter, DeadLetterError, encode
 from transforms.event import Batch, Event
+from transforms.write.archive import lines
 from transforms.write.contract import Destination, Outcome, Writer
-from transforms.write.keyed.drain import DrainTime
-from transforms.write.ndjson.lines import lines
+from transforms.write.keyed.attempts import DrainTime
 from transforms.write.write_to import WriteTo, in_process
 
 # A person looks for a dead letter after a minute; and few objects a minute, whatever goes wrong.

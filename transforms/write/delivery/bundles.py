@@ -12,14 +12,14 @@ from apache_beam.utils.windowed_value import WindowedValue
 
 from transforms.clock import Clock, SystemClock
 from transforms.dead_letter import DeadLetter
-from transforms.event import Batch
-from transforms.metrics import DeliveryCounters
+from transforms.event import Batch, Receipt
+from transforms.parse import as_chunk
 from transforms.window import window_end
-from transforms.write.contract import Destination, Receipt, name_of
+from transforms.write.contract import Destination, name_of
 from transforms.write.delivery.delivery import Delivery
 from transforms.write.delivery.ledger import MemoryLedger
-from transforms.write.elements import as_chunk
-from transforms.write.results import DEAD_LETTERS
+from transforms.write.delivery.settling import DEAD_LETTERS
+from transforms.write.metrics import DeliveryCounters
 
 # Long enough for a restart or a rate limit; a runner that sees nothing for longer suspects a stuck bundle.
 GIVE_UP_AFTER = 300.0

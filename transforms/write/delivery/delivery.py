@@ -11,16 +11,13 @@ from collections.abc import Callable, Collection, Iterator
 from transforms.batch import OpenBatches
 from transforms.clock import Clock, SystemClock
 from transforms.dead_letter import DeadLetter
-from transforms.event import Batch, Chunk
-from transforms.write.contract import Destination, Outcome, Receipt
+from transforms.event import Batch, Chunk, Receipt
+from transforms.write.contract import Destination, Outcome
 from transforms.write.delivery.ledger import Ledger, Settlement
+from transforms.write.delivery.outbox import DeadLetterLimit, Outbox, max_unsettled, room
+from transforms.write.delivery.settling import Settled, dead_letters, receipt, settlement
 from transforms.write.delivery.status import DeliveryStatus, Histogram, snapshot
 from transforms.write.delivery.writer_threads import WriterThreads
-from transforms.write.outbox.circuit import DeadLetterLimit
-from transforms.write.outbox.outbox import Outbox
-from transforms.write.outbox.room import max_unsettled, room
-from transforms.write.outbox.settling import Settled
-from transforms.write.results import dead_letters, receipt, settlement
 
 log = logging.getLogger("grantex.write")
 

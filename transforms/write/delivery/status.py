@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from transforms.clock import Clock
-from transforms.write.outbox.outbox import Outbox
+from transforms.write.delivery.outbox import Outbox
 
 # From a local disk's flush to a time-out.
 REQUEST_BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from transforms.clock import Clock
 from transforms.event import Batch
 from transforms.write.contract import Destination, Outcome, Writer
-from transforms.write.transient import as_outcome
+from transforms.write.failure import as_outcome
 
 log = logging.getLogger("grantex.write")
 

@@ -14,9 +14,16 @@ from typing import ClassVar
 from transforms.batch import BatchPolicy
 from transforms.durable import sync
 from transforms.event import Batch, Event
+from transforms.write.archive import (
+    SUFFIXES,
+    Compression,
+    blocks,
+    compression_of,
+    hour_partition,
+    is_key,
+    object_key,
+)
 from transforms.write.contract import Destination, Outcome, Writer
-from transforms.write.ndjson.layout import hour_partition, is_key, object_key
-from transforms.write.ndjson.lines import SUFFIXES, Compression, blocks, compression_of
 
 # The peer's and S3's sizes: a query engine likes few large files, and five minutes is what people wait for
 # an archive. 64 MB of raw events are some 10 MB of gzip, and what one batch may hold in memory.

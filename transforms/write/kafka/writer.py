@@ -6,22 +6,40 @@ import contextlib
 import logging
 from collections.abc import Callable, Mapping, Sequence
 
-from confluent_kafka import KafkaError, KafkaException, Producer
+from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
 from transforms.clock import Clock, SystemClock
 from transforms.event import Batch, Event
 from transforms.secret import SecretError, redact
 from transforms.write.contract import Outcome, Writer
+from transforms.write.failure import as_outcome
 from transforms.write.kafka import config as kafka_config
-from transforms.write.kafka import outcome as kafka_outcome
+from transforms.write.kafka import reply as kafka_outcome
 from transforms.write.kafka.config import Value
-from transforms.write.kafka.outcome import AUTHENTICATION, BAD_TIME, REFUSED, Names, Verdict
-from transforms.write.kafka.report import Report
-from transforms.write.transient import as_outcome
+from transforms.write.kafka.reply import AUTHENTICATION, BAD_TIME, REFUSED, Names, Verdict
+
+
+class Report:
+    """The delivery report of one message; it belongs to this message alone, whenever it comes."""
+
+    __slots__ = ("done", "error")
+
+    def __init__(self) -> None:
+        self.done = False
+        self.error: KafkaError | None = None
+
+    def __call__(self, error: KafkaError | None, message: Message) -> None:
+        self.error = error
+        self.done = True
+
+    def give_up(self) -> None:
+        """The producer is gone, so what is still open stays unknown."""
+        if not self.done:
+            self.error, self.done = KafkaError(KafkaError._PURGE_INFLIGHT), True
+
 
 log = logging.getLogger("grantex.kafka")
 log.addFilter(lambda record: bool(_redacted(record)))
-
 # What one attempt may take, on clusters of workers too; what is not acknowledged by then is waited for by
 # the next attempt.
 PATIENCE = 5.0

@@ -9,19 +9,217 @@ from collections.abc import Callable, Iterator, Sequence
 
 from transforms.batch import OpenBatches
 from transforms.clock import Clock
-from transforms.metrics import DeliveryCounters
+from transforms.dead_letter import DeadLetter
+from transforms.event import Batch, Receipt
 from transforms.write.contract import Destination
-from transforms.write.keyed import shelf
-from transforms.write.keyed.attempts import Attempts
-from transforms.write.keyed.book import Book, Memory, Sealed
-from transforms.write.keyed.packing import Arrival, unpack, unpack_events
-from transforms.write.keyed.round import PATIENCE, ROUND_SECONDS, Result, Round
+from transforms.write.delivery.outbox import MAX_UNSETTLED_BYTES, Outbox
+from transforms.write.delivery.settling import dead_letters, receipt
+from transforms.write.keyed import state
+from transforms.write.keyed.attempts import Attempt, Attempts
+from transforms.write.keyed.state import (
+    Arrival,
+    Book,
+    Flight,
+    Memory,
+    Parcel,
+    Sealed,
+    soon,
+    to_batch,
+    to_parcel,
+    unpack,
+    unpack_events,
+)
+from transforms.write.metrics import DeliveryCounters
+
+# A round is a bundle: what it delivered is on record when it ends, and elements wait until then.
+ROUND_SECONDS = 0.5
+# Most requests take less; one that lasts longer is looked at again by a later bundle. No bundle ever waits
+# longer than this for a destination, however long that hangs.
+PATIENCE = 0.25
+# Batches that are unpacked at a time, in packed bytes.
+HELPING = 1_000_000
+Result = DeadLetter | Receipt
+
+
+class Round:
+    """Restores the outbox from the book, attempts what is due, and `keep`s what is left.
+
+    sealed: batches in the inbox that may be attempted: those whose seal an earlier bundle has committed.
+    last: nothing waits for its time, as there will be none.
+    """
+
+    def __init__(
+        self,
+        key: str,
+        memory: Memory,
+        book: Book,
+        sealed: Sequence[Sealed],
+        attempts: Attempts,
+        *,
+        name: str,
+        clock: Clock,
+        uniform: Callable[[float, float], float],
+        counters: DeliveryCounters,
+        last: bool = False,
+    ) -> None:
+        self._key, self._memory, self._book = key, memory, book
+        self._sealed = sealed
+        self._attempts = attempts
+        self._name, self._clock, self._counters = name, clock, counters
+        self._outbox = Outbox(name, uniform=uniform, dead_letter_limit=attempts.limit)
+        self._originals: dict[int, tuple[Batch, Parcel]] = {}
+        self._loaded = 0  # blocks
+        self._unopened: list[Parcel] = []  # of the last one
+        self._changed = False
+        self._flying: Batch | None = None
+        self._last = last
+        self._restore()
+
+    @property
+    def outbox(self) -> Outbox:
+        """What is at hand."""
+        return self._outbox
+
+    def empty(self) -> bool:
+        """Nothing is left of what was sealed."""
+        more = self._unopened or self._sealed or self._loaded < len(self._book.blocks)
+        return not (len(self._outbox) or more)
+
+    def run(self, until: float, patience: float) -> Iterator[Result]:
+        """Attempt what is due, until nothing is, one lasts longer than `patience`, or it is `until`
+        (monotonic seconds). One that outlasted the call before is waited for first. Raises what a writer
+        raised, if that was no connection error or time-out."""
+        while (batch := self._flying or self._next()) is not None:
+            flight = Flight(batch.seal, batch.id, batch.attempts)
+            attempt = self._attempts.start((self._key, flight), batch)
+            if not self._clock.wait(attempt.done, patience):
+                self._book.flight, self._flying = flight, batch
+                return
+            self._book.flight = self._flying = None
+            yield from self._settle(batch, attempt, flight)
+            if self._clock.monotonic() >= until:
+                return
+
+    def keep(self) -> None:
+        """Put back what is left, and note in the book when to go on."""
+        book, outbox, circuit = self._book, self._outbox, self._outbox.circuit
+        due = outbox.due()
+        if self._changed:
+            parcels = [self._parcel(entry.batch, entry.failures, entry.due) for entry in outbox.left()]
+            state.put_first(self._memory, book, [*parcels, *self._unopened], self._loaded)
+        book.not_before = outbox.not_before
+        book.failures, book.open_since = circuit.failures, circuit.since
+        book.probe_at, book.why = circuit.probe_at, circuit.why
+        now = self._clock.now()
+        if book.flight is not None:
+            book.attempt_at = now
+        elif due is not None:
+            book.attempt_at = max(due, now)
+        elif book.waiting():  # not at hand yet
+            ahead = max(outbox.not_before, circuit.probe_at if circuit.is_open else -math.inf)
+            book.attempt_at = max(ahead, now)
+        else:
+            book.attempt_at = None
+
+    def give_up(self, cause: str) -> Iterator[DeadLetter]:
+        """All that is left as dead letters, also what is not at hand."""
+        now = self._clock.now()
+        while True:
+            for entry in self._outbox.left():
+                batch, why = entry.batch, cause
+                if batch is self._flying:
+                    why += "; it was being sent and may have arrived"
+                    self._counters.unanswered(batch)
+                for event in batch.events:
+                    yield DeadLetter("write", self._name, why, event.raw, event.id, batch.attempts, now)
+            self._outbox = Outbox(self._name)
+            self._originals.clear()
+            if not self._load():
+                return
+
+    def _restore(self) -> None:
+        book, outbox = self._book, self._outbox
+        outbox.not_before = book.not_before
+        circuit = outbox.circuit
+        circuit.failures, circuit.since, circuit.why = book.failures, book.open_since, book.why
+        circuit.probe_at = book.probe_at
+        if self._last:
+            outbox.drain()
+
+    def _next(self) -> Batch | None:
+        """The next batch to attempt; more is read only when nothing at hand may be attempted."""
+        batch = self._outbox.take(self._clock.now())
+        while batch is None and self._may_load() and self._load():
+            batch = self._outbox.take(self._clock.now())
+        return batch
+
+    def _may_load(self) -> bool:
+        outbox, now = self._outbox, self._clock.now()
+        if now < outbox.not_before:
+            return False
+        if outbox.circuit.is_open:
+            return not len(outbox) and now >= outbox.circuit.probe_at
+        return outbox.size < MAX_UNSETTLED_BYTES
+
+    def _load(self) -> bool:
+        """Take more batches to hand, oldest first; False when there are none."""
+        book = self._book
+        if not self._unopened and self._loaded < len(book.blocks):
+            self._unopened = state.load(self._memory, book.blocks[self._loaded])
+            self._loaded += 1
+        if not self._unopened and self._sealed:
+            self._unopened = state.collect(self._memory, book, self._sealed)
+            self._sealed = ()
+            self._changed = True
+        size = count = 0
+        for parcel in self._unopened:
+            size += parcel.size
+            count += 1
+            self._put(parcel)
+            if size >= HELPING:
+                break
+        del self._unopened[:count]
+        return count > 0
+
+    def _put(self, parcel: Parcel) -> None:
+        batch = to_batch(parcel)
+        self._originals[parcel.number] = (batch, parcel)
+        due = -math.inf if self._last else soon(parcel.due, self._clock.now())
+        self._outbox.put(batch, parcel.failures, due)
+
+    def _settle(self, batch: Batch, attempt: Attempt, flight: Flight) -> Iterator[Result]:
+        try:
+            outcome = attempt.outcome()
+        except Exception:
+            self._attempts.forget((self._key, flight))
+            raise
+        batch.memo = attempt.memo
+        self._changed = True
+        settled = self._outbox.settle(batch, outcome, self._clock.now())
+        self._counters.attempted(batch, outcome, attempt.seconds)
+        yield from dead_letters(self._name, settled, self._clock.now())
+        if settled.delivered:
+            self._counters.arrived(self._clock.now() - batch.taken_at)
+            yield receipt(self._name, settled)
+        for half in settled.halves:
+            state.number(self._book, half)
+        self._outbox.recorded(settled)
+
+    def _parcel(self, batch: Batch, failures: int, due: float) -> Parcel:
+        original, parcel = self._originals.get(batch.seal, (None, None))
+        if batch is self._flying:
+            batch.attempts -= 1  # it has not come to anything yet
+        if batch is original and parcel is not None:
+            if batch.attempts == parcel.attempts:
+                return parcel
+            return to_parcel(batch, failures, due, parcel.bodies)
+        return to_parcel(batch, failures, due)
+
 
 # A request that lasts is looked at when it has lasted twice as long, and at least each second.
 POLL_FIRST, POLL_LAST = 0.02, 1.0
 # A timer that is this much overdue will not come: it is set again.
 LOST = 10.0
-
 SetTimer = Callable[[float], None]
 
 
@@ -74,7 +272,7 @@ class KeyedDelivery:
             closes_at=window_end if window_end > now else math.inf,
             taken_at=arrival.taken_at or now,
         )
-        shelf.take_in(memory, book, batches, closed, events, arrival.body)
+        state.take_in(memory, book, batches, closed, events, arrival.body)
         self._counters.received(len(events))
         self._schedule(book, batches, set_timer, sealed=bool(closed))
         memory.close_book(book)
@@ -89,14 +287,14 @@ class KeyedDelivery:
         sealed = list(book.sealed)
         batches = self._resumed(book)
         closed = batches.close_due(self._clock.now())
-        shelf.take_in(memory, book, batches, closed)
+        state.take_in(memory, book, batches, closed)
         if not self._still_flying(key, book) and (book.attempt_at or 0.0) <= self._clock.now():
             round_ = self._round(key, memory, book, sealed)
             yield from round_.run(self._clock.monotonic() + ROUND_SECONDS, self._patience)
             round_.keep()
             self._still_flying(key, book)
-        if shelf.crowded(book):
-            shelf.put_last(memory, book, shelf.collect(memory, book, book.sealed))
+        if state.crowded(book):
+            state.put_last(memory, book, state.collect(memory, book, book.sealed))
         self._schedule(book, batches, set_timer, sealed=bool(closed))
         self._counters.standing(key, book.pending(), book.flight is not None, book.open_since is not None)
         memory.close_book(book)
@@ -108,7 +306,7 @@ class KeyedDelivery:
         if book is None:
             return
         batches = self._resumed(book)
-        shelf.take_in(memory, book, batches, batches.flush())
+        state.take_in(memory, book, batches, batches.flush())
         round_ = self._round(key, memory, book, book.sealed, last=True)
         if self._attempts.drain.begin(key):
             self._attempts.forget_failed(key)
@@ -120,7 +318,7 @@ class KeyedDelivery:
             f"({round_.outbox.last_error or book.why or 'no answer'}); replay it from here"
         )
         self._counters.standing(key, 0, in_flight=False, circuit_open=False)
-        shelf.clear(memory)
+        state.clear(memory)
 
     def _drain(self, round_: Round) -> Iterator[Result]:
         clock, outbox, drain = self._clock, round_.outbox, self._attempts.drain
@@ -152,7 +350,7 @@ class KeyedDelivery:
 
     def _resumed(self, book: Book) -> OpenBatches:
         batches = OpenBatches(self._policy, self._sizes, self._partition)
-        shelf.resume(batches, book)
+        state.resume(batches, book)
         return batches
 
     def _round(
@@ -185,7 +383,7 @@ class KeyedDelivery:
         now = self._clock.now()
         if sealed and book.open_since is None and book.flight is None:
             book.attempt_at = max(now, book.not_before)
-        times = [batches.deadline(), book.attempt_at, now if shelf.crowded(book) else None]
+        times = [batches.deadline(), book.attempt_at, now if state.crowded(book) else None]
         wake = min((time for time in times if time is not None), default=None)
         if wake is None:
             return

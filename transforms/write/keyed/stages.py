@@ -16,19 +16,15 @@ from apache_beam.utils.windowed_value import WindowedValue
 from transforms.clock import Clock, SystemClock
 from transforms.dead_letter import DeadLetter
 from transforms.event import Event
-from transforms.metrics import DeliveryCounters
-from transforms.unsplit import refuse_splits
+from transforms.parse import as_chunk
+from transforms.refuse_splits import refuse_splits
 from transforms.window import window_end
 from transforms.write.contract import Destination
-from transforms.write.elements import as_chunk
-from transforms.write.keyed.attempts import Attempts, acquire, release
-from transforms.write.keyed.book import Memory
-from transforms.write.keyed.delivery import KeyedDelivery
-from transforms.write.keyed.drain import DrainTime
-from transforms.write.keyed.packing import Arrival, pack, pack_events
-from transforms.write.keyed.round import Result
-from transforms.write.keyed.shelf import CELLS
-from transforms.write.results import DEAD_LETTERS
+from transforms.write.delivery.settling import DEAD_LETTERS
+from transforms.write.keyed.attempts import Attempts, DrainTime, acquire, release
+from transforms.write.keyed.delivery import KeyedDelivery, Result
+from transforms.write.keyed.state import CELLS, Arrival, Memory, pack, pack_events
+from transforms.write.metrics import DeliveryCounters
 
 # Elements of one event cost five times what events in chunks do: they are put together within a bundle.
 GATHER_EVENTS = 500

@@ -3,24 +3,74 @@
 from __future__ import annotations
 
 import contextlib
+import errno
+import os
 import re
 import select
 import socket
 import ssl
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 import httpx
 from isal import isal_zlib
 
-from transforms.write.over_http.dial import dial, interrupt
+from transforms.secret import Secret, usable
+from transforms.write.failure import is_credential
 from transforms.write.over_http.exchange import Reply, receive, send
 
-__all__ = ["HttpConnection", "Reply", "gzip"]
 
+def dial(host: str, port: int, seconds: float, hold: Callable[[socket.socket], None]) -> socket.socket:
+    """A socket to the first of the host's addresses that answers within `seconds`, its time-out set to that.
+
+    hold: told of each socket as soon as it connects, so that `interrupt` ends the wait for it; what it raises
+    ends everything.
+
+    Raises OSError, TimeoutError among them: why the last address failed.
+    """
+    failed = OSError(f"{host} has no address")
+    for family, kind, protocol, _, address in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM):
+        try:
+            connection = socket.socket(family, kind, protocol)
+        except OSError as unknown:  # IPv6, on a machine without it
+            failed = unknown
+            continue
+        connection.setblocking(False)
+        error = connection.connect_ex(address)  # first: what has not begun cannot be interrupted
+        hold(connection)
+        try:
+            _wait(connection, error, seconds)
+        except OSError as refused:
+            connection.close()
+            failed = refused
+        else:
+            return connection
+    raise failed
+
+
+def interrupt(connection: socket.socket) -> None:
+    """Wake whoever connects, reads or writes on `connection`. The base class's method, because the TLS one
+    would take the TLS state away under the other thread."""
+    with contextlib.suppress(OSError):  # the peer has gone already
+        socket.socket.shutdown(connection, socket.SHUT_RDWR)
+
+
+def _wait(connection: socket.socket, error: int, seconds: float) -> None:
+    if error == errno.EINPROGRESS:
+        waiting = select.poll()
+        waiting.register(connection, select.POLLOUT)
+        if not waiting.poll(seconds * 1000):
+            raise TimeoutError("timed out")
+        error = connection.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+    if error:
+        raise OSError(error, os.strerror(error))
+    connection.settimeout(seconds)
+
+
+__all__ = ["HttpConnection", "Reply", "gzip"]
 # An address that does not complete a handshake within 5 s is down; waiting longer only delays saying so.
 CONNECT_SECONDS = 5.0
 # Both are for one read or write that makes no progress at all, not for the whole request. A receiver with
@@ -34,7 +84,6 @@ IDLE_SECONDS = 10.0
 CLOSED = "the connection was closed by this program"
 # What a header's value may be (RFC 9110, 5.5); anything else could end the header and begin another.
 _VALUE = re.compile(r"[!-~]([ -~\t]*[!-~])?")
-
 # Level 1 of python-isal on 1 MB of events: 1.6 ms at ratio 3.7, where zlib takes 12.9 ms at level 1
 # (ratio 3.5) and 20.6 ms at level 6 (3.95). Level 0 saves nothing (1.6 ms at 2.4), 3 costs 4.3 ms.
 GZIP_LEVEL = 1
@@ -218,3 +267,53 @@ def trust(scheme: str, ca_file: str | None) -> ssl.SSLContext:
     if ca_file:
         context.load_verify_locations(ca_file)
     return context
+
+
+def by_status(reply: Reply) -> bool:
+    """Whether a reply's status says that the credential was refused."""
+    return is_credential(reply.status)
+
+
+class Credential:
+    """Posts over `connection` with the secret in `header`, behind `prefix`.
+
+    what: the secret in plain words, for errors. is_refused: whether a reply refuses it.
+    """
+
+    def __init__(
+        self,
+        connection: HttpConnection,
+        secret: Secret,
+        what: str,
+        header: str,
+        prefix: str = "",
+        is_refused: Callable[[Reply], bool] = by_status,
+    ) -> None:
+        self._connection = connection
+        self._secret = secret
+        self._what = what
+        self._header = header
+        self._prefix = prefix
+        self._is_refused = is_refused
+        self._value = ""
+
+    def post(self, body: bytes, target: Target | None = None) -> Reply:
+        """Post once; a second time only after a refused secret that has meanwhile been replaced.
+
+        Raises SecretError, and httpx.TransportError when no status line came back.
+        """
+        if not self._value:
+            self._read()
+        reply = self._connection.post(body, target)
+        if self._is_refused(reply) and self._read():
+            reply = self._connection.post(body, target)
+        return reply
+
+    def _read(self) -> bool:
+        """Read the secret again; True when it is another one. Raises SecretError, never with the value."""
+        value = usable(self._secret.read(), self._what)
+        if value == self._value:
+            return False
+        self._value = value
+        self._connection.set_header(self._header, f"{self._prefix}{value}")
+        return True

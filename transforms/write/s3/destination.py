@@ -7,9 +7,8 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 from transforms.batch import BatchPolicy
 from transforms.event import Event
+from transforms.write.archive import Compression, hour_partition
 from transforms.write.contract import Destination
-from transforms.write.ndjson.layout import hour_partition
-from transforms.write.ndjson.lines import Compression
 
 if TYPE_CHECKING:
     from transforms.write.s3.writer import S3Writer

@@ -17,11 +17,10 @@ from transforms.clock import Clock
 from transforms.event import Batch
 from transforms.secret import SecretError
 from transforms.write.contract import Outcome, Writer
+from transforms.write.failure import as_outcome
 from transforms.write.over_http.connection import Reply
-from transforms.write.splunk.channel import MOVED, Channel, Sent
-from transforms.write.splunk.connection import connect, where
+from transforms.write.splunk.channel import MOVED, Channel, Sent, connect, where
 from transforms.write.splunk.reply import MENDED, UNKNOWN_CHANNEL, outcome_of, read_reply
-from transforms.write.transient import as_outcome
 
 if TYPE_CHECKING:
     from transforms.write.splunk.destination import Splunk

@@ -13,26 +13,58 @@ In both cases the channel begins anew, with another GUID under which nobody can 
 
 from __future__ import annotations
 
+import re
 import threading
 import uuid
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 import httpx
 import msgspec
 
 from transforms.clock import Clock
-from transforms.write.over_http.connection import HttpConnection, Reply, Target
-from transforms.write.over_http.credential import Credential
-from transforms.write.over_http.outcome import is_delivered
-from transforms.write.splunk.cookies import CookieJar
+from transforms.write.failure import as_outcome, is_delivered
+from transforms.write.over_http.connection import Credential, HttpConnection, Reply, Target
 from transforms.write.splunk.reply import (
     INVALID_FORMAT,
     NO_DATA,
     TAKEN,
     UNKNOWN_CHANNEL,
+    is_refused_token,
     read_reply,
 )
-from transforms.write.transient import as_outcome
+
+if TYPE_CHECKING:
+    from transforms.write.splunk.destination import Splunk
+
+# Name and value of each cookie in `Set-Cookie` headers, several of which may have been joined by commas. What
+# could not be sent back as a header (RFC 6265, 4.1.1) is read over.
+SET_COOKIE = re.compile(r"(?:^|,\s*)([!#-+\--:<>-~]+?)=([!-+\--:<-~]*)(?=\s*(?:;|,|$))")
+
+
+class CookieJar:
+    """The cookies of one channel; all of them go back, as there is only one host and one root."""
+
+    def __init__(self) -> None:
+        self._cookies: dict[str, str] = {}
+
+    def take(self, headers: Mapping[str, str]) -> bool:
+        """Keep what a reply sets; True when a cookie that we have sent was replaced by another value."""
+        replaced = False
+        for name, value in SET_COOKIE.findall(headers.get("set-cookie", "")):
+            replaced = replaced or self._cookies.get(name, value) != value
+            if value:
+                self._cookies[name] = value
+            else:
+                self._cookies.pop(name, None)
+        return replaced
+
+    @property
+    def header(self) -> str:
+        """The `Cookie` header; "" for none."""
+        return "; ".join(f"{name}={value}" for name, value in self._cookies.items())
+
 
 CHANNEL_HEADER = "X-Splunk-Request-Channel"
 # An acknowledgement takes a second or more; asking four channels twice a second is nothing to an indexer,
@@ -229,3 +261,31 @@ class Channel:
 
 def _asking(ids: list[int]) -> bytes:
     return msgspec.json.encode({"acks": ids})
+
+
+EVENT_PATH = "/services/collector/event"
+# What people paste instead of the root.
+PASTED_PATH = re.compile(r"/services/collector(/event(/1\.0)?)?/*$|/+$")
+
+
+def connect(settings: Splunk) -> tuple[HttpConnection, Credential]:
+    """Connects when something is posted. Raises OSError when `ca_file` cannot be read."""
+    headers = {"Content-Type": "application/json"}
+    if settings.compression == "gzip":
+        headers["Content-Encoding"] = "gzip"
+    connection = HttpConnection(_root(settings) + EVENT_PATH, headers, settings.ca_file)
+    credential = Credential(
+        connection, settings.token, "the HEC token", "Authorization", "Splunk ", is_refused_token
+    )
+    return connection, credential
+
+
+def where(settings: Splunk) -> str:
+    """The service as a person knows it."""
+    parts = urlsplit(_root(settings))
+    port = f":{parts.port}" if parts.port else ""
+    return f"Splunk at {parts.scheme}://{parts.hostname}{port}"
+
+
+def _root(settings: Splunk) -> str:
+    return PASTED_PATH.sub("", settings.url)

@@ -16,11 +16,11 @@ from transforms.event import Batch, Event
 from transforms.secret import Secret, SecretError
 from transforms.write.contract import Destination, Outcome, Writer
 from transforms.write.created_at import MAX_FRACTION, epoch_texts
+from transforms.write.failure import as_outcome
 from transforms.write.over_http.connection import gzip
 from transforms.write.splunk.acknowledge import AcknowledgedWriter, Shared
-from transforms.write.splunk.connection import connect, where
+from transforms.write.splunk.channel import connect, where
 from transforms.write.splunk.reply import outcome_of
-from transforms.write.transient import as_outcome
 
 # 1 MB a request is what Splunk Cloud advises (Enterprise takes 800 MB by default); 500 events of the feed
 # are 200 kB, and 2 s is what a search for the newest events does not notice.

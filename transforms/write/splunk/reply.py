@@ -11,9 +11,10 @@ from collections.abc import Mapping
 
 import msgspec
 
+from transforms.retry import retry_after
 from transforms.write.contract import Outcome
+from transforms.write.failure import KEPT, is_credential, is_delivered, refused
 from transforms.write.over_http.connection import Reply
-from transforms.write.over_http.outcome import KEPT, is_credential, is_delivered, refused, retry_after
 
 # Token disabled, required, malformed, unknown; 21 and 22 are Splunk 9's, with status 400.
 CREDENTIAL = frozenset({1, 2, 3, 4, 21, 22})

@@ -17,7 +17,7 @@ from tests.transforms.feed.journal.support import (
 )
 from tests.transforms.write.manual_clock import ManualClock
 from transforms.feed.journal import Journal
-from transforms.feed.journal.trimming import EXPIRE_EVERY
+from transforms.feed.journal.space import EXPIRE_EVERY
 
 HORIZON = 3600.0
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from tests.transforms.feed.journal.support import events, open_journal
 from transforms.event import Batch
-from transforms.feed.journal.trimming import EXPIRE_EVERY
+from transforms.feed.journal.space import EXPIRE_EVERY
 from transforms.write.delivery.ledger import Settlement
 
 YEAR = 366 * 86400.0

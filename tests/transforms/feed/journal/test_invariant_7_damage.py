@@ -296,7 +296,7 @@ def test_a_repair_that_dies_is_done_again(
     damage(copy / DATABASE, 40 * PAGE, noise(PAGE))
 
     with monkeypatch.context() as patch:
-        patch.setattr(f"transforms.feed.journal.salvage.{dies_in}", die)
+        patch.setattr(f"transforms.feed.journal.repair.{dies_in}", die)
         with pytest.raises(Stop):
             open_journal(copy)
     journal = reopen_damaged(copy)

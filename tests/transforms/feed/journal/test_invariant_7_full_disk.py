@@ -16,7 +16,7 @@ from tests.transforms.write.manual_clock import ManualClock
 from transforms.event import Batch
 from transforms.feed.intake import JournalFull
 from transforms.feed.journal import Cursor, Journal
-from transforms.feed.journal.room import CHECK_DISK_EVERY
+from transforms.feed.journal.space import CHECK_DISK_EVERY
 from transforms.write.delivery.ledger import Settlement
 
 MEGABYTES = 64

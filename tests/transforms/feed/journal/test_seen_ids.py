@@ -13,8 +13,7 @@ from xxhash import xxh3_64_intdigest
 from tests.transforms.feed.journal.support import event, events
 from transforms.event import Event
 from transforms.feed.journal import seen_ids
-from transforms.feed.journal.id_filter import IdFilter
-from transforms.feed.journal.seen_ids import VALUE_BITS, SeenIds, Sorted
+from transforms.feed.journal.seen_ids import VALUE_BITS, IdFilter, SeenIds, Sorted
 
 HORIZON = 100.0
 

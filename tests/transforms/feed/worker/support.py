@@ -17,10 +17,8 @@ from transforms.feed.intake import Intake
 from transforms.feed.request import FeedSettings
 from transforms.feed.status import ConnectionStatus
 from transforms.feed.worker.range import FeedRange
-from transforms.feed.worker.read import read_bundle
-from transforms.feed.worker.session import WorkerFeed
-from transforms.feed.worker.sessions import Sessions
-from transforms.feed.worker.tracker import FeedRangeTracker
+from transforms.feed.worker.read import FeedRangeTracker, read_bundle
+from transforms.feed.worker.sessions import Sessions, WorkerFeed
 from transforms.secret import LiteralSecret
 
 FEED = WorkerFeed(FeedSettings("http://127.0.0.1:1", LiteralSecret("key")), "reader", ring_bytes=100_000)

@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 
 from transforms.feed.worker.range import OPEN_END, FeedRange, FeedRangeCoder
-from transforms.feed.worker.tracker import FeedRangeProvider, FeedRangeTracker
+from transforms.feed.worker.read import FeedRangeProvider, FeedRangeTracker
 
 SESSION = bytes(range(16))
 RANGE = FeedRange(1, SESSION, 100, complete_until=5.5)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 
-from pipelines.local.practice.bigquery import PracticeBigQuery
+from pipelines.practice.bigquery import PracticeBigQuery
 from transforms.batch import BatchPolicy
 from transforms.write.bigquery.destination import POLICY, BigQuery, Method
 from transforms.write.bigquery.rows import SchemaName

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from pipelines.local.practice.bigquery import PracticeBigQuery
+from pipelines.practice.bigquery import PracticeBigQuery
 from tests.transforms.write.bigquery.server import TABLE, ids, reaching
 from tests.transforms.write.bigquery.test_storage_write import odd
 from tests.transforms.write.encodings import batch, event

@@ -24,7 +24,7 @@ from transforms.write.bigquery.rows import (
     proto_text_row,
     varint,
 )
-from transforms.write.bigquery.storage_client import append_request
+from transforms.write.bigquery.storage_write import append_request
 
 AT = "2026-03-01T12:00:00.123Z"
 

@@ -14,14 +14,14 @@ import pytest
 from google.protobuf import duration_pb2  # type: ignore[import-untyped]
 from google.rpc import error_details_pb2  # type: ignore[import-untyped]
 
-from pipelines.local.practice.bigquery import PracticeBigQuery
-from pipelines.local.practice.bigquery_appends import StorageError
+from pipelines.practice.bigquery import PracticeBigQuery
+from pipelines.practice.bigquery_storage import StorageError
 from tests.transforms.write.bigquery.server import TABLE, ids, reaching
 from tests.transforms.write.encodings import batch, event
 from tests.transforms.write.splunk.server import all_later
 from transforms.batch import BatchPolicy
 from transforms.event import Batch, Event
-from transforms.write.bigquery import storage_client as bigquery_storage_client
+from transforms.write.bigquery import storage_write as bigquery_storage_client
 from transforms.write.contract import Outcome, Writer
 
 CODES = StorageError.StorageErrorCode
@@ -245,7 +245,7 @@ def test_an_outage_is_found_over_without_a_restart(server: PracticeBigQuery) -> 
 def test_an_outage_writes_nothing_to_stderr_by_itself(capfd: pytest.CaptureFixture[str]) -> None:
     """In a process of its own: gRPC's core reads how much to say when it is first used."""
     program = """
-from pipelines.local.practice.bigquery import PracticeBigQuery
+from pipelines.practice.bigquery import PracticeBigQuery
 from tests.transforms.write.bigquery.server import reaching
 from tests.transforms.write.encodings import batch
 

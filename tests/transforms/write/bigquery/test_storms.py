@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 import pytest
 
-from pipelines.local.practice.bigquery import PracticeBigQuery
+from pipelines.practice.bigquery import PracticeBigQuery
 from tests.transforms.write.bigquery.server import ids, reaching
 from tests.transforms.write.encodings import event
 from transforms.batch import BatchPolicy

@@ -12,15 +12,14 @@ from typing import Any
 import msgspec
 import pytest
 
-from pipelines.local.practice.datadog import PracticeDatadog
+from pipelines.practice.datadog import PracticeDatadog
 from tests.transforms.write.encodings import CREATED_AT, batch, event
 from tests.transforms.write.manual_clock import ManualClock
 from tests.transforms.write.rotating_secret import RotatingSecret
 from tests.transforms.write.splunk.server import all_later
 from transforms.batch import BatchPolicy, OpenBatches
 from transforms.event import Batch, Event
-from transforms.secret import LiteralSecret
-from transforms.secret_value import SecretError
+from transforms.secret import LiteralSecret, SecretError
 from transforms.write.contract import Outcome
 from transforms.write.datadog.destination import Datadog, DatadogWriter
 from transforms.write.datadog.reply import outcome_of

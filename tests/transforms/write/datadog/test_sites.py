@@ -6,7 +6,7 @@ import pytest
 
 from transforms.secret import LiteralSecret
 from transforms.write.datadog.destination import Datadog
-from transforms.write.datadog.sites import SITES, fault, others
+from transforms.write.datadog.reply import SITES, fault, others
 
 
 @pytest.mark.parametrize("site", SITES.values())

@@ -16,9 +16,8 @@ from tests.servers.process import free_port
 from tests.servers.seaweedfs import SeaweedFS
 from transforms.dead_letter import DeadLetter, DeadLetterError
 from transforms.event import Batch
+from transforms.write.dead_letters.directory import WriteDeadLetters, read_dead_letters
 from transforms.write.dead_letters.objects import LetterObjects, _as_event
-from transforms.write.dead_letters.read import read_dead_letters
-from transforms.write.dead_letters.write import WriteDeadLetters
 
 LETTERS = [
     DeadLetter("write", "splunk", "bad_field: x", b'{"id":"evt_1"}', "evt_1", 2, 1_772_366_399.5),

@@ -13,13 +13,13 @@ import pytest
 from tests.transforms.write.manual_clock import ManualClock
 from tests.transforms.write.service import PATIENCE, Fake, FakeWriter, Service, events
 from transforms.dead_letter import DeadLetter
-from transforms.event import Batch, Chunk, Event
+from transforms.event import Batch, Chunk, Event, Receipt
 from transforms.secret import SecretError
-from transforms.write.contract import Destination, Outcome, Receipt, Writer
+from transforms.write.contract import Destination, Outcome, Writer
 from transforms.write.delivery.delivery import Delivery
 from transforms.write.delivery.ledger import MemoryLedger, Settlement
-from transforms.write.outbox.room import MAX_UNSETTLED_BYTES
-from transforms.write.transient import as_outcome
+from transforms.write.delivery.outbox import MAX_UNSETTLED_BYTES
+from transforms.write.failure import as_outcome
 
 
 class StrictLedger(MemoryLedger):

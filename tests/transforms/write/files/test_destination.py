@@ -14,9 +14,9 @@ import pytest
 
 from tests.transforms.write.encodings import batch, event
 from transforms.event import Batch, Event
+from transforms.write.archive import NO_HOUR
 from transforms.write.files import destination as files
 from transforms.write.files.destination import UNFINISHED, Files
-from transforms.write.ndjson.layout import NO_HOUR
 
 HOUR = "dt=2026-03-01/hour=12"
 

@@ -18,7 +18,7 @@ from transforms.secret import EnvSecret, LiteralSecret
 from transforms.write.contract import Outcome
 from transforms.write.kafka import config as kafka_config
 from transforms.write.kafka.destination import Kafka, timestamp
-from transforms.write.kafka.outcome import Names, Verdict
+from transforms.write.kafka.reply import Names, Verdict
 from transforms.write.kafka.writer import KafkaWriter
 
 NAMES = Names("k:9092", "events")

@@ -11,16 +11,12 @@ from typing import Any
 from tests.transforms.write.manual_clock import ManualClock
 from tests.transforms.write.service import PATIENCE
 from transforms.dead_letter import DeadLetter
-from transforms.event import Event
-from transforms.metrics import DeliveryCounters
-from transforms.write.contract import Destination, Receipt
-from transforms.write.keyed.attempts import Attempts
-from transforms.write.keyed.book import Book, Memory
-from transforms.write.keyed.delivery import KeyedDelivery
-from transforms.write.keyed.drain import DrainTime
-from transforms.write.keyed.packing import Arrival, pack, pack_events
-from transforms.write.keyed.round import Result
-from transforms.write.keyed.shelf import CELLS
+from transforms.event import Event, Receipt
+from transforms.write.contract import Destination
+from transforms.write.keyed.attempts import Attempts, DrainTime
+from transforms.write.keyed.delivery import KeyedDelivery, Result
+from transforms.write.keyed.state import CELLS, Arrival, Book, Memory, pack, pack_events
+from transforms.write.metrics import DeliveryCounters
 
 KEY = "000"
 

@@ -15,10 +15,10 @@ from tests.transforms.write.service import PATIENCE, events
 from transforms.batch import BatchPolicy
 from transforms.event import Batch
 from transforms.write.contract import Outcome
-from transforms.write.keyed import shelf
+from transforms.write.keyed import state
+from transforms.write.keyed.attempts import LAST_TRY, DrainTime
 from transforms.write.keyed.delivery import POLL_LAST
-from transforms.write.keyed.drain import LAST_TRY, DrainTime
-from transforms.write.keyed.shelf import CELL_BYTES, CELLS
+from transforms.write.keyed.state import CELL_BYTES, CELLS
 
 
 @pytest.fixture
@@ -315,7 +315,7 @@ def test_a_request_that_lasts_is_waited_for_as_long_as_others_get_through(cluste
 def test_a_service_that_asks_for_time_while_it_rejects_is_not_asked_in_a_loop(
     cluster: OnTimers, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("transforms.write.keyed.round.HELPING", 1)
+    monkeypatch.setattr("transforms.write.keyed.delivery.HELPING", 1)
     waits: list[float | None] = []
 
     def wait(event: threading.Event, timeout: float | None) -> bool:
@@ -394,8 +394,8 @@ def test_a_backlog_is_kept_in_cells_cut_again_when_large_and_arrives_in_order(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     for name, value in (("CELL_BYTES", 4000), ("INBOX_BYTES", 2000)):
-        monkeypatch.setattr(shelf, name, value)
-    monkeypatch.setattr("transforms.write.keyed.round.HELPING", 1000)
+        monkeypatch.setattr(state, name, value)
+    monkeypatch.setattr("transforms.write.keyed.delivery.HELPING", 1000)
     cluster = outage(20)
     book = cluster.book()
     assert len(book.blocks) == CELLS

@@ -14,8 +14,8 @@ from tests.transforms.write.service import events
 from transforms.dead_letter import DeadLetter
 from transforms.event import Chunk, Event
 from transforms.window import window_end
-from transforms.write.keyed.packing import Arrival, unpack, unpack_events
 from transforms.write.keyed.stages import GATHER_EVENTS, Shard
+from transforms.write.keyed.state import Arrival, unpack, unpack_events
 
 
 def window(second: float) -> Any:

@@ -11,8 +11,7 @@ import httpx
 import pytest
 
 from transforms.write.over_http import connection as http_connection
-from transforms.write.over_http.connection import HttpConnection, Reply
-from transforms.write.over_http.dial import dial
+from transforms.write.over_http.connection import HttpConnection, Reply, dial
 
 PATIENCE = 10.0  # seconds after which a test that hangs fails
 

@@ -14,7 +14,7 @@ from tests.servers.pubsub import PubSubServer
 from transforms.event import Batch, Event
 from transforms.feed.pubsub import ToChunks
 from transforms.write.contract import Outcome
-from transforms.write.pubsub import reply as reply
+from transforms.write.pubsub import writer as reply
 from transforms.write.pubsub.destination import MAX_BYTES, PubSub
 from transforms.write.pubsub.writer import PublishRequest, message, unfit
 

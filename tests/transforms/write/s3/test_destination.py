@@ -18,8 +18,8 @@ from tests.servers.seaweedfs import SeaweedFS
 from tests.transforms.write.encodings import batch, event
 from tests.transforms.write.splunk.server import all_later
 from transforms.event import Batch, Event
-from transforms.write.ndjson.layout import hour_partition
-from transforms.write.s3 import client as s3_client
+from transforms.write.archive import hour_partition
+from transforms.write.s3 import writer as s3_client
 from transforms.write.s3.destination import S3, Layout
 
 HOUR = "dt=2026-03-01/hour=12"

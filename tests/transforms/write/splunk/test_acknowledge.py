@@ -12,8 +12,7 @@ from typing import Any
 
 import pytest
 
-from pipelines.local.practice.balancer import Stickiness
-from pipelines.local.practice.splunk import PracticeSplunk
+from pipelines.practice.splunk import PracticeSplunk, Stickiness
 from tests.transforms.write.encodings import event
 from tests.transforms.write.manual_clock import ManualClock
 from tests.transforms.write.rotating_secret import RotatingSecret

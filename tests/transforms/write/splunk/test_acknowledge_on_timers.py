@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from pipelines.local.practice.splunk import PracticeSplunk
+from pipelines.practice.splunk import PracticeSplunk
 from tests.transforms.write.encodings import event
 from tests.transforms.write.keyed.cluster import KEY, Cluster
 from tests.transforms.write.manual_clock import ManualClock

@@ -9,8 +9,7 @@ from collections.abc import Callable
 
 import pytest
 
-from pipelines.local.practice.balancer import Stickiness
-from pipelines.local.practice.splunk import PracticeSplunk
+from pipelines.practice.splunk import PracticeSplunk, Stickiness
 from tests.transforms.write.encodings import event
 from tests.transforms.write.manual_clock import ManualClock
 from transforms.event import Batch

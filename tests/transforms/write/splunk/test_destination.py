@@ -8,12 +8,12 @@ from dataclasses import replace
 
 import pytest
 
-from pipelines.local.practice.splunk import PracticeSplunk
+from pipelines.practice.splunk import PracticeSplunk
 from tests.transforms.write.encodings import CREATED_AT, batch, event
 from tests.transforms.write.rotating_secret import RotatingSecret
 from tests.transforms.write.splunk.server import all_later
 from transforms.event import Batch, Event
-from transforms.secret_value import SecretError
+from transforms.secret import SecretError
 from transforms.write.contract import Writer
 from transforms.write.splunk.destination import TIME_SIZE, Splunk
 

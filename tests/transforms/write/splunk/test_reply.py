@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from pipelines.local.practice.splunk import PracticeSplunk
+from pipelines.practice.splunk import PracticeSplunk
 from tests.transforms.write.encodings import batch
 from tests.transforms.write.splunk.server import all_later
 from transforms.event import Batch, Event

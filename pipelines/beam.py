@@ -1,0 +1,83 @@
+"""Beam in this process: imported without Arrow, and the in-process runner in flat memory.
+
+Beam takes Arrow along when it is there, and this job never asks for it: a tenth of what the job may have in
+memory (28 of 300 MB). Afterwards it can be imported as ever, for instance by a destination of somebody's own.
+Import this before anything that imports Beam.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import os
+import sys
+from collections.abc import Iterable
+from typing import Any
+
+ARROW = "pyarrow"
+_hidden = ARROW not in sys.modules
+if _hidden:
+    sys.modules[ARROW] = None  # type: ignore[assignment]  # an import of it fails, which Beam expects
+try:
+    import apache_beam
+finally:
+    if _hidden:
+        del sys.modules[ARROW]
+
+from apache_beam.options.pipeline_options import PipelineOptions  # noqa: E402
+from apache_beam.runners.portability.fn_api_runner import FnApiRunner, fn_runner  # noqa: E402
+
+# Versions in which the leak below was seen and this remedy tried.
+LEAKING = ("2.77.",)
+
+
+def in_process_runner() -> FnApiRunner:
+    """What `--runner=DirectRunner` means here.
+
+    Beam's own DirectRunner is a switch that tries Prism (and downloads its binary) before others.
+    """
+    hold_memory_flat()
+    return FnApiRunner()
+
+
+class LaneOptions(PipelineOptions):  # type: ignore[misc]
+    """Beam asks a hundred times for a view of its options while one pipeline is built and started, and makes
+    an argument parser each time: half of what a lane's start costs. Here the first view of a kind stays; all
+    of them share their values anyway."""
+
+    def view_as(self, cls: Any) -> Any:
+        """The view of that class, as Beam's own method gives it."""
+        views = self.__dict__.setdefault("_views", {})
+        if cls not in views:
+            views[cls] = super().view_as(cls)
+        return views[cls]
+
+
+def leave_no_directory(pipeline: apache_beam.Pipeline) -> None:
+    """Remove the directory that Beam makes for each pipeline, for transforms in other languages, of which a
+    lane has none. Beam does so when the pipeline ends, which after kill -9 it never does."""
+    with contextlib.suppress(AttributeError, OSError):
+        os.rmdir(pipeline.local_tempdir)
+
+
+def hold_memory_flat() -> bool:
+    """Keep the runner from chaining the metrics of all bundles; False where that is not needed or known.
+
+    `fn_runner` keeps `consolidate(infos of the last bundle + what it kept before)`, and `consolidate` is a
+    generator: nothing consumes it before the pipeline ends, so each bundle adds some 25 KB for ever.
+    Consumed at once it is a short list.
+    """
+    if not apache_beam.__version__.startswith(LEAKING):
+        return False
+    lazy = fn_runner.consolidate_monitoring_infos
+    if not hasattr(lazy, "__wrapped__"):
+        fn_runner.consolidate_monitoring_infos = _eager(lazy)
+    return True
+
+
+def _eager(lazy: Any) -> Any:
+    @functools.wraps(lazy)
+    def consolidate(metrics: Iterable[Any], *args: Any, **kwargs: Any) -> list[Any]:
+        return list(lazy(metrics, *args, **kwargs))
+
+    return consolidate

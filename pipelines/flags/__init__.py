@@ -1,0 +1,1 @@
+"""What a person sets: flags, environment, their rules and what is told about them."""

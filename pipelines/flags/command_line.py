@@ -1,0 +1,202 @@
+"""Arguments and environment, sorted into ours, Beam's and nobody's; values are not looked at here."""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import functools
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from pipelines.cluster import flink
+from pipelines.flags.parameter import Parameter
+
+PREFIX = "GRANTEX_"
+
+
+@dataclass
+class Arrived:
+    """What was given: for each of our names its sources ("--demo", "GRANTEX_DEMO") and texts."""
+
+    given: dict[str, list[tuple[str, str]]] = field(default_factory=dict)
+    beam_args: list[str] = field(default_factory=list)
+    faults: list[str] = field(default_factory=list)
+
+    def source(self, name: str) -> str:
+        """How `name` was given, for a message about it."""
+        sources = self.given.get(name)
+        return sources[0][0] if sources else f"--{name}"
+
+
+def read(argv: Sequence[str], environ: Mapping[str, str], parameters: Mapping[str, Parameter]) -> Arrived:
+    """Sort everything that was given. Flags win over the environment."""
+    arrived = Arrived()
+    on_flink = _runner(argv, environ) in flink.RUNNERS
+    for position, name, value in _pairs(argv):
+        if name is None:
+            arrived.faults.append(f"argument {position} is not a flag; every setting is --name=value")
+        elif name in parameters:
+            _ours(arrived, parameters[name], value)
+        else:
+            _not_ours(arrived, position, name, value, parameters, flink.flags() if on_flink else {})
+    _environment(arrived, environ, parameters)
+    return arrived
+
+
+def _runner(argv: Sequence[str], environ: Mapping[str, str]) -> str:
+    """What was given for it, right or wrong: further flags depend on it."""
+    by_flag = [value for _, name, value in _pairs(argv) if name == "runner"]
+    return (by_flag[-1] if by_flag else environ.get(f"{PREFIX}RUNNER")) or ""
+
+
+def _pairs(argv: Sequence[str]) -> Iterator[tuple[int, str | None, str | None]]:
+    """Position, name and value of each flag; name is None for a value that belongs to no flag."""
+    position = 0
+    while position < len(argv):
+        argument = argv[position]
+        position += 1
+        if not argument.startswith("--") or argument == "--":
+            yield position, None, None
+            continue
+        name, equals, value = argument[2:].partition("=")
+        if equals:
+            yield position, name, value
+        elif position < len(argv) and not argv[position].startswith("--"):
+            position += 1
+            yield position - 1, name, argv[position - 1]
+        else:
+            yield position, name, None
+
+
+def _ours(arrived: Arrived, parameter: Parameter, value: str | None) -> None:
+    if value is None:
+        example = parameter.example or parameter.default_in_words or parameter.placeholder
+        if parameter.choices:
+            example = parameter.choices[0]
+        arrived.faults.append(f"{parameter.flag}: needs a value, such as {parameter.flag}={example}")
+        arrived.given.setdefault(parameter.name, [])
+    elif arrived.given.get(parameter.name) and not parameter.repeatable:
+        arrived.faults.append(f"{parameter.flag}: is given more than once; give it once")
+    else:
+        arrived.given.setdefault(parameter.name, []).append((parameter.flag, value))
+
+
+def _not_ours(
+    arrived: Arrived,
+    position: int,
+    name: str,
+    value: str | None,
+    parameters: Mapping[str, Parameter],
+    of_the_runner: Mapping[str, argparse.Action],
+) -> None:
+    beam = {} if _normal(name) in parameters else {**of_the_runner, **beam_flags()}
+    if name in beam:
+        try:
+            arrived.beam_args += _beam_argument(name, value, beam[name])
+        except ValueError as error:
+            arrived.faults.append(f"--{name}: {error}")
+        return
+    meant = did_you_mean(name, [*parameters, *beam])
+    hint = f"; did you mean --{meant}?" if meant else "; --help lists all flags"
+    shown = _shown_name(name, parameters)
+    arrived.faults.append(
+        (f"--{shown}: unknown flag" if shown else f"argument {position}: unknown flag") + hint
+    )
+
+
+def _shown_name(name: str, parameters: Mapping[str, Parameter]) -> str:
+    """A flag's name without anything that might be a value stuck to it."""
+    for parameter in parameters.values():
+        if parameter.secret and name.startswith(parameter.name):
+            return f"{parameter.name}…"
+    return name if re.fullmatch(r"[A-Za-z][A-Za-z_-]{0,40}\d?[A-Za-z_-]{0,40}", name) else ""
+
+
+def _environment(arrived: Arrived, environ: Mapping[str, str], parameters: Mapping[str, Parameter]) -> None:
+    ours = {parameter.variable: parameter for parameter in parameters.values()}
+    by_flag = frozenset(arrived.given)
+    for variable in sorted(environ):
+        parameter = ours.get(variable)
+        if parameter is not None and parameter.name not in by_flag:
+            arrived.given[parameter.name] = [(variable, environ[variable])]
+    targets = _variables_referenced(arrived, parameters)
+    for variable in sorted(environ):
+        if variable.startswith(PREFIX) and variable not in ours and variable not in targets:
+            meant = did_you_mean(variable.removeprefix(PREFIX), parameters)
+            hint = f"; did you mean {parameters[meant].variable}?" if meant else "; --help lists all settings"
+            arrived.faults.append(f"{variable}: unknown setting{hint}")
+
+
+def _variables_referenced(arrived: Arrived, parameters: Mapping[str, Parameter]) -> frozenset[str]:
+    """Variables that hold a secret's value because a secret flag says env:NAME."""
+    return frozenset(
+        variable
+        for name, sources in arrived.given.items()
+        for _, given in sources
+        if parameters[name].secret
+        # By itself, or as the value of a key: sasl.password=env:NAME
+        for variable in re.findall(r"(?:^|=)env:(\w+)", given)
+    )
+
+
+def _normal(name: str) -> str:
+    return name.lower().replace("-", "_").lstrip("_")
+
+
+def did_you_mean(name: str, candidates: Iterable[str]) -> str:
+    """The candidate that `name` is most likely a slip for, or ""."""
+    wanted, known = _normal(name), list(candidates)
+    if wanted in known:
+        return wanted
+    longer = [each for each in known if each.startswith(wanted) or each.endswith(f"_{wanted}")]
+    if len(longer) == 1:
+        return longer[0]
+    return next(iter(difflib.get_close_matches(wanted, known, n=1, cutoff=0.75)), "")
+
+
+@functools.cache
+def beam_flags() -> Mapping[str, argparse.Action]:
+    """Beam's own flags by name, from its options classes. Importing Beam takes seconds: only when asked."""
+    from apache_beam.options.pipeline_options import PipelineOptions
+
+    flags: dict[str, argparse.Action] = {}
+    classes = list(PipelineOptions.__subclasses__())
+    for each in classes:
+        classes += each.__subclasses__()
+        if not each.__module__.startswith("apache_beam."):
+            continue
+        parser = argparse.ArgumentParser(add_help=False, conflict_handler="resolve")
+        each._add_argparse_args(parser)
+        for action in parser._actions:
+            for option in action.option_strings:
+                flags.setdefault(option.removeprefix("--"), action)
+    return flags
+
+
+def _beam_argument(name: str, value: str | None, action: argparse.Action) -> list[str]:
+    """Beam's flag as PipelineOptions will accept it: there a wrong one ends the process with its usage."""
+    if action.nargs == 0:
+        if value is not None and value.lower() not in ("true", "false"):
+            raise ValueError("must be true or false (one of Beam's own flags)")
+        return [f"--{name}"] if value is None or value.lower() == "true" else _opposite(action)
+    if value is None:
+        if action.nargs == "?":
+            return [f"--{name}"]
+        raise ValueError("needs a value (one of Beam's own flags)")
+    convert = action.type if callable(action.type) else str
+    try:
+        converted = convert(value)
+    except (ValueError, TypeError, argparse.ArgumentTypeError):
+        raise ValueError("Beam does not accept this value (one of Beam's own flags)") from None
+    if action.choices is not None and converted not in action.choices:
+        raise ValueError(f"must be one of {', '.join(map(str, action.choices))} (one of Beam's own flags)")
+    return [f"--{name}={value}"]
+
+
+def _opposite(action: argparse.Action) -> list[str]:
+    """What says that a switch is off: nothing, or the other one of two (--use_public_ips=false)."""
+    for name, other in beam_flags().items():
+        if other.dest == action.dest and other.const is (not action.const):
+            return [f"--{name}"]
+    return []

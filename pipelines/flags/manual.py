@@ -1,0 +1,77 @@
+"""What is told about the parameters: `--help`, `--version` and the README's table."""
+
+from __future__ import annotations
+
+import argparse
+import textwrap
+from collections.abc import Mapping
+from importlib import metadata
+from itertools import groupby
+
+from pipelines.flags.parameter import Parameter
+
+PACKAGE = "grantex-beam"
+USAGE = (
+    "Each flag is also read from the environment as GRANTEX_<FLAG>, flags win. A destination is on when its "
+    "first flag is given. Beam's own flags are passed on to Beam. A SECRET is a reference: `env:NAME`, "
+    "`file:PATH`, `secret:projects/P/secrets/S[/versions/V]` (Google Secret Manager) or "
+    "`aws-secret:NAME[#KEY]`; anything else is taken as the value itself, for one machine only."
+)
+
+
+def version() -> str:
+    """The installed version, for `--version`."""
+    try:
+        return f"{PACKAGE} {metadata.version(PACKAGE)}"
+    except metadata.PackageNotFoundError:
+        return f"{PACKAGE} (run from its source, not installed)"
+
+
+def help_text(parameters: Mapping[str, Parameter]) -> str:
+    """All parameters by group, for `--help`."""
+    return argument_parser(parameters).format_help()
+
+
+def argument_parser(parameters: Mapping[str, Parameter]) -> argparse.ArgumentParser:
+    """argparse's view of the parameters. Its help is used; parsing is ours, to report all faults at once."""
+    parser = argparse.ArgumentParser(
+        prog=PACKAGE,
+        usage=f"{PACKAGE} [--demo=true] [--name=value ...]",
+        epilog=USAGE.replace("`", ""),
+        add_help=False,
+        allow_abbrev=False,
+    )
+    for title, members in groupby(parameters.values(), key=lambda each: each.group.title):
+        group = parser.add_argument_group(title)
+        for each in members:
+            text = f"{each.help} ({_facts(each)})" if _facts(each) else each.help
+            group.add_argument(each.flag, metavar=each.placeholder, help=text.replace("%", "%%"))
+    return parser
+
+
+def _facts(parameter: Parameter) -> str:
+    if parameter.required:
+        return f"needed, for example {parameter.example}"
+    if parameter.default_in_words:
+        return f"default {parameter.default_in_words}"
+    return "repeatable" if parameter.repeatable else ""
+
+
+def markdown(parameters: Mapping[str, Parameter]) -> str:
+    """The README's table, one section a group."""
+    lines = [*textwrap.wrap(USAGE, 110, break_on_hyphens=False)]
+    for title, members in groupby(parameters.values(), key=lambda each: each.group.title):
+        lines += ["", f"**{title}**", "", "| flag | meaning | default |", "|---|---|---|"]
+        lines += [_row(each) for each in members]
+    return "\n".join(lines) + "\n"
+
+
+def _row(parameter: Parameter) -> str:
+    values = parameter.placeholder.replace("|", " · ")
+    default = f"`{parameter.default_in_words}`" if parameter.default_in_words else ""
+    if parameter.required:
+        default = "needed"
+    elif parameter.group.first == parameter.name:
+        default = "off"
+    help = parameter.help + (" May be repeated." if parameter.repeatable else "")
+    return f"| `{parameter.flag}` {values} | {help} | {default} |"

@@ -1,0 +1,292 @@
+"""Rules for a run on a cluster: what has no meaning there, and what it needs instead."""
+
+from __future__ import annotations
+
+import dataclasses
+import ipaddress
+import os
+import ssl
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, cast
+from urllib.parse import urlsplit
+
+from pipelines.cluster import flink
+from pipelines.flags.command_line import Arrived
+from pipelines.flags.general import DATAFLOW, IN_PROCESS, REMOTE
+from pipelines.flags.parameter import Parameter
+from pipelines.groups import bigquery, datadog, s3
+from transforms.secret import EnvSecret, FileSecret, LiteralSecret, Secret, SecretError
+from transforms.write.contract import Destination
+
+if TYPE_CHECKING:
+    from pipelines.flags.settings import Settings
+
+# The feed's own settings, which a subscription takes the place of.
+OF_THE_FEED = ("feed_api_key", "feed_url", "feed_types", "feed_transport", "feed_connections")
+
+
+def cluster_faults(
+    settings: Settings, parameters: Mapping[str, Parameter], arrived: Arrived, environ: Mapping[str, str]
+) -> Iterator[str]:
+    """Whatever cannot be run on `settings.runner`. Beam is imported: it has options of its own."""
+    yield from _one_machine(settings, parameters, arrived)
+    yield from _dead_letters(settings, parameters, arrived)
+    yield from _subscription(settings, arrived)
+    if settings.runner == DATAFLOW:
+        from pipelines.cluster import dataflow
+
+        yield from dataflow.faults(settings.beam_args, environ)
+
+
+def cluster_warnings(
+    settings: Settings, parameters: Mapping[str, Parameter], arrived: Arrived
+) -> Iterator[str]:
+    """Whatever was given and does nothing there, or is missed there."""
+    for name, parameter in parameters.items():
+        if name in settings.given and parameter.on_cluster == "ignored":
+            yield f"{arrived.source(name)}: is for one machine, {settings.runner} does not use it"
+    if settings.runner in flink.RUNNERS:
+        yield from flink.warnings(settings.beam_args)
+
+
+def _one_machine(settings: Settings, parameters: Mapping[str, Parameter], arrived: Arrived) -> Iterator[str]:
+    for name, parameter in parameters.items():
+        if name in settings.given and parameter.on_cluster == "refused" and getattr(settings, name):
+            yield (
+                f"{arrived.source(name)}: is for one machine (--runner=DirectRunner); leave it out with "
+                f"--runner={settings.runner}"
+            )
+
+
+def _dead_letters(settings: Settings, parameters: Mapping[str, Parameter], arrived: Arrived) -> Iterator[str]:
+    """Workers come and go with their disks; other runners than Dataflow may run all on one machine."""
+    if settings.dead_letters.startswith(REMOTE) or (settings.dead_letters and settings.runner != DATAFLOW):
+        return
+    example = f"--dead_letters={parameters['dead_letters'].example}"
+    if settings.dead_letters:
+        yield f"{arrived.source('dead_letters')}: must begin with gs:// or s3://; for example {example}"
+    elif "dead_letters" not in arrived.given:
+        yield f"--dead_letters: is missing, and {settings.runner} needs it; for example {example}"
+
+
+def _subscription(settings: Settings, arrived: Arrived) -> Iterator[str]:
+    if not settings.pubsub_subscription:
+        return
+    if settings.runner != DATAFLOW:
+        source = arrived.source("pubsub_subscription")
+        yield f"{source}: only --runner=DataflowRunner can read from Pub/Sub; elsewhere read the feed"
+    for name in OF_THE_FEED:
+        if name in settings.given:
+            yield f"{arrived.source(name)}: has no meaning beside --pubsub_subscription; leave one out"
+
+
+def secrets_in(value: object) -> Iterator[Secret]:
+    """Every secret in a parameter's value: itself, in its pairs, or in the fields of a destination."""
+    if isinstance(value, tuple):
+        for each in value:
+            yield from secrets_in(each)
+    elif isinstance(value, Destination) and dataclasses.is_dataclass(value):
+        for field in dataclasses.fields(value):
+            yield from secrets_in(getattr(value, field.name))
+    elif value is not None and callable(getattr(value, "read", None)):
+        yield cast(Secret, value)
+
+
+def check_credentials(
+    parameter: Parameter, source: str, secret: Secret, runner: str, environ: Mapping[str, str]
+) -> tuple[str, str]:
+    """A fault and a warning, each "" when there is none. Nothing is fetched from a secret manager here.
+
+    source: where the reference came from, "--splunk_hec_token" or "GRANTEX_SPLUNK_HEC_TOKEN".
+    environ: the environment that `env:` references are looked up in.
+    """
+    if isinstance(secret, LiteralSecret):
+        return _literal(parameter, source, runner)
+    if runner != IN_PROCESS:
+        return "", _elsewhere(source, secret, runner)
+    try:
+        if isinstance(secret, EnvSecret):
+            secret.value_in(environ)
+        elif isinstance(secret, FileSecret):
+            secret.read()
+    except SecretError as error:
+        return f"{source}: {error}", ""
+    return "", ""
+
+
+def _literal(parameter: Parameter, source: str, runner: str) -> tuple[str, str]:
+    if runner != IN_PROCESS:
+        return (
+            f"{source}: a literal secret works on one machine only, and {runner} uses others; give "
+            "secret:projects/P/secrets/S, aws-secret:NAME, or env:NAME or file:PATH that each worker has"
+        ), ""
+    if source == parameter.flag:
+        return "", (
+            f"{source}: a literal secret on a command line can be seen by everyone on this machine; use "
+            "env:NAME or file:PATH"
+        )
+    return "", ""
+
+
+def _elsewhere(source: str, secret: Secret, runner: str) -> str:
+    """A reference that is looked up on the workers, which may have what this machine has not."""
+    if runner == DATAFLOW and isinstance(secret, (EnvSecret, FileSecret)):
+        return (
+            f"{source}: {secret} is looked up on each of Dataflow's workers, which have it only if your "
+            "image does; secret:projects/P/secrets/S (Google Secret Manager) is what they can read"
+        )
+    return ""
+
+
+def check(
+    settings: Settings,
+    parameters: Mapping[str, Parameter],
+    arrived: Arrived,
+    bad: frozenset[str],
+    environ: Mapping[str, str],
+) -> tuple[list[str], list[str]]:
+    """Faults and warnings. `bad` names parameters whose own fault is already reported."""
+    faults = [
+        *_ca_file(settings, arrived),
+        *(_on_this_machine(settings, arrived, bad) if settings.in_process else ()),
+        *_forgotten(settings, parameters),
+        *bigquery.faults(settings, arrived),
+        *s3.faults(settings, arrived),
+        *datadog.faults(settings, arrived),
+        *_custom_names(settings, parameters),
+    ]
+    if "demo" not in bad:  # else what is needed is not known
+        faults += _belonging(settings, parameters, arrived)
+        faults += _some_destination(settings, parameters)
+    warnings = list(_plain_http(settings, parameters))
+    if not settings.in_process:
+        faults += cluster_faults(settings, parameters, arrived, environ)
+        warnings += cluster_warnings(settings, parameters, arrived)
+    for name, parameter in parameters.items():
+        source = arrived.source(name)
+        for secret in secrets_in(getattr(settings, name)) if parameter.secret else ():
+            fault, warning = check_credentials(parameter, source, secret, settings.runner, environ)
+            faults += [fault] if fault else []
+            warnings += [warning] if warning else []
+    return faults, warnings
+
+
+def _belonging(settings: Settings, parameters: Mapping[str, Parameter], arrived: Arrived) -> Iterator[str]:
+    """Parameters without the one that switches their group on, missing ones, and what the demo brings."""
+    for name, parameter in parameters.items():
+        first, source = parameter.group.first, arrived.source(name)
+        on = settings.demo or not first or first in settings.given
+        if name not in settings.given:
+            in_its_place = name == "feed_api_key" and settings.pubsub_subscription
+            if parameter.required and on and not (settings.demo or in_its_place):
+                why = f"--{first} needs it" if first else "the feed needs it (--demo=true does not)"
+                example = f"{parameter.flag}={parameter.example}"
+                yield f"{parameter.flag}: is missing, and {why}; for example {example}"
+        elif settings.demo and not parameter.in_demo:
+            yield f"{source}: cannot be given with --demo=true, which brings its own; leave out one of them"
+        elif not on:
+            yield f"{source}: needs --{first}, which switches {parameter.group.title} on"
+
+
+def _some_destination(settings: Settings, parameters: Mapping[str, Parameter]) -> Iterator[str]:
+    firsts = dict.fromkeys(each.group.first for each in parameters.values() if each.group.first)
+    if not settings.demo and settings.given.isdisjoint(firsts):
+        flags = " or ".join(f"--{first}" for first in firsts)
+        yield f"{flags}: no destination is given; give at least one, or --demo=true to look around"
+
+
+def _forgotten(settings: Settings, parameters: Mapping[str, Parameter]) -> Iterator[str]:
+    firsts = {each.group.destination: each.group.first for each in parameters.values() if each.group.first}
+    on = {name: first for name, first in firsts.items() if first in settings.given}
+    on |= {each.name: "custom_destination" for each in settings.custom_destination}
+    for name in settings.forget_destination:
+        if name in on:
+            yield f"--forget_destination={name}: is still switched on by --{on[name]}; leave out one of them"
+
+
+def _custom_names(settings: Settings, parameters: Mapping[str, Parameter]) -> Iterator[str]:
+    taken = {each.group.destination for each in parameters.values() if each.group.destination}
+    taken |= {"feed", "dead_letters"}  # they have counters under these names
+    for destination in settings.custom_destination:
+        if destination.name in taken:
+            yield f"--custom_destination: the name {destination.name} is taken; give another, ?name=NAME"
+        taken.add(destination.name)
+
+
+def _ca_file(settings: Settings, arrived: Arrived) -> Iterator[str]:
+    if settings.ca_file is None:
+        return
+    source = arrived.source("ca_file")
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(cafile=settings.ca_file)
+    except ssl.SSLError:
+        yield f"{source}: the file holds no certificate; it must be PEM (-----BEGIN CERTIFICATE-----)"
+    except (OSError, ValueError) as error:
+        why = getattr(error, "strerror", None) or "not a usable path"
+        yield f"{source}: the file cannot be read ({why}); it must be a PEM file with a certificate"
+
+
+def _on_this_machine(settings: Settings, arrived: Arrived, bad: frozenset[str]) -> Iterator[str]:
+    """What only clusters do, and the directories."""
+    if settings.pubsub_subscription:
+        source = arrived.source("pubsub_subscription")
+        yield f"{source}: is read on Dataflow (--runner=DataflowRunner); one machine reads the feed itself"
+    yield from _directories(settings, arrived, bad)
+
+
+def _directories(settings: Settings, arrived: Arrived, bad: frozenset[str]) -> Iterator[str]:
+    """Each directory must be possible to write, and nobody else's files may lie among the archive's."""
+    ours = {
+        "state_dir": settings.state_dir,
+        "dead_letters": _here(settings.dead_letters),
+        "files_dir": settings.files_dir,
+    }
+    if settings.demo:
+        ours["state_dir"] = None  # it has a temporary one
+    used = {name: path for name, path in ours.items() if path is not None and name not in bad}
+    for name, path in used.items():
+        if fault := _unwritable(path):
+            yield f"{arrived.source(name)}: {fault}; it must be a directory that this user may write"
+    archive = used.pop("files_dir", None)
+    for name, path in used.items():
+        if archive is not None and _overlap(archive, path):
+            source = arrived.source("files_dir")
+            yield f"{source}: must be apart from --{name}, neither inside it nor around it"
+
+
+def _here(dead_letters: str) -> Path | None:
+    """The directory, unless they go into a bucket or none was given."""
+    return Path(dead_letters) if dead_letters and not dead_letters.startswith(REMOTE) else None
+
+
+def _unwritable(path: Path) -> str:
+    """Why `path` can be neither written nor created, or "". Looks at its nearest existing parent."""
+    try:
+        place = next(each for each in (path.absolute(), *path.absolute().parents) if os.path.lexists(each))
+    except (OSError, ValueError):
+        return "not a usable path"
+    if not place.is_dir():
+        return "not a directory" if place == path.absolute() else "a file is in the way"
+    return "" if os.access(place, os.W_OK | os.X_OK) else "no permission to write"
+
+
+def _overlap(one: Path, other: Path) -> bool:
+    first, second = one.resolve(), other.resolve()
+    return first.is_relative_to(second) or second.is_relative_to(first)
+
+
+def _plain_http(settings: Settings, parameters: Mapping[str, Parameter]) -> Iterator[str]:
+    """A warning rather than a fault: a TLS proxy beside the job is a common way to run."""
+    for name, parameter in parameters.items():
+        if parameter.placeholder == "URL" and (url := urlsplit(getattr(settings, name))).scheme == "http":
+            host = url.hostname or ""
+            if not _loopback(host):
+                yield f"{parameter.flag}: http:// sends events and the secret unencrypted to {host}; use https://"
+
+
+def _loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost" or host.endswith(".localhost")

@@ -1,0 +1,158 @@
+"""From flags to destinations: every one by its first flag, and every setting of it from a flag."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import certifi
+import pytest
+
+from pipelines.flags.destinations import BY_GROUP, destinations
+from pipelines.flags.settings import PARAMETERS, parse
+from transforms.batch import BatchPolicy
+from transforms.secret import EnvSecret
+from transforms.write.bigquery.destination import BigQuery
+from transforms.write.contract import Destination
+from transforms.write.datadog.destination import Datadog
+from transforms.write.files.destination import Files
+from transforms.write.kafka.destination import Kafka
+from transforms.write.pubsub.destination import PubSub
+from transforms.write.s3.destination import S3
+from transforms.write.splunk.destination import Splunk
+
+ENVIRON = {"KEY": "0123456789abcdef"}
+CA = certifi.where()
+POLICY = BatchPolicy(7, 7777, 0.7)
+# Flags without the destination's name before them, and what they make.
+EVERYTHING: list[tuple[list[str], Destination]] = [
+    (
+        [
+            "table=p-r-o.d.t",
+            "method=insert_all",
+            "schema=compatible",
+            "endpoint=https://rest",
+            "storage_endpoint=https://grpc",
+        ],
+        BigQuery("p-r-o.d.t", "insert_all", "compatible", "https://rest", "https://grpc", CA, POLICY),
+    ),
+    (
+        [
+            "bucket=archive",
+            "prefix=a/b",
+            "region=eu-central-1",
+            "endpoint=https://minio:9000",
+            "compression=zstd",
+            "role_arn=arn:aws:iam::123456789012:role/a",
+            "external_id=x-42",
+            "storage_class=GLACIER_IR",
+            "kms_key=alias/k",
+            "layout=flat",
+        ],
+        S3(
+            "archive",
+            "a/b",
+            "eu-central-1",
+            "https://minio:9000",
+            "zstd",
+            "arn:aws:iam::123456789012:role/a",
+            "x-42",
+            "GLACIER_IR",
+            "alias/k",
+            CA,
+            POLICY,
+            layout="flat",
+        ),
+    ),
+    (
+        ["api_key=env:KEY", "site=datadoghq.eu", "service=s", "tags=env:a,team:b"],
+        Datadog(EnvSecret("KEY"), "datadoghq.eu", None, "s", ("env:a", "team:b"), "none", CA, POLICY),
+    ),
+    (
+        ["api_key=env:KEY", "endpoint=https://proxy", "too_old=dead_letter"],
+        Datadog(
+            EnvSecret("KEY"),
+            endpoint="https://proxy",
+            compression="none",
+            ca_file=CA,
+            policy=POLICY,
+            too_old="dead_letter",
+        ),
+    ),
+    (
+        [
+            "hec_url=https://splunk:8088",
+            "hec_token=env:KEY",
+            "index=i",
+            "source=s",
+            "sourcetype=t",
+            "host=h",
+            "acknowledge=true",
+        ],
+        Splunk(
+            "https://splunk:8088",
+            EnvSecret("KEY"),
+            index="i",
+            source="s",
+            sourcetype="t",
+            host="h",
+            acknowledge=True,
+            compression="none",
+            ca_file=CA,
+            policy=POLICY,
+        ),
+    ),
+    (
+        ["bootstrap_servers=a:1,b:2", "topic=t", "config=linger.ms=7"],
+        Kafka("a:1,b:2", "t", {"linger.ms": "7"}, POLICY, ca_file=CA),
+    ),
+    (
+        ["topic=projects/my-project/topics/t-1", "endpoint=https://europe-west1-pubsub.googleapis.com"],
+        PubSub("projects/my-project/topics/t-1", "https://europe-west1-pubsub.googleapis.com", CA, POLICY),
+    ),
+    (["dir=./out"], Files("out", policy=POLICY)),
+]
+
+
+def given(name: str, flags: list[str]) -> list[str]:
+    ends = [*flags, "max_events=7", "max_bytes=7777", "max_age=0.7"]
+    return ["--feed_api_key=env:KEY", f"--ca_file={CA}", *(f"--{name}_{end}" for end in ends)]
+
+
+@pytest.mark.parametrize(
+    ("flags", "destination"), EVERYTHING, ids=[f"{made.name}-{flags[-1]}" for flags, made in EVERYTHING]
+)
+def test_every_flag_of_a_destination_arrives_in_it(flags: list[str], destination: Destination) -> None:
+    argv = given(destination.name, flags)
+    if destination.name in ("datadog", "splunk"):
+        argv.append("--http_compression=none")
+    assert destinations(parse(argv, ENVIRON)) == [destination]
+
+
+def test_every_flag_is_tried_above() -> None:
+    tried = {arg.partition("=")[0] for flags, made in EVERYTHING for arg in given(made.name, flags)}
+    of_destinations = {group.destination for group in BY_GROUP}
+    flags = {each.flag for each in PARAMETERS.values() if each.group.destination in of_destinations}
+    assert flags <= tried
+
+
+def test_a_destination_is_on_when_its_first_flag_is_given() -> None:
+    first = {made.name: flags for flags, made in reversed(EVERYTHING)}
+    argv = ["--feed_api_key=env:KEY"]
+    for name, flags in first.items():
+        argv += [f"--{name}_{flag}" for flag in flags[: 2 if name == "splunk" else 1]]
+    found = destinations(parse(argv, ENVIRON))
+    assert [each.name for each in found] == [
+        "bigquery",
+        "s3",
+        "datadog",
+        "splunk",
+        "kafka",
+        "pubsub",
+        "files",
+    ]
+    for each in found:
+        kept = {field.name: getattr(each, field.name) for field in dataclasses.fields(each)}  # type: ignore[arg-type]
+        default = {f.name: f.default for f in dataclasses.fields(each)}  # type: ignore[arg-type]
+        assert kept["policy"] == default["policy"]
+    assert Path("out") == parse(argv, ENVIRON).files_dir

@@ -1,0 +1,226 @@
+"""When a lane reads, ticks, waits and ends, on a clock that only moves when somebody waits."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from types import SimpleNamespace
+from typing import Any, cast
+
+from pipelines.local import lane
+from pipelines.local.lane import LaneSource
+from transforms.dead_letter import DeadLetter
+from transforms.feed.source import Turn
+
+STRAY = (1, DeadLetter("feed", "", "not_json", b"x"))
+
+
+@dataclass
+class WaitingClock:
+    """Time passes in `wait` alone. `meanwhile` is called before each wait and may wake who waits."""
+
+    time: float = 1000.0
+    waits: list[float] = field(default_factory=list)
+    meanwhile: list[Callable[[], None]] = field(default_factory=list)
+
+    def now(self) -> float:
+        return self.time
+
+    def monotonic(self) -> float:
+        return self.time
+
+    def wait(self, event: threading.Event, timeout: float | None) -> bool:
+        assert timeout is not None, "a lane never waits for ever"
+        if self.meanwhile:
+            self.meanwhile.pop(0)()
+        if not event.is_set():
+            self.time += timeout
+            self.waits.append(timeout)
+        return event.is_set()
+
+
+@dataclass
+class StubJournal:
+    end: int = 0
+    listeners: list[Callable[[], None]] = field(default_factory=list)
+    cursors: dict[str, Any] = field(default_factory=lambda: {"x": SimpleNamespace(position=0)})
+    strays_left: Sequence[tuple[int, DeadLetter]] = ()
+    trims: int = 0
+
+    def strays(self) -> Sequence[tuple[int, DeadLetter]]:
+        return self.strays_left
+
+    def trim(self) -> None:
+        self.trims += 1
+
+
+@dataclass
+class StubDelivery:
+    free: int = 100
+    due: float | None = None
+    has_results: bool = False
+    is_idle: bool = True
+
+    def room(self) -> int:
+        return self.free
+
+    def deadline(self) -> float | None:
+        return self.due
+
+    def ready(self) -> bool:
+        return self.has_results
+
+    def idle(self) -> bool:
+        return self.is_idle
+
+
+@dataclass
+class Bench:
+    """A lane's source between stubs; an hour has passed since anything happened."""
+
+    carries_strays: bool = False
+    clock: WaitingClock = field(default_factory=WaitingClock)
+    journal: StubJournal = field(default_factory=StubJournal)
+    delivery: StubDelivery = field(default_factory=StubDelivery)
+
+    def __post_init__(self) -> None:
+        self.source = LaneSource("x", cast(Any, self.journal), self.clock, self.carries_strays)
+        self.source.begin(cast(Any, self.delivery))
+        self.clock.time += 3600.0
+
+    def wait(self, position: int = 0) -> tuple[Turn, float]:
+        """The turn, and how long it took to come."""
+        before = self.clock.time
+        turn = self.source.wait(position)
+        return turn, round(self.clock.time - before, 6)
+
+
+def test_events_that_wait_are_read_at_once_as_far_as_there_is_room() -> None:
+    bench = Bench()
+    bench.journal.end = 7
+    assert bench.wait() == (Turn(100), 0.0)
+
+
+def test_with_nothing_to_do_a_bundle_ends_at_the_heartbeat_after_one_sleep() -> None:
+    bench = Bench()
+    assert bench.wait() == (Turn(), lane.HEARTBEAT)
+    assert len(bench.clock.waits) == 1
+
+
+def test_a_batch_that_becomes_old_is_ticked_at_its_time_and_not_polled_for() -> None:
+    bench = Bench()
+    bench.delivery.due = bench.clock.time + 1.25
+    assert bench.wait() == (Turn(), 1.25)
+    assert len(bench.clock.waits) == 1
+
+
+def test_an_outcome_to_record_is_ticked_at_once() -> None:
+    bench = Bench()
+    bench.delivery.has_results = True
+    assert bench.wait() == (Turn(), 0.0)
+
+
+def test_without_room_events_wait_until_an_outcome_makes_some() -> None:
+    bench = Bench()
+    bench.journal.end = 7
+    bench.delivery.free = 0
+
+    def outcome() -> None:
+        bench.delivery.free = 3
+        bench.source.wake()
+
+    assert bench.wait() == (Turn(), lane.HEARTBEAT)
+    bench.clock.time += 1.0
+    bench.clock.meanwhile = [outcome]
+    assert bench.wait() == (Turn(3), 0.0)
+
+
+def test_the_journal_wakes_it() -> None:
+    bench = Bench()
+
+    def appended() -> None:
+        bench.journal.end = 1
+        for listener in bench.journal.listeners:
+            listener()
+
+    bench.clock.meanwhile = [appended]
+    assert bench.wait() == (Turn(100), 0.0)
+
+
+def test_a_trickle_gathers_and_a_flood_does_not() -> None:
+    bench = Bench()
+    bench.journal.end = 1
+    bench.wait()
+    bench.journal.end = 2
+    assert bench.wait(1) == (Turn(100), lane.GATHER_SECONDS)
+    bench.journal.end = 2 + lane.GATHER_EVENTS
+    assert bench.wait(2) == (Turn(100), 0.0)
+
+
+def test_a_bundle_goes_on_for_its_time_waiting_for_events_in_it() -> None:
+    bench = Bench()
+    bench.journal.end = lane.GATHER_EVENTS
+    assert bench.source.next(0, 0.0) == Turn(100)
+    bench.journal.end = 1
+    assert bench.source.next(1, 0.5) == Turn(), "a heartbeat, as nothing waits"
+    assert bench.source.next(0, lane.BUNDLE_SECONDS) is None, "it has run long enough"
+
+
+def test_the_feed_s_dead_letters_are_carried_by_the_lane_that_was_chosen() -> None:
+    chosen, other = Bench(carries_strays=True), Bench()
+    chosen.journal.strays_left = other.journal.strays_left = [STRAY]
+    assert chosen.wait() == (Turn(), 0.0)
+    assert list(chosen.source.strays()) == [STRAY]
+    assert other.wait() == (Turn(), lane.HEARTBEAT)
+    assert list(other.source.strays()) == []
+
+
+def test_a_drain_reads_the_rest_flushes_once_waits_for_outcomes_and_ends() -> None:
+    bench = Bench()
+    bench.journal.end = 5
+    bench.delivery.is_idle = False
+    bench.source.drain(bench.clock.time + 22.0)
+    assert bench.wait(0) == (Turn(100), 0.0)
+    assert bench.wait(5) == (Turn(flush=True), 0.0)
+
+    def outcome() -> None:
+        bench.delivery.has_results = True
+        bench.source.wake()
+
+    bench.clock.meanwhile = [outcome]
+    assert bench.wait(5) == (Turn(), 0.0)
+    bench.delivery.has_results, bench.delivery.is_idle = False, True
+    assert bench.wait(5) == (Turn(done=True), 0.0)
+
+
+def test_a_drain_ends_at_its_deadline_whatever_is_left() -> None:
+    bench = Bench()
+    bench.journal.end = 5
+    bench.delivery.free, bench.delivery.is_idle = 0, False
+    bench.source.drain(bench.clock.time + 2.0)
+    assert bench.wait(0) == (Turn(done=True), 2.0)
+
+
+def test_a_drain_in_the_middle_of_a_sleep_is_noticed() -> None:
+    bench = Bench()
+    bench.clock.meanwhile = [lambda: bench.source.drain(bench.clock.time + 2.0)]
+    assert bench.wait() == (Turn(flush=True), 0.0)
+
+
+def test_a_new_pipeline_starts_at_the_cursor_and_a_resumed_one_where_it_was() -> None:
+    bench = Bench()
+    bench.journal.cursors["x"].position = 40
+    assert bench.source.position(0) == 40
+    assert bench.source.position(55) == 55
+
+
+def test_the_journal_is_trimmed_now_and_then() -> None:
+    bench = Bench()
+    bench.journal.end = lane.GATHER_EVENTS
+    for _ in range(50):
+        bench.wait()
+    assert bench.journal.trims == 1
+    bench.clock.time += lane.TRIM_EVERY
+    bench.wait()
+    assert bench.journal.trims == 2

@@ -1,0 +1,174 @@
+"""The state directory on disk: who owns it, how much room there is, and the reserve for a full disk."""
+
+from __future__ import annotations
+
+import fcntl
+import logging
+import os
+import shutil
+import sqlite3
+from collections.abc import Callable
+from pathlib import Path
+
+from transforms.clock import Clock
+from transforms.feed.intake import JournalFull
+from transforms.feed.journal.chunks import ChunkStore
+from transforms.feed.journal.database import Database, JournalError, is_full
+from transforms.feed.journal.seen_ids import SeenIds
+
+RESERVE_BYTES = 16 * 1024 * 1024
+KEEP_FREE_BYTES = 1024**3
+KEEP_FREE_SHARE = 0.05  # of a file system so small that 1 GiB would be most of it
+
+
+class DirectoryLock:
+    """An exclusive lock on a directory, held until `release` or the end of the process (kill -9 too)."""
+
+    def __init__(self, directory: Path) -> None:
+        """Take the lock. Raises JournalError when another process has it or the directory is not ours."""
+        try:
+            self._file = os.open(directory / "lock", os.O_RDWR | os.O_CREAT, 0o600)
+        except OSError as error:
+            raise JournalError(
+                f"cannot write in {directory}: {error.strerror}; choose another --state_dir"
+            ) from error
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            owner = os.pread(self._file, 32, 0).decode(errors="replace").strip() or "unknown"
+            os.close(self._file)
+            raise JournalError(
+                f"{directory} is in use by another grantex-beam (process {owner}): stop that one first, or "
+                "give this one a --state_dir of its own"
+            ) from error
+        os.ftruncate(self._file, 0)
+        os.pwrite(self._file, f"{os.getpid()}\n".encode(), 0)
+
+    def release(self) -> None:
+        """Let another process have the directory."""
+        os.close(self._file)
+
+
+class Reserve:
+    """A file that takes up disk until the disk is full; given up so that receipts and trimming go on."""
+
+    def __init__(self, path: Path, size: int = RESERVE_BYTES) -> None:
+        self._path = path
+        self._size = size
+
+    def restore(self) -> bool:
+        """Put the reserve back if it is gone and there is room for twice its size."""
+        if self._path.exists():
+            return True
+        if shutil.disk_usage(self._path.parent).free < 2 * self._size:
+            return False
+        partial = self._path.with_suffix(".new")
+        try:
+            with open(partial, "wb") as file:
+                os.posix_fallocate(file.fileno(), 0, self._size)
+            os.replace(partial, self._path)
+        except OSError:
+            partial.unlink(missing_ok=True)
+            return False
+        return True
+
+    def release(self) -> bool:
+        """Give the reserve up; False when it was gone already."""
+        try:
+            self._path.unlink()
+        except FileNotFoundError:
+            return False
+        return True
+
+
+def too_little_free(directory: Path) -> bool:
+    """Whether the file system has less room left than must stay free."""
+    usage = shutil.disk_usage(directory)
+    return usage.free < min(KEEP_FREE_BYTES, usage.total * KEEP_FREE_SHARE)
+
+
+CHECK_DISK_EVERY = 1.0  # seconds
+
+
+class Room:
+    """Asked before every append. The journal's lock guards all calls."""
+
+    def __init__(self, directory: Path, reserve: Reserve, max_bytes: int, clock: Clock) -> None:
+        self._directory = directory
+        self._reserve = reserve
+        self._max_bytes = max_bytes
+        self._clock = clock
+        self._checked = clock.monotonic()
+        self._short = False
+
+    def check(self, kept_bytes: int) -> None:
+        """Raises JournalFull. Puts the reserve back once there is room for it: no event goes before that."""
+        now = self._clock.monotonic()
+        if now - self._checked >= CHECK_DISK_EVERY:
+            self._checked = now
+            self._short = too_little_free(self._directory) or not self._reserve.restore()
+        if self._short:
+            raise JournalFull(f"the disk of {self._directory} has too little room left")
+        if kept_bytes >= self._max_bytes:
+            raise JournalFull(f"the journal holds --journal_max_bytes={self._max_bytes} bytes")
+
+    def full(self) -> JournalFull:
+        """What to raise when a write found the disk full; until the next look at it nobody tries again."""
+        self._short, self._checked = True, self._clock.monotonic()
+        return JournalFull(f"the disk of {self._directory} is full")
+
+
+log = logging.getLogger("grantex.journal")
+EXPIRE_EVERY = 30.0  # seconds
+SPARE_PAGES = 2_048  # 8 MiB of the file kept for the next events rather than given back to the disk
+VACUUM_PAGES = 512  # given back in one transaction: moving pages makes the log grow by as much
+
+
+class Trimmer:
+    """Takes the database's lock for one short transaction at a time, however big the backlog was."""
+
+    def __init__(self, database: Database, chunks: ChunkStore, seen: SeenIds, clock: Clock) -> None:
+        self._database = database
+        self._chunks = chunks
+        self._seen = seen
+        self._clock = clock
+        self._expired = clock.monotonic()
+        self._ids_from = 0
+
+    def trim(self, lowest: Callable[[], int]) -> None:
+        """Forget what lies below the offset that `lowest` gives.
+
+        Does nothing on a disk too full even for that; the events stay until the next call.
+        """
+        try:
+            while self._delete_some(lowest):
+                pass
+            self._forget_ids()
+            while self._give_back_some():
+                pass
+        except sqlite3.OperationalError as error:
+            if not is_full(error):
+                raise
+            log.warning("the journal could not be trimmed: %s", error)
+
+    def _delete_some(self, lowest: Callable[[], int]) -> int:
+        with self._database.lock:
+            return self._chunks.trim(lowest())
+
+    def _forget_ids(self) -> None:
+        now = self._clock.monotonic()
+        if now - self._expired < EXPIRE_EVERY:
+            return
+        with self._database.lock:
+            self._expired = now
+            forgotten = self._seen.expire(now, self._chunks.trimmed)
+            if forgotten > self._ids_from:
+                self._database.write(lambda db: db.execute("DELETE FROM ids WHERE first < ?", (forgotten,)))
+                self._ids_from = forgotten
+
+    def _give_back_some(self) -> bool:
+        spare = self._database.free_pages() - SPARE_PAGES
+        if spare <= 0:
+            return False
+        self._database.give_back(min(spare, VACUUM_PAGES))
+        return spare > VACUUM_PAGES

@@ -1,0 +1,114 @@
+"""What one attempt's outcome means for its batch: the parts of the outbox that remember nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+
+from transforms.dead_letter import DeadLetter
+from transforms.event import Batch, Receipt
+from transforms.retry import RETRY_AFTER_CAP
+from transforms.write.contract import Outcome
+from transforms.write.delivery.ledger import Settlement
+
+
+@dataclass(slots=True)
+class Entry:
+    """A sealed batch on its way. `order` is its place in line; a half keeps its batch's place."""
+
+    order: tuple[int, ...]
+    batch: Batch
+    size: int
+    failures: int = 0
+    due: float = 0.0
+
+
+@dataclass(slots=True)
+class Settled:
+    """What one attempt came to: indexes into `batch.events`, and what must be tried again.
+
+    `left` is the attempted batch with only its unsettled events; it is tried again after `recorded`, whole
+    or, when `halves` are given, as these.
+    """
+
+    batch: Batch
+    delivered: Sequence[int]
+    rejected: list[tuple[int, str]]
+    left: Batch | None = None
+    halves: tuple[Batch, ...] = ()
+    again: list[Entry] = field(default_factory=list)
+
+    def offsets(self, indexes: Sequence[int]) -> list[int]:
+        """The journal offsets of these events (none for a batch without offsets)."""
+        offsets = self.batch.offsets
+        if len(indexes) == len(offsets):  # all of them, the usual case
+            return list(offsets)
+        return [offsets[index] for index in indexes] if offsets else []
+
+
+def part(batch: Batch, indexes: list[int], batch_id: str = "") -> Batch:
+    """The events of `batch` at `indexes`: the same batch shrunk when given its id, else a new one."""
+    return replace(
+        batch,
+        events=[batch.events[index] for index in indexes],
+        offsets=[batch.offsets[index] for index in indexes] if batch.offsets else (),
+        id=batch_id,
+        seal=batch.seal if batch_id else 0,
+        memo=batch.memo if batch_id else None,
+    )
+
+
+def check(name: str, batch: Batch, outcome: Outcome) -> None:
+    """Raises ValueError when an outcome names events that are not there, or contradicts itself."""
+    count = len(batch.events)
+    named = [*outcome.rejected, *outcome.later]
+    wrong = [index for index in named if not (isinstance(index, int) and 0 <= index < count)]
+    if wrong:
+        raise ValueError(f"{name}: the writer's outcome names event {wrong[0]!r} of a batch of {count}")
+    both = outcome.rejected.keys() & set(outcome.later)
+    if both:
+        raise ValueError(f"{name}: the writer's outcome calls event {min(both)} both rejected and later")
+    if not outcome.later and (
+        outcome.too_large or outcome.unknown or (outcome.blocked and not outcome.rejected)
+    ):
+        raise ValueError(
+            f"{name}: the writer's outcome says too_large, unknown or blocked, but names no event as later, "
+            "which would count all of them as delivered"
+        )
+
+
+def asked_wait(outcome: Outcome) -> float:
+    """Seconds the service asked for, within reason; 0.0 when it did not ask."""
+    asked = outcome.retry_after or 0.0
+    return min(asked, RETRY_AFTER_CAP) if asked > 0 else 0.0
+
+
+def too_large(outcome: Outcome) -> str:
+    """Why a single event became a dead letter."""
+    return f"too_large: {outcome.cause or 'the service refused the event alone as too large'}"
+
+
+# The output of a sink that has them; the other one is "delivered".
+DEAD_LETTERS = "dead_letters"
+
+
+def dead_letters(destination: str, settled: Settled, now: float) -> Iterator[DeadLetter]:
+    """One dead letter for each rejected event; `now` in seconds since the epoch."""
+    batch = settled.batch
+    for index, reason in settled.rejected:
+        event = batch.events[index]
+        yield DeadLetter("write", destination, reason, event.raw, event.id, batch.attempts, now)
+
+
+def settlement(settled: Settled) -> Settlement:
+    """The outcome in journal offsets."""
+    rejected = [index for index, _ in settled.rejected]
+    return Settlement(settled.batch, settled.offsets(settled.delivered), settled.offsets(rejected))
+
+
+def receipt(destination: str, settled: Settled) -> Receipt:
+    """What was delivered."""
+    batch = settled.batch
+    events = batch.events
+    ids = [events[index].id for index in settled.delivered]
+    return Receipt(destination, batch.id, ids, batch.attempts)

@@ -1,0 +1,136 @@
+"""What librdkafka's errors mean for a batch, and what a person can do about them: pure functions."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from confluent_kafka import KafkaError
+
+from transforms.secret import redact
+from transforms.write.contract import Outcome
+
+KEPT = "The events are kept and sent when this is mended"
+AUTHENTICATION = {
+    KafkaError._AUTHENTICATION,
+    KafkaError.SASL_AUTHENTICATION_FAILED,
+    KafkaError.UNSUPPORTED_SASL_MECHANISM,
+    KafkaError.ILLEGAL_SASL_STATE,
+}
+UNKNOWN_TOPIC = {
+    KafkaError.UNKNOWN_TOPIC_OR_PART,
+    KafkaError._UNKNOWN_TOPIC,
+    KafkaError._UNKNOWN_PARTITION,
+}
+DENIED = {KafkaError.TOPIC_AUTHORIZATION_FAILED, KafkaError.CLUSTER_AUTHORIZATION_FAILED}
+# Nobody may have seen the message: it was taken out of the queue before it was sent.
+NOT_SENT = {KafkaError._PURGE_QUEUE}
+# Never cured by trying again, and said of one record by name.
+INVALID = {KafkaError.INVALID_RECORD, KafkaError.POLICY_VIOLATION}
+TOO_LARGE = {KafkaError.MSG_SIZE_TOO_LARGE, KafkaError.INVALID_MSG_SIZE}
+# Perhaps refused for a timestamp: Kafka says INVALID_TIMESTAMP of a whole record batch, or INVALID_RECORD of
+# each record, and the last one of their neighbours.
+BAD_TIME = {
+    KafkaError.INVALID_TIMESTAMP,
+    KafkaError.INVALID_RECORD,
+    KafkaError._INVALID_DIFFERENT_RECORD,
+}
+# The broker has refused the message: it is not in the log.
+REFUSED = AUTHENTICATION | UNKNOWN_TOPIC | DENIED | INVALID | TOO_LARGE | BAD_TIME | NOT_SENT
+
+
+class Names:
+    """What a person calls the broker and the topic."""
+
+    def __init__(self, servers: str, topic: str) -> None:
+        self.where = f"Kafka at {servers}"
+        self.topic = topic
+
+
+def advice(names: Names, error: KafkaError) -> tuple[str, bool]:
+    """The cause in plain words, and whether it blocks everything until somebody does something."""
+    code, said = error.code(), redact(error.str().strip())
+    if code in AUTHENTICATION:
+        return f"{names.where} refused to sign us in ({said}). {KEPT}: correct the user or password.", True
+    if code == KafkaError._SSL:
+        return (
+            f"{names.where}: no trusted TLS connection ({said}). {KEPT}: give the authority with --ca_file.",
+            True,
+        )
+    if code in UNKNOWN_TOPIC:
+        return f"{names.where} has no topic {names.topic}. {KEPT}: create it, or correct --kafka_topic.", True
+    if code in DENIED:
+        what = f"this user may not write to topic {names.topic}"
+        return f"{names.where}: {what}. {KEPT}: grant Write (and IdempotentWrite before 3.0).", True
+    if code == KafkaError._ALL_BROKERS_DOWN or code in (KafkaError._TRANSPORT, KafkaError._RESOLVE):
+        # A port that speaks another protocol looks like one that is down, but for librdkafka's guess.
+        guess = code == KafkaError._ALL_BROKERS_DOWN or "SSL" in said
+        hint = " If it is up, check security.protocol in --kafka_config." if guess else ""
+        return f"{names.where} cannot be reached ({said}). The events are kept; retrying.{hint}", False
+    return f"{names.where}: {said}. The events are kept; retrying.", False
+
+
+def no_answer(names: Names, seconds: float) -> str:
+    """The cause when nothing was said at all."""
+    return f"{names.where} has not acknowledged everything within {seconds:.0f} s; waiting on."
+
+
+class Verdict:
+    """Collects what became of each event of a batch, and sums it up as one Outcome."""
+
+    def __init__(self, names: Names) -> None:
+        self._names = names
+        self._rejected: dict[int, str] = {}
+        self._later: list[int] = []
+        self._cause = ""
+        self._too_large = self._other = self._blocked = self._unknown = False
+
+    def too_large_here(self, index: int, most: str) -> None:
+        """librdkafka itself refuses the event alone, for its size."""
+        self._rejected[index] = (
+            f"too_large: more than message.max.bytes ({most}); raise it with "
+            "--kafka_config=message.max.bytes=BYTES, and the topic's max.message.bytes"
+        )
+
+    def failed(self, index: int, error: KafkaError) -> None:
+        """The event's delivery report carries `error`."""
+        code = error.code()
+        if code in INVALID:
+            self._rejected[index] = f"invalid: {redact(error.str())}"
+            return
+        self._later.append(index)
+        if code in TOO_LARGE:
+            # All of a record batch get this error when one of them is too large: halving finds which.
+            self._too_large = True
+            self._say(
+                f"{self._names.where}: topic {self._names.topic} refuses messages for their size", False
+            )
+            return
+        self._other = True
+        self._unknown |= code not in REFUSED
+        self._say(*advice(self._names, error))
+
+    def wait(self, indexes: Iterable[int], cause: str, blocked: bool = False) -> None:
+        """These have no report yet, or were never handed over: definitely nothing has been lost of them."""
+        before = len(self._later)
+        self._later += indexes
+        if len(self._later) > before:
+            self._other = True
+            self._say(cause, blocked)
+
+    def outcome(self) -> Outcome | None:
+        if not self._rejected and not self._later:
+            return None
+        return Outcome(
+            rejected=self._rejected,
+            later=self._later,
+            cause=self._cause,
+            unknown=self._unknown,
+            # Halved only when size is all that is wrong, else innocents would become dead letters.
+            too_large=self._too_large and not self._other,
+            blocked=self._blocked,
+        )
+
+    def _say(self, cause: str, blocked: bool) -> None:
+        if not self._cause or (blocked and not self._blocked):
+            self._cause = cause
+        self._blocked |= blocked

@@ -1,1 +1,0 @@
-"""What destinations of NDJSON files share: lines, names, compression."""
