@@ -12,6 +12,7 @@ INSTALL_REQUIRES = [
     "confluent-kafka>=2.12",
     "certifi",
     "google-auth>=2.30",
+    "google-cloud-bigquery>=3.30",
     # Only its protobuf messages are used: the calls themselves are made in transforms/write.
     "google-cloud-bigquery-storage>=2.30",
     # Only its protobuf messages, as well.
@@ -30,11 +31,17 @@ INSTALL_REQUIRES = [
 ]
 
 DEV_REQUIRES = [
+    # The reader of replies that ours is compared with; httpx brings it.
+    "h11>=0.16",
+    "hypothesis>=6.140",
     "kubernetes-validate>=1.31",
     "mypy>=1.18",
     "playwright>=1.55",
+    # A real outgoing proxy: CONNECT, credentials, TLS inspection.
+    "proxy.py>=2.4.10",
     "pytest>=8.4",
     "pytest-timeout>=2.4",
+    "pytest-xdist>=3.8",
     "python-hcl2>=8.1",
     "pyyaml>=6.0",
     "ruff>=0.14",
