@@ -22,7 +22,7 @@ from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 from google.rpc import status_pb2  # type: ignore[import-untyped]
 
 from pipelines.practice.bigquery_tables import Row, Table, Tables
-from pipelines.practice.http_server import FaultCommands
+from pipelines.practice.faults import FaultCommands
 
 StorageError = storage.StorageError.pb()
 

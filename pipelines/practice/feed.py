@@ -1,4 +1,7 @@
-"""The practice feed: a server that streams like the Grantex service, its habits and faults included."""
+"""The practice feed: a server that streams like the Grantex service, its habits, slots and faults included.
+
+As a program of its own: `python -m pipelines.practice.feed --port P --rate R`; `--help` lists the rest.
+"""
 
 from __future__ import annotations
 
@@ -6,15 +9,13 @@ import argparse
 import contextlib
 import json
 import os
-import signal
 import socket
 import ssl
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from urllib.parse import parse_qs
 
 from pipelines.practice.events import generate
-from pipelines.practice.feed_requests import Answer, Request, Slots, read_request, types_of
 from pipelines.practice.feed_stream import (
     HEADERS,
     Finish,
@@ -26,113 +27,89 @@ from pipelines.practice.feed_stream import (
     prepare,
     render,
 )
+from pipelines.practice.http_server import Answer, HttpServer, Request, TakeOver, told_to_stop
 from transforms.clock import Clock, SystemClock
-
-
-class Listener:
-    """Calls `serve(socket)` in a thread of its own for each client; the socket is closed afterwards.
-
-    port: 0 takes a free one, which `open` then keeps.
-    """
-
-    def __init__(self, serve: Callable[[socket.socket], None], port: int, tls: ssl.SSLContext | None) -> None:
-        self.port = port
-        self._serve = serve
-        self._tls = tls
-        self._listening: socket.socket | None = None
-        self._clients: set[socket.socket] = set()
-
-    def open(self) -> None:
-        """Listen, on the same port as before."""
-        listening = socket.create_server(("127.0.0.1", self.port), backlog=64)
-        self.port = listening.getsockname()[1]
-        self._listening = listening
-        threading.Thread(target=self._accept, args=(listening,), name="practice-feed", daemon=True).start()
-
-    def refuse(self) -> None:
-        """Stop listening: new connections are refused, open ones go on."""
-        listening, self._listening = self._listening, None
-        if listening is not None:
-            with contextlib.suppress(OSError):
-                listening.shutdown(socket.SHUT_RDWR)
-            listening.close()
-
-    def close(self) -> None:
-        """Stop listening and end every client."""
-        self.refuse()
-        for client in list(self._clients):
-            with contextlib.suppress(OSError):
-                socket.socket.shutdown(client, socket.SHUT_RDWR)
-
-    def _accept(self, listening: socket.socket) -> None:
-        while True:
-            try:
-                client, _ = listening.accept()
-            except OSError:
-                return
-            threading.Thread(target=self._run, args=(client,), name="practice-client", daemon=True).start()
-
-    def _run(self, client: socket.socket) -> None:
-        try:
-            client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            if self._tls is not None:
-                client = self._tls.wrap_socket(client, server_side=True)
-            self._clients.add(client)
-            self._serve(client)
-        except OSError:
-            pass  # the client is gone
-        finally:
-            self._clients.discard(client)
-            client.close()
-
 
 PRACTICE_KEY = "practice-key"
 PRACTICE_DEVELOPER = "dev_practice"
+STREAM = "/v1/events/stream"
+LIMIT = 5
+TTL = 300.0  # seconds
 
 
-@dataclass
-class PracticeFeed:
+class Slots:
+    """A counter per developer that lives 300 s from its last touch: every stream's keepalive and every
+    refused attempt touches it, so slots of a crashed server linger for as long as anybody asks."""
+
+    def __init__(self, clock: Clock, limit: int = LIMIT, ttl: float = TTL) -> None:
+        self._clock = clock
+        self._limit = limit
+        self._ttl = ttl
+        self._lock = threading.Lock()
+        self._counts: dict[str, tuple[int, float]] = {}
+
+    def acquire(self, developer: str) -> bool:
+        """Take a slot; False when all are taken."""
+        with self._lock:
+            taken = self._taken(developer)
+            granted = taken < self._limit
+            self._counts[developer] = (taken + granted, self._clock.monotonic() + self._ttl)
+            return granted
+
+    def touch(self, developer: str) -> None:
+        """A live stream's keepalive: everything counted lives on."""
+        with self._lock:
+            self._counts[developer] = (self._taken(developer), self._clock.monotonic() + self._ttl)
+
+    def release(self, developer: str) -> None:
+        """A stream ended while the server was there to notice."""
+        with self._lock:
+            taken = self._taken(developer)
+            self._counts[developer] = (max(0, taken - 1), self._clock.monotonic() + self._ttl)
+
+    def taken(self, developer: str) -> int:
+        """Slots counted now, dead ones included."""
+        with self._lock:
+            return self._taken(developer)
+
+    def _taken(self, developer: str) -> int:
+        count, until = self._counts.get(developer, (0, 0.0))
+        return count if self._clock.monotonic() < until else 0
+
+
+class PracticeFeed(HttpServer):
     """A context manager; `url` is known once it is entered. What is published with no stream open is gone.
 
     api_keys: key -> developer id; change it at any time (a live stream goes on, as on the service).
     keepalive: seconds between keepalives; None is silence. May be changed at any time.
     withhold_headers: send headers only with the first event or keepalive, as the service does.
-    hanging: answer nothing to new requests while it is True (the service with its Redis down).
     events_per_chunk: how many events share an HTTP chunk; the service has 1.
-    keep_ids: remember in each stream's `sent_ids` what it sent; off for a feed that runs for days.
+    keep_ids: remember the requests, and in each stream's `sent_ids` what it sent; off for a feed that runs
+        for days.
     clock: the clock of the slot counter's time to live.
     """
 
-    api_keys: dict[str, str] = field(default_factory=lambda: {PRACTICE_KEY: PRACTICE_DEVELOPER})
-    keepalive: float | None = 30.0
-    withhold_headers: bool = True
-    hanging: bool = False
-    events_per_chunk: int = 1
-    keep_ids: bool = True
-    port: int = 0
-    tls: ssl.SSLContext | None = None
-    clock: Clock = field(default_factory=SystemClock)
-
-    def __post_init__(self) -> None:
-        self.slots = Slots(self.clock)
-        self.requests: list[Request] = []  # every request, in order, with the status it was answered
+    def __init__(
+        self,
+        api_keys: dict[str, str] | None = None,
+        *,
+        keepalive: float | None = 30.0,
+        withhold_headers: bool = True,
+        events_per_chunk: int = 1,
+        keep_ids: bool = True,
+        port: int = 0,
+        tls: ssl.SSLContext | None = None,
+        clock: Clock | None = None,
+    ) -> None:
+        super().__init__(port, tls=tls, keep_requests=keep_ids)
+        self.api_keys = {PRACTICE_KEY: PRACTICE_DEVELOPER} if api_keys is None else api_keys
+        self.keepalive = keepalive
+        self.withhold_headers = withhold_headers
+        self.events_per_chunk = events_per_chunk
+        self.keep_ids = keep_ids
+        self.slots = Slots(clock or SystemClock())
         self.streams: list[Stream] = []  # every stream ever opened, in order
-        self._answers: list[Answer] = []
-        self._changed = threading.Condition()
-        self._listener = Listener(self._serve, self.port, self.tls)
-        self._stop = threading.Event()
         self._ended = False
-
-    def __enter__(self) -> PracticeFeed:
-        self.accept()
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        self.close()
-
-    @property
-    def url(self) -> str:
-        return f"{'https' if self.tls else 'http'}://127.0.0.1:{self.port}"
 
     @property
     def api_key(self) -> str:
@@ -203,28 +180,21 @@ class PracticeFeed:
             stream.leaks_slot = True
         self.finish_streams(Finish.CUT)
 
-    def answer(self, answer: Answer) -> None:
-        """Answer coming stream requests with `answer`, `answer.times` times."""
-        with self._changed:
-            self._answers.append(answer)
+    def answer_streams(
+        self,
+        status: int,
+        code: str = "",
+        message: str = "",
+        headers: dict[str, str] | None = None,
+        times: int = 1,
+    ) -> None:
+        """Answer the next requests for a stream with this error."""
+        self.answer(status, error(status, code, message).body, headers, times, path=STREAM)
 
     def end_input(self) -> None:
         """No more events: open streams end properly and new ones get 204."""
         self._ended = True
         self.finish_streams(Finish.END)
-
-    def refuse(self) -> None:
-        """Stop listening: new connections are refused, open streams go on."""
-        self._listener.refuse()
-
-    def accept(self) -> None:
-        """Listen again, on the same port as before."""
-        self._listener.open()
-        self.port = self._listener.port
-
-    def close(self) -> None:
-        self._stop.set()
-        self._listener.close()
 
     # What tests wait for
 
@@ -240,57 +210,33 @@ class PracticeFeed:
 
     # Serving
 
-    def _serve(self, sock: socket.socket) -> None:
-        while (request := read_request(sock)) is not None:
-            while self.hanging and not self._stop.wait(0.02):
-                pass
-            answer = self._route(request, sock)
-            if answer is None:
-                return
-            self._note(request, answer.status)
-            sock.sendall(answer.rendered(request.closes))
-            if request.closes:
-                return
-
-    def _route(self, request: Request, sock: socket.socket) -> Answer | None:
-        """The answer, or None when the request became a stream, which is over by then."""
+    def judge(self, request: Request) -> Answer | TakeOver:
         scheme, _, key = request.headers.get("authorization", "").partition(" ")
         developer = self.api_keys.get(key) if scheme.lower() == "bearer" else None
-        if request.path == "/v1/events/stream":
-            forced = self._forced()
-            if forced is not None:
-                return forced
+        if request.path == STREAM and self._ended:
+            return Answer(204, b"")
         if developer is None:
-            return Answer(401, "UNAUTHORIZED", "Invalid API key")
+            return error(401, "UNAUTHORIZED", "Invalid API key")
         if request.path == "/v1/me" and request.method == "GET":
-            return Answer.json(200, {"developerId": developer, "name": "Practice"})
-        if request.path != "/v1/events/stream":
-            return Answer(404, "NOT_FOUND", "Route not found")
-        return self._stream(request, developer, sock)
-
-    def _forced(self) -> Answer | None:
-        with self._changed:
-            if self._ended:
-                return Answer(204)
-            if not self._answers:
-                return None
-            answer = self._answers[0]
-            answer.times -= 1
-            if answer.times <= 0:
-                self._answers.pop(0)
-            return answer
-
-    def _stream(self, request: Request, developer: str, sock: socket.socket) -> Answer | None:
+            return Answer(200, json.dumps({"developerId": developer, "name": "Practice"}).encode())
+        if request.path != STREAM:
+            return error(404, "NOT_FOUND", "Route not found")
         try:
             types = types_of(request.query)
         except ValueError:
-            return Answer(500, "INTERNAL_ERROR", "types.split is not a function")
+            return error(500, "INTERNAL_ERROR", "types.split is not a function")
+        return lambda connection: self._stream(request, developer, types, connection)
+
+    def _stream(
+        self, request: Request, developer: str, types: frozenset[str] | None, connection: socket.socket
+    ) -> Answer | None:
+        """Stream until the client leaves or the stream is finished, unless all slots are taken."""
         if not self.slots.acquire(developer):
-            return Answer(429, "TOO_MANY_CONNECTIONS", "Too many concurrent connections")
-        stream = Stream(developer, types, request.headers, sock)
+            return error(429, "TOO_MANY_CONNECTIONS", "Too many concurrent connections")
+        stream = Stream(developer, types, request.headers, connection)
         if not self.withhold_headers and request.method == "GET":
             stream.has_sent_headers = True
-            sock.sendall(HEADERS)
+            connection.sendall(HEADERS)
         if request.method == "HEAD":  # hangs, and takes a slot
             stream.types = frozenset({"none of them"})
         self.streams.append(stream)
@@ -303,28 +249,32 @@ class PracticeFeed:
         finally:
             if not stream.leaks_slot:
                 self.slots.release(developer)
-            self._notify()
+            with self._changed:
+                self._changed.notify_all()
         return None
 
     def _ids(self, heads: list[tuple[str, str]]) -> list[str]:
         return [event_id for event_id, _ in heads] if self.keep_ids else []
 
-    def _note(self, request: Request, status: int) -> None:
-        request.status = status
-        self.requests.append(request)
-        self._notify()
 
-    def _notify(self) -> None:
-        with self._changed:
-            self._changed.notify_all()
+def error(status: int, code: str, message: str) -> Answer:
+    """An answer in the service's form of errors."""
+    return Answer(status, json.dumps({"message": message, "code": code, "requestId": "req-1"}).encode())
+
+
+def types_of(query: str) -> frozenset[str] | None:
+    """The service's reading of `types`: split at commas, compared exactly and untrimmed; empty is no
+    filter. Raises ValueError for a repeated parameter, to which the service answers 500."""
+    values = parse_qs(query, keep_blank_values=True).get("types", [""])
+    if len(values) > 1:
+        raise ValueError("repeated types")
+    return frozenset(values[0].split(",")) if values[0] else None
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Serve until SIGTERM or SIGINT."""
     options = _options(argv)
-    stop = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stop.set())
+    stop = told_to_stop()
     feed = PracticeFeed(
         api_keys={options.api_key: PRACTICE_DEVELOPER},
         keepalive=options.keepalive,

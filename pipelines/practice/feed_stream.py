@@ -1,4 +1,4 @@
-"""One open stream of the practice feed: what is sent to it, in which chunks, and how it ends."""
+"""One open stream of the practice feed: frames and the HTTP chunks they are sent in, at a rate, to an end."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import socket
 import struct
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 
@@ -115,7 +115,7 @@ class Stream:
 
     developer: str
     types: frozenset[str] | None
-    headers: dict[str, str]
+    headers: Mapping[str, str]
     sock: socket.socket = field(repr=False)
     sent_ids: list[str] = field(default_factory=list, repr=False)
     has_sent_headers: bool = False

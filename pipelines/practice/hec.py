@@ -1,4 +1,4 @@
-"""How Splunk's HTTP Event Collector judges a request: pure, so that the practice server only listens."""
+"""Splunk's HTTP Event Collector without its network: codes, tokens, what a body holds, acknowledgements."""
 
 from __future__ import annotations
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from itertools import islice
 
 from pipelines.practice.events import generate
-from pipelines.practice.feed_requests import Answer
 from pipelines.practice.feed_stream import Finish
 from tests.integration.evidence import ids_in_files, lines_in_files
 from tests.integration.job import Job, World
@@ -60,8 +59,8 @@ def test_the_feed_s_faults_are_survived_and_on_record(around: World) -> None:
         publish(50)
 
         streams = len(feed.streams)
-        feed.answer(Answer(429, "RATE_LIMIT_EXCEEDED", "slow down", headers={"retry-after": "1"}))
-        feed.answer(Answer(500, "INTERNAL_ERROR", "the database is away"))
+        feed.answer_streams(429, "RATE_LIMIT_EXCEEDED", "slow down", {"retry-after": "1"})
+        feed.answer_streams(500, "INTERNAL_ERROR", "the database is away")
         feed.finish_streams(Finish.END)
         reopened(around, job, streams)
         publish(50)
@@ -90,7 +89,8 @@ def test_the_feed_s_faults_are_survived_and_on_record(around: World) -> None:
 
 
 def test_slots_that_are_all_taken_are_not_asked_for_again_and_it_says_so(around: World) -> None:
-    around.feed.answer(Answer(429, "TOO_MANY_CONNECTIONS", "Too many concurrent connections", times=100))
+    message = "Too many concurrent connections"
+    around.feed.answer_streams(429, "TOO_MANY_CONNECTIONS", message, times=100)
     with around.job() as job:
         job.wait_for_log("all five stream slots of this account are taken")
         status, body = job.get("/readyz")

@@ -6,7 +6,6 @@ from itertools import islice
 from pathlib import Path
 
 from pipelines.practice.events import generate
-from pipelines.practice.feed_requests import Answer
 from pipelines.practice.feed_stream import Finish
 from tests.integration.job import SECRETS, World
 
@@ -29,7 +28,7 @@ def test_no_secret_is_anywhere_with_faults_and_debug_logging(around: World) -> N
         # faults that name what was sent: refused token, cut answer, reset, and the feed's own
         around.splunk.rotate("another-token-altogether")
         streams = len(around.feed.streams)
-        around.feed.answer(Answer(401, "UNAUTHORIZED", f"Invalid API key {around.feed.api_key}"))
+        around.feed.answer_streams(401, "UNAUTHORIZED", f"Invalid API key {around.feed.api_key}")
         around.feed.finish_streams(Finish.CUT)
         around.feed.publish_many(islice(generate(), 5))
         job.wait_until(lambda: len(around.feed.streams) > streams, "its stream is open again")

@@ -13,7 +13,7 @@ from typing import Any
 import grpc  # type: ignore[import-untyped]
 from google.cloud.bigquery_storage_v1.types import storage
 
-from pipelines.practice.http_server import Fault, FaultCommands
+from pipelines.practice.faults import Fault, FaultCommands
 
 APPEND = "/google.cloud.bigquery.storage.v1.BigQueryWrite/AppendRows"
 AppendRequest = storage.AppendRowsRequest.pb()

@@ -1,6 +1,6 @@
 """A fault proxy for HTTP: between a writer and a real service, faithful until it is told otherwise.
 
-Its faults are those of the practice servers (`pipelines.practice.http_server`) and those below.
+Its faults are those of the practice servers (`pipelines.practice.faults`) and those below.
 """
 
 from __future__ import annotations
@@ -9,7 +9,8 @@ import http.client
 from collections.abc import Callable
 from urllib.parse import urlsplit
 
-from pipelines.practice.http_server import Answer, Fault, PracticeServer, Request, ResetNow
+from pipelines.practice.faults import Fault
+from pipelines.practice.http_server import Answer, PracticeServer, Request, ResetNow
 
 # Longer than any service of the tests takes; a request that hangs is the proxy's own doing.
 UPSTREAM_SECONDS = 30.0

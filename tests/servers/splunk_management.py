@@ -282,7 +282,7 @@ class PracticeSplunkManagement(http_server.PracticeServer):
         return Answer(
             200,
             f"<response><sessionKey>{key}</sessionKey></response>".encode(),
-            (("Set-Cookie", f"splunkd_{self._port}={key}; Path=/; HttpOnly"),) if "cookie" in form else (),
+            (("Set-Cookie", f"splunkd_{self.port}={key}; Path=/; HttpOnly"),) if "cookie" in form else (),
         )
 
     def _is_signed_in(self, request: Request) -> bool:

@@ -1,6 +1,6 @@
 """A fault proxy for protocols that are not HTTP/1.1: it finds their requests by the frames they come in.
 
-Its faults are those of the practice servers (`pipelines.practice.http_server`) that need no words of the
+Its faults are those of the practice servers (`pipelines.practice.faults`) that need no words of the
 protocol, and refusals that somebody else puts into words (`kafka_frames.py`; for gRPC, `grpc_proxy.py`).
 """
 
@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from types import TracebackType
 from typing import Protocol
 
-from pipelines.practice.http_server import Fault, FaultCommands
+from pipelines.practice.faults import Fault, FaultCommands
 from transforms.write.over_http.connection import interrupt
 
 READ = 256 * 1024

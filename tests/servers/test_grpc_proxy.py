@@ -10,7 +10,7 @@ from typing import Any
 import grpc  # type: ignore[import-untyped]
 import pytest
 
-from pipelines.practice.http_server import Fault
+from pipelines.practice.faults import Fault
 from tests.servers.grpc_proxy import APPEND, AppendRequest, AppendResponse, GrpcFaultProxy
 
 FINALIZE = "/google.cloud.bigquery.storage.v1.BigQueryWrite/FinalizeWriteStream"

@@ -9,7 +9,8 @@ from collections.abc import Callable, Iterator
 import httpx
 import pytest
 
-from pipelines.practice.http_server import Answer, Fault, PracticeServer, Request
+from pipelines.practice.faults import Fault
+from pipelines.practice.http_server import Answer, PracticeServer, Request
 from tests.servers.http_proxy import HttpFaultProxy
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pipelines.practice.http_server import Fault
+from pipelines.practice.faults import Fault
 from tests.conformance.cases.behind_proxy import BehindProxy
 from tests.servers.http_proxy import HttpFaultProxy
 

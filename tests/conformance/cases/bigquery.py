@@ -9,7 +9,8 @@ from dataclasses import replace
 from typing import ClassVar
 from urllib.parse import urlsplit
 
-from pipelines.practice.http_server import Answer, Fault, Request
+from pipelines.practice.faults import Fault
+from pipelines.practice.http_server import Answer, Request
 from tests.conformance.case import FORGETS, SMALL, Ability, Case, Place, largest_that, padded
 from tests.conformance.cases.behind_http import BehindHttp
 from tests.conformance.cases.behind_proxy import BehindProxy

@@ -10,7 +10,7 @@ from typing import ClassVar
 
 import pytest
 
-from pipelines.practice.http_server import Fault
+from pipelines.practice.faults import Fault
 from tests.conformance.case import SMALL, Ability, Case, Place
 from tests.conformance.cases.behind_http import BehindHttp
 from tests.conformance.evidence import ndjson, same_line

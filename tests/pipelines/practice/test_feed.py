@@ -17,7 +17,6 @@ import pytest
 
 from pipelines.practice.events import generate
 from pipelines.practice.feed import PRACTICE_DEVELOPER, PRACTICE_KEY, PracticeFeed
-from pipelines.practice.feed_requests import Answer
 from pipelines.practice.feed_stream import Finish, Prepared, prepare
 
 EVENT = b'{"id":"evt_1","type":"grant.created","createdAt":"2026-03-01T12:00:00Z","data":{}}'
@@ -263,18 +262,18 @@ def test_a_cut_inside_an_event_sends_half_of_it(feed: PracticeFeed) -> None:
 def test_refusing_leaves_open_streams_alone_and_the_port_is_kept(feed: PracticeFeed) -> None:
     with Client(feed) as client:
         feed.wait_for_streams()
-        feed.refuse()
+        feed.refuse_connections()
         with pytest.raises(ConnectionRefusedError):
             Client(feed)
         feed.publish(EVENT)
         client.read_until(b"evt_1")
-        feed.accept()
+        feed.up()
         with Client(feed, "/v1/me") as again:
             assert again.status() == 200
 
 
 def test_answers_on_command_and_the_end_of_input(feed: PracticeFeed) -> None:
-    feed.answer(Answer(500, "INTERNAL_ERROR", times=2))
+    feed.answer_streams(500, "INTERNAL_ERROR", times=2)
     for status in (500, 500):
         with Client(feed) as client:
             assert client.status() == status
