@@ -10,6 +10,7 @@ from typing import Any
 from pipelines.flags.destinations import feed_settings
 from pipelines.flags.general import DATAFLOW
 from pipelines.flags.settings import Settings
+from pipelines.local.lane import Lane, ReadInLane, WriteInLane
 from transforms.feed.pubsub import ReadFromPubSub
 from transforms.feed.read import ReadFromGrantex
 from transforms.write.contract import Destination
@@ -27,6 +28,7 @@ class Stages:
     """The transforms that the graph is made of.
 
     read: the beginning, under its own label; gives `.chunks` and `.dead_letters`.
+    feed_letters: whether the graph is to keep the feed's own dead letters.
     write: a destination's sink; gives `.delivered` and `.dead_letters`.
     keep: what dead letters go into.
     """
@@ -34,19 +36,22 @@ class Stages:
     read: Any
     write: Callable[[Destination], Any]
     keep: Callable[[], Any]
+    feed_letters: bool = True
 
 
-def in_a_lane(lane: str, dead_letters: str | Path) -> Stages:
+def in_a_lane(lane: Lane, dead_letters: str | Path) -> Stages:
     """One machine: the graph is built once for each destination, whose lane has its own cursor.
 
-    The lane's source and delivery are found by its name. They work by ticks: the in-process runner fires
-    timers at once or erratically, and grouping waits for the end. Everything is one fused stage, so a dead
-    letter is on disk before its receipt; the journal has taken out repeated ids already.
+    The lane's source and delivery work by ticks: the in-process runner fires timers at once or erratically,
+    and grouping waits for the end. Everything is one fused stage, so a dead letter is on disk before its
+    receipt; the journal has taken out repeated ids already, and the feed's dead letters have a thread of
+    their own.
     """
     return Stages(
-        read=ReadFromGrantex(source=lane),
-        write=lambda destination: WriteTo(destination, lane=lane),
+        read=ReadInLane(lane.name, lane.source),
+        write=lambda _: WriteInLane(lane.delivery),
         keep=lambda: WriteDeadLetters(dead_letters),
+        feed_letters=False,
     )
 
 

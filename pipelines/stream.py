@@ -34,7 +34,8 @@ log = logging.getLogger("grantex.run")
 def build(pipeline: beam.Pipeline, to: Sequence[Destination], stages: Stages, window_size: float) -> None:
     """The whole graph, the same on every runner; what differs is in `stages`."""
     feed = pipeline | stages.read
-    feed.dead_letters | "WriteFeedDeadLetters" >> stages.keep()
+    if stages.feed_letters:
+        feed.dead_letters | "WriteFeedDeadLetters" >> stages.keep()
     windowed = feed.chunks | "Window" >> Window(window_size)
     for destination in to:
         name = label(destination)
@@ -65,7 +66,7 @@ def _on_this_machine(settings: Settings, stop: threading.Event) -> int:
     with _effective(settings, stop) as effective:
 
         def graph(pipeline: beam.Pipeline, lane: Lane) -> None:
-            stages = in_a_lane(lane.name, effective.dead_letters_place)
+            stages = in_a_lane(lane, effective.dead_letters_place)
             build(pipeline, [lane.destination], stages, effective.window_size)
 
         return local.run(effective, feed_settings(effective), destinations(effective), graph, stop)

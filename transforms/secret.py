@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import itertools
 import json
 import os
 import re
 import threading
-import uuid
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 from urllib.parse import quote
+
+from transforms.in_process import Ticket
 
 MARK = "[secret]"
 # Shorter values occur inside ordinary words, and taking them out would make every line unreadable.
@@ -267,28 +267,21 @@ class LiteralSecret:
 
     __repr__ = __str__
 
-    def __reduce__(self) -> tuple[Callable[[str, int], LiteralSecret], tuple[str, int]]:
+    def __reduce__(self) -> tuple[Callable[[Ticket[LiteralSecret]], LiteralSecret], tuple[Any]]:
         if self not in _tickets:
-            number = next(_numbers)
-            _tickets[self] = number
-            _by_ticket[number] = self
-        return _redeem, (_PROCESS, _tickets[self])
+            _tickets[self] = Ticket(self, _ELSEWHERE)
+        return _of_ticket, (_tickets[self],)
 
 
-_PROCESS = uuid.uuid4().hex
-_numbers = itertools.count(1)
-_tickets: dict[LiteralSecret, int] = {}
-_by_ticket: dict[int, LiteralSecret] = {}
+_ELSEWHERE = SecretError(
+    "a literal secret works only in the process it was given to; for other machines use env:NAME, "
+    "file:PATH, secret:projects/P/secrets/S or aws-secret:NAME"
+)
+_tickets: dict[LiteralSecret, Ticket[LiteralSecret]] = {}
 
 
-def _redeem(process: str, ticket: int) -> LiteralSecret:
-    found = _by_ticket.get(ticket) if process == _PROCESS else None
-    if found is None:
-        raise SecretError(
-            "a literal secret works only in the process it was given to; for other machines use env:NAME, "
-            "file:PATH, secret:projects/P/secrets/S or aws-secret:NAME"
-        )
-    return found
+def _of_ticket(ticket: Ticket[LiteralSecret]) -> LiteralSecret:
+    return ticket.live
 
 
 _GOOGLE_NAME = re.compile(r"projects/[\w.:-]+/secrets/[\w-]+(/versions/[\w-]+)?", re.ASCII)

@@ -6,23 +6,28 @@ import logging
 import random
 import threading
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import apache_beam as beam
+from apache_beam.pvalue import PBegin, TaggedOutput
 
 from pipelines.beam import LaneOptions, in_process_runner, leave_no_directory
-from transforms import in_process
 from transforms.clock import Clock
 from transforms.dead_letter import DeadLetter
 from transforms.event import Chunk
-from transforms.feed import source
 from transforms.feed.journal import Journal
-from transforms.feed.source import Turn
+from transforms.feed.source import Feed, Source, Turn, read_journal
+from transforms.in_process import Ticket
 from transforms.retry import Backoff
+from transforms.window import window_end
 from transforms.write.contract import Destination
 from transforms.write.delivery.delivery import Delivery
 from transforms.write.delivery.outbox import DeadLetterLimit
+from transforms.write.delivery.settling import DEAD_LETTERS
 from transforms.write.delivery.status import DeliveryStatus
+from transforms.write.metrics import DeliveryCounters
+from transforms.write.write_to import WriteResult, deliver
 
 HEARTBEAT = 5.0  # seconds after which a bundle ends though nothing happened
 # A bundle costs some 5 ms whatever it carries, and nothing here waits for its end: receipts are recorded and
@@ -39,11 +44,10 @@ TRIM_EVERY = 0.5  # seconds
 class LaneSource:
     """Reads the journal as fast as its delivery has room; wakes for data, deadlines, outcomes and drain."""
 
-    def __init__(self, name: str, journal: Journal, clock: Clock, carries_strays: bool) -> None:
+    def __init__(self, name: str, journal: Journal, clock: Clock) -> None:
         self._name = name
         self._journal = journal
         self._clock = clock
-        self._carries_strays = carries_strays
         self._woken = threading.Event()
         self._delivery: Delivery | None = None
         self._drain_until: float | None = None
@@ -105,7 +109,7 @@ class LaneSource:
         room = delivery.room() if waiting else 0
         if self._drain_until is not None:
             return self._drain_turn(waiting, room, now)
-        return Turn(room) if room or _tick_due(delivery, now) or self.strays() else None
+        return Turn(room) if room or _tick_due(delivery, now) else None
 
     def _drain_turn(self, waiting: int, room: int, now: float) -> Turn | None:
         assert self._drain_until is not None
@@ -137,10 +141,10 @@ class LaneSource:
         return self._journal.read(position, events)
 
     def strays(self) -> Sequence[tuple[int, DeadLetter]]:
-        return self._journal.strays() if self._carries_strays else ()
+        return ()  # what is the feed's rides on no destination's lane
 
     def drop_strays(self, up_to: int) -> None:
-        self._journal.drop_strays(up_to)
+        """There are none."""
 
     def finished(self, position: int) -> None:
         """Nothing to do: the lane closes its delivery, the journal outlives it."""
@@ -156,6 +160,53 @@ def _tick_due(delivery: Delivery, now: float) -> bool:
     """Whether there is an outcome to record, or a batch old enough to close."""
     deadline = delivery.deadline()
     return delivery.ready() or (deadline is not None and deadline <= now)
+
+
+class ReadInLane(beam.PTransform):  # type: ignore[type-arg]
+    """A lane's beginning of the graph, in the place of ReadFromGrantex and under its label."""
+
+    def __init__(self, name: str, source: Ticket[Source]) -> None:
+        super().__init__("ReadFromGrantex")
+        self._name, self._source = name, source
+
+    def expand(self, pbegin: PBegin) -> Feed:
+        return read_journal(pbegin, self._name, self._source)
+
+
+class WriteInLane(beam.PTransform):  # type: ignore[type-arg]
+    """A lane's sink: takes Chunks, an empty one of which is a tick. All of it stays in one bundle, so what
+    follows `dead_letters` has happened before a receipt is recorded."""
+
+    def __init__(self, delivery: Ticket[Delivery]) -> None:
+        super().__init__()
+        self._delivery = delivery
+
+    def expand(self, chunks: Any) -> WriteResult:
+        return deliver(chunks, DeliverInLane(self._delivery))
+
+
+@beam.typehints.with_input_types(Chunk)
+class DeliverInLane(beam.DoFn):
+    """Feeds the lane's delivery; ticks at each empty chunk, with which the source ends its bundles."""
+
+    def __init__(self, delivery: Ticket[Delivery]) -> None:
+        self._ticket = delivery
+
+    def start_bundle(self) -> None:
+        self._delivery = self._ticket.live
+        self._counters = DeliveryCounters(self._delivery.name)
+
+    def process(self, element: Chunk, window: Any = beam.DoFn.WindowParam) -> Iterator[Any]:
+        delivery = self._delivery
+        if element.events:
+            delivery.add(element, window_end(window))
+        if element.flush:
+            delivery.flush()
+        elif element.events:
+            return
+        for result in delivery.tick():
+            self._counters.count(result)
+            yield TaggedOutput(DEAD_LETTERS, result) if isinstance(result, DeadLetter) else result
 
 
 log = logging.getLogger("grantex.lane")
@@ -182,7 +233,6 @@ class Lane:
         clock: Clock,
         beam_args: Sequence[str] = (),
         dead_letter_limit: int | None = None,
-        carries_feed_dead_letters: bool = False,
         uniform: Callable[[float, float], float] = random.uniform,
     ) -> None:
         self.name = destination.name
@@ -195,8 +245,10 @@ class Lane:
         self._uniform = uniform
         self._beam_args = list(beam_args)
         self._limit = DeadLetterLimit(dead_letter_limit)  # restarts do not reset it
-        self._source = LaneSource(self.name, journal, clock, carries_feed_dead_letters)
+        self._source = LaneSource(self.name, journal, clock)
         self._delivery = self._new_delivery()
+        self.source: Ticket[Source] = Ticket(self._source)
+        self.delivery = Ticket(self._delivery)
         self._before: DeliveryStatus | None = None
         self._seen: set[str] = set()
         self._stop = threading.Event()
@@ -254,10 +306,9 @@ class Lane:
         if self.restarts:
             ended = self.status
             self._delivery, self._before = self._new_delivery(), ended
+            self.delivery = Ticket(self._delivery)
         delivery = self._delivery
         self._source.begin(delivery)
-        source.register(self.name, self._source)
-        in_process.register(self.name, delivery)
         try:
             delivery.recover()
             with _building:
@@ -267,8 +318,7 @@ class Lane:
             self.failure = ""
             pipeline.run()
         finally:
-            source.unregister(self.name)
-            in_process.unregister(self.name)
+            self.delivery.void()
             delivery.close(CLOSE_WAIT)
 
     def _wait_after(self, error: BaseException, failures: int) -> bool:

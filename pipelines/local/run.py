@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from pipelines import exit_codes
 from pipelines.local import snapshot
+from pipelines.local.feed_letters import FeedLetters
 from pipelines.local.lane import Graph, Lane
 from pipelines.local.status import PortTaken, StatusServer
 from pipelines.local.terminal import Terminal
@@ -21,6 +22,7 @@ from transforms.feed.journal import Journal, JournalError
 from transforms.feed.reader import FeedReader
 from transforms.feed.request import FeedSettings
 from transforms.write.contract import Destination
+from transforms.write.dead_letters.directory import letter_writer
 
 if TYPE_CHECKING:
     from pipelines.flags.settings import Settings
@@ -58,15 +60,15 @@ def run(
                 clock=clock,
                 beam_args=settings.beam_args,
                 dead_letter_limit=settings.dead_letter_limit,
-                carries_feed_dead_letters=number == 0,
             )
-            for number, destination in enumerate(destinations)
+            for destination in destinations
         ]
         _warn_of_removed(journal, lanes)
         reader = FeedReader(
             feed, journal, connections=settings.feed_connections, clock=clock, on_end=stop.set
         )
 
+        letters = FeedLetters(journal, letter_writer(settings.dead_letters_place), clock)
         started_at = clock.now()
 
         def look() -> snapshot.Snapshot:
@@ -78,9 +80,10 @@ def run(
             gc.freeze()
             for lane in lanes:
                 lane.start()
+            letters.start()
             reader.start()
             terminal.wait(stop)
-            return _drain(settings, reader, lanes, clock)
+            return _drain(settings, reader, letters, lanes, clock)
 
 
 @contextlib.contextmanager
@@ -143,7 +146,9 @@ def _warn_of_removed(journal: Journal, lanes: Sequence[Lane]) -> None:
         )
 
 
-def _drain(settings: Settings, reader: FeedReader, lanes: Sequence[Lane], clock: Clock) -> int:
+def _drain(
+    settings: Settings, reader: FeedReader, letters: FeedLetters, lanes: Sequence[Lane], clock: Clock
+) -> int:
     """Stop reading, let every lane deliver what the journal holds, and say what is left."""
     until = clock.monotonic() + settings.drain_timeout
     log.info("draining: the feed is closed, what is received is being delivered")
@@ -153,6 +158,8 @@ def _drain(settings: Settings, reader: FeedReader, lanes: Sequence[Lane], clock:
     for lane in lanes:
         if not lane.join(max(0.0, until - clock.monotonic())):
             log.warning("%s did not stop in time; what it had under way may be sent once more", lane.name)
+    if not letters.finish(max(0.0, until - clock.monotonic())):
+        log.warning("dead letters of the feed are kept: the next start writes them (%s)", letters.failure)
     for lane in lanes:
         if not lane.drained:
             log.warning("%d events kept for %s: the next start delivers them", lane.cursor.pending, lane.name)

@@ -29,7 +29,7 @@ class _Provider(RestrictionProvider):  # type: ignore[misc]
         return OffsetRange(0, element)
 
     def create_tracker(self, restriction: OffsetRange) -> FeedRestrictionTracker:
-        return FeedRestrictionTracker(restriction)
+        return FeedRestrictionTracker(restriction, lambda position: 0)
 
     def restriction_size(self, element: int, restriction: OffsetRange) -> int:
         return 1

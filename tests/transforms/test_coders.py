@@ -11,11 +11,14 @@ import pytest
 from apache_beam.coders import Coder, registry
 from apache_beam.portability import python_urns
 
+from pipelines.local.lane import Lane
 from pipelines.stages import in_a_lane
 from pipelines.stream import build
+from transforms.clock import SystemClock
 from transforms.coders import ChunkCoder, DeadLetterCoder, ReceiptCoder
 from transforms.dead_letter import DeadLetter
 from transforms.event import Chunk, Event, Receipt
+from transforms.feed.journal import Journal
 from transforms.write.files.destination import Files
 
 EVENTS = [
@@ -66,9 +69,12 @@ def test_they_are_the_coders_of_their_types() -> None:
         assert registry.get_coder(type(value)) == coder
 
 
-def test_no_stage_of_the_job_pickles_its_elements() -> None:
+def test_no_stage_of_the_job_pickles_its_elements(tmp_path: Path) -> None:
     pipeline = beam.Pipeline()
-    build(pipeline, [Files("out")], in_a_lane("files", Path("d")), window_size=60)
+    journal = Journal(tmp_path, feed_url="http://feed.test")
+    lane = Lane(Files("out"), journal, lambda pipeline, lane: None, clock=SystemClock())
+    build(pipeline, [lane.destination], in_a_lane(lane, Path("d")), window_size=60)
+    journal.close()
     components = pipeline.to_runner_api().components
     used = [components.coders[each.coder_id].spec for each in components.pcollections.values()]
     ours = {spec.payload for spec in used if spec.urn == python_urns.PICKLED_CODER}

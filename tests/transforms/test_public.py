@@ -16,6 +16,7 @@ ROOT = Path(__file__).parents[2]
 
 def test_the_public_transforms_are_there_by_name() -> None:
     from transforms import (
+        FeedSettings,
         ReadFromGrantex,
         WriteToBigQuery,
         WriteToDatadog,
@@ -29,7 +30,7 @@ def test_the_public_transforms_are_there_by_name() -> None:
 
     key = EnvSecret("KEY")
     made: list[beam.PTransform] = [
-        ReadFromGrantex(source="x"),
+        ReadFromGrantex(FeedSettings("https://feed.test", key)),
         WriteToBigQuery("p-r-o.d.t"),
         WriteToDatadog(key),
         WriteToFiles("out"),

@@ -3,31 +3,26 @@
 from __future__ import annotations
 
 import uuid
-from typing import Any, NamedTuple
+from typing import Any
 
 import apache_beam as beam
 from apache_beam.pvalue import PBegin
 
 from transforms import coders  # noqa: F401 - elements travel by them
 from transforms.dead_letter import DeadLetter
-from transforms.event import Chunk, Event
+from transforms.event import Event
 from transforms.feed.deduplicate import Deduplicate
 from transforms.feed.request import FeedSettings
 from transforms.feed.source import (
     CHUNKS,
     DEAD_LETTERS,
+    Feed,
     StandaloneSource,
-    _ReadJournal,
+    read_journal,
+    with_dead_letters,
 )
 from transforms.feed.worker.read import ReadOnWorker
 from transforms.feed.worker.sessions import RING_BYTES, WorkerFeed
-
-
-class Feed(NamedTuple):
-    """What reading gives: PCollections of Chunk and of DeadLetter."""
-
-    chunks: Any
-    dead_letters: Any
 
 
 class ReadFromGrantex(beam.PTransform):  # type: ignore[type-arg]
@@ -49,7 +44,7 @@ class ReadFromGrantex(beam.PTransform):  # type: ignore[type-arg]
 
     def __init__(
         self,
-        feed: FeedSettings | None = None,
+        feed: FeedSettings,
         *,
         state_dir: str | None = None,
         name: str = "reader",
@@ -58,7 +53,6 @@ class ReadFromGrantex(beam.PTransform):  # type: ignore[type-arg]
         max_seconds: float | None = None,
         horizon: float = 3600.0,
         ring_bytes: int = RING_BYTES,
-        source: str | None = None,
     ) -> None:
         """
         feed: the service and the reference of its API key.
@@ -69,45 +63,31 @@ class ReadFromGrantex(beam.PTransform):  # type: ignore[type-arg]
             by default it goes on until the service ends the input.
         horizon: on workers, seconds for which an id is remembered when there are several connections.
         ring_bytes: on workers, memory for each connection; past it the socket is held up.
-        source: instead of all that, the name of a source registered in this process.
 
-        Raises ValueError when neither feed nor source is given, or an end without a journal. At run time
-        JournalError: the directory is in use or belongs to another feed.
+        Raises ValueError for an end without a journal. At run time JournalError: the directory is in use or
+        belongs to another feed.
         """
         super().__init__()
-        if (feed is None) == (source is None):
-            raise ValueError("ReadFromGrantex needs either `feed` or the name of a registered `source`")
-        self._horizon = horizon
-        self._standalone = self._worker = None
-        if feed is None:
-            self._name = str(source)
-        elif state_dir is not None:
-            self._name = f"{state_dir}/{name}"
-            self._standalone = StandaloneSource(
+        self._root, self._horizon = feed.root, horizon
+        if state_dir is not None:
+            self._from: StandaloneSource | WorkerFeed = StandaloneSource(
                 feed, state_dir, name, connections=connections, max_events=max_events, max_seconds=max_seconds
             )
         else:
             if (max_events, max_seconds) != (None, None):
                 raise ValueError("`max_events` and `max_seconds` need a `state_dir`: workers read on")
-            self._name = feed.root
-            self._worker = WorkerFeed(feed, uuid.uuid4().hex, connections, ring_bytes)
+            self._from = WorkerFeed(feed, uuid.uuid4().hex, connections, ring_bytes)
 
     def expand(self, pbegin: PBegin) -> Feed:
-        if self._worker is not None:
-            return self._on_workers(pbegin, self._worker)
-        outputs = (
-            pbegin
-            | "Source" >> beam.Create([self._name], reshuffle=False)
-            | "Journal" >> _with_outputs(_ReadJournal(self._standalone))
-        )
-        outputs[DEAD_LETTERS].element_type = DeadLetter
-        return Feed(outputs[CHUNKS], outputs[DEAD_LETTERS])
+        if isinstance(self._from, StandaloneSource):
+            return read_journal(pbegin, self._from.key, self._from)
+        return self._on_workers(pbegin, self._from)
 
     def _on_workers(self, pbegin: PBegin, worker: WorkerFeed) -> Feed:
         outputs = (
             pbegin
             | "Source" >> beam.Create(list(range(worker.connections)))
-            | "Ring" >> _with_outputs(ReadOnWorker(worker, DEAD_LETTERS))
+            | "Ring" >> with_dead_letters(ReadOnWorker(worker, DEAD_LETTERS))
         )
         outputs[DEAD_LETTERS].element_type = DeadLetter
         if worker.connections == 1:
@@ -117,11 +97,7 @@ class ReadFromGrantex(beam.PTransform):  # type: ignore[type-arg]
         return Feed(once.chunks, letters)
 
     def display_data(self) -> dict[str, Any]:
-        return {"source": self._name}
-
-
-def _with_outputs(read: beam.DoFn) -> Any:
-    return beam.ParDo(read).with_output_types(Chunk).with_outputs(DEAD_LETTERS, main=CHUNKS)
+        return {"source": self._from.key if isinstance(self._from, StandaloneSource) else self._root}
 
 
 class Events(beam.PTransform):  # type: ignore[type-arg]

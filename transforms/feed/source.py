@@ -1,21 +1,21 @@
-"""What the splittable DoFn reads from: a source, found by its name."""
+"""Reading a journal through Beam: the splittable DoFn, its restriction, and the source that paces it."""
 
 from __future__ import annotations
 
 import struct
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import apache_beam as beam
 from apache_beam.coders import Coder
 from apache_beam.io.iobase import RestrictionProgress
 from apache_beam.io.restriction_trackers import OffsetRange, OffsetRestrictionTracker
 from apache_beam.io.watermark_estimators import ManualWatermarkEstimator
-from apache_beam.pvalue import TaggedOutput
+from apache_beam.pvalue import PBegin, TaggedOutput
 from apache_beam.transforms.core import RestrictionProvider
 from apache_beam.transforms.window import TimestampedValue
 from apache_beam.utils.timestamp import Timestamp
@@ -26,6 +26,7 @@ from transforms.event import Chunk
 from transforms.feed.journal import Journal
 from transforms.feed.reader import FeedReader
 from transforms.feed.request import FeedSettings
+from transforms.in_process import Ticket, acquire, release
 
 
 @dataclass(frozen=True)
@@ -42,7 +43,7 @@ class Turn:
 
 
 class Source(Protocol):
-    """Paces the reading of one pipeline. Beam copies DoFns by pickling, so they hold the source's name."""
+    """Paces the reading of one pipeline."""
 
     def position(self, restriction_start: int) -> int:
         """The offset to read from, given that a bundle starts (or resumes) at `restriction_start`."""
@@ -72,31 +73,13 @@ class Source(Protocol):
         """About how many raw bytes wait from `position` on."""
 
 
-_sources: dict[str, Source] = {}
-
-
-def register(name: str, source: Source) -> None:
-    """Make a source known in this process."""
-    _sources[name] = source
-
-
-def unregister(name: str) -> None:
-    """Forget it."""
-    _sources.pop(name, None)
-
-
-def registered(name: str) -> Source | None:
-    """The source of that name in this process."""
-    return _sources.get(name)
-
-
 OPEN_END = 2**63 - 1  # the feed has no last offset
 _VERSION = 1
 _HEADER = struct.Struct(">Bqq")
 
 
 class FeedRestriction(OffsetRange):  # type: ignore[misc]
-    """Offsets [start, stop) of the journal behind the source of that name."""
+    """Offsets [start, stop) of the journal that the source of that name reads."""
 
     def __init__(self, source: str, start: int = 0, stop: int = OPEN_END) -> None:
         super().__init__(start, stop)
@@ -142,6 +125,11 @@ class FeedRestrictionTracker(OffsetRestrictionTracker):  # type: ignore[misc]
     first offset would make the residual begin inside the chunk.
     """
 
+    def __init__(self, restriction: FeedRestriction, pending_bytes: Callable[[int], int]) -> None:
+        """pending_bytes: how many bytes wait from an offset on."""
+        super().__init__(restriction)
+        self._pending_bytes = pending_bytes
+
     def is_bounded(self) -> bool:
         return False
 
@@ -151,31 +139,7 @@ class FeedRestrictionTracker(OffsetRestrictionTracker):  # type: ignore[misc]
     def current_progress(self) -> RestrictionProgress:
         """Bytes waiting in the journal: an open range of offsets would report 9e18 and scale a cluster up."""
         at = self._range.start if self._last_claim_attempt is None else self._last_claim_attempt + 1
-        return RestrictionProgress(completed=0, remaining=_pending_bytes(self._range.source, at))
-
-
-class FeedRestrictionProvider(RestrictionProvider):  # type: ignore[misc]
-    """All offsets of the source that the element names, sized by the bytes that are pending."""
-
-    def initial_restriction(self, element: str) -> FeedRestriction:
-        return FeedRestriction(element)
-
-    def create_tracker(self, restriction: FeedRestriction) -> FeedRestrictionTracker:
-        return FeedRestrictionTracker(restriction)
-
-    def restriction_size(self, element: str, restriction: FeedRestriction) -> int:
-        return _pending_bytes(element, restriction.start)
-
-    def split(self, element: str, restriction: FeedRestriction) -> Iterator[FeedRestriction]:
-        yield restriction
-
-    def restriction_coder(self) -> Coder:
-        return FeedRestrictionCoder()
-
-
-def _pending_bytes(source: str, position: int) -> int:
-    found = registered(source)
-    return 0 if found is None else found.pending_bytes(position)
+        return RestrictionProgress(completed=0, remaining=self._pending_bytes(at))
 
 
 HEARTBEAT = 5.0  # seconds after which a bundle ends with nothing read
@@ -194,23 +158,28 @@ class StandaloneSource:
     max_events: int | None = None
     max_seconds: float | None = None
 
-    def open(self, name: str) -> None:
-        """Register the live source under `name` unless it is. Raises JournalError."""
-        with _opening:
-            if registered(name) is None:
-                register(name, LiveSource(self, name))
+    @property
+    def key(self) -> str:
+        """What the source is called in this process, and in restrictions."""
+        return f"{self.state_dir}/{self.name}"
 
+    def open(self) -> LiveSource:
+        """The live source. Raises JournalError."""
+        return acquire(self.key, lambda: LiveSource(self))
 
-_opening = threading.Lock()
+    def close(self, source: LiveSource) -> None:
+        """One copy of the DoFn less; the last one ends the reading."""
+        if release(self.key):
+            source.close()
 
 
 class LiveSource:
     """Reads on while its pipeline asks. Its cursor moves when a bundle resumes behind what was read: the
     runner resumes a restriction only once the bundle before is committed."""
 
-    def __init__(self, settings: StandaloneSource, registered_as: str) -> None:
+    def __init__(self, settings: StandaloneSource) -> None:
         self._settings = settings
-        self._registered_as = registered_as
+        self._closed = False
         self._wake = threading.Event()
         self._journal = Journal(Path(settings.state_dir), feed_url=settings.feed.root)
         self._journal.listeners.append(self._wake.set)
@@ -253,8 +222,14 @@ class LiveSource:
     def finished(self, position: int) -> None:
         self._reader.stop()
         self._cursor.advance(position)
-        unregister(self._registered_as)
-        self._journal.close()
+        self.close()
+
+    def close(self) -> None:
+        """Stop reading; what did not go through stays in the journal."""
+        if not self._closed:
+            self._closed = True
+            self._reader.stop()
+            self._journal.close()
 
     def next(self, position: int, bundle_seconds: float) -> Turn | None:
         more = self._journal.end > position and bundle_seconds < BUNDLE_SECONDS
@@ -273,35 +248,82 @@ class LiveSource:
         return self._journal.end <= position
 
     def pending_bytes(self, position: int) -> int:
-        return self._journal.pending_bytes(position)
+        return 0 if self._closed else self._journal.pending_bytes(position)
 
 
 CHUNKS = "chunks"
 DEAD_LETTERS = "dead_letters"
-_FEED = beam.DoFn.RestrictionParam(FeedRestrictionProvider())
+
+
+class Feed(NamedTuple):
+    """What reading gives: PCollections of Chunk and of DeadLetter."""
+
+    chunks: Any
+    dead_letters: Any
+
+
+def with_dead_letters(read: beam.DoFn) -> Any:
+    """A DoFn that gives Chunks, and DeadLetters under their tag."""
+    return beam.ParDo(read).with_output_types(Chunk).with_outputs(DEAD_LETTERS, main=CHUNKS)
+
+
+def read_journal(pbegin: PBegin, name: str, source: Ticket[Source] | StandaloneSource) -> Feed:
+    """The stages of a ReadFromGrantex over a journal."""
+    outputs = (
+        pbegin
+        | "Source" >> beam.Create([name], reshuffle=False)
+        | "Journal" >> with_dead_letters(ReadJournal(source))
+    )
+    outputs[DEAD_LETTERS].element_type = DeadLetter
+    return Feed(outputs[CHUNKS], outputs[DEAD_LETTERS])
+
+
+_FEED = beam.DoFn.RestrictionParam()  # the DoFn itself says what its restriction is
 _WATERMARK = beam.DoFn.WatermarkEstimatorParam(ManualWatermarkEstimator.default_provider())
 
 
-class _ReadJournal(beam.DoFn):
+class ReadJournal(beam.DoFn, RestrictionProvider):  # type: ignore[misc]
     """The splittable DoFn: a bundle is some turns of the source, then the remainder is deferred.
 
+    Its element is the source's name; the restriction is all its offsets, sized by the bytes that are pending.
     The in-process runner ignores the delay of a deferred remainder, so waiting happens in here.
     """
 
-    def __init__(self, standalone: StandaloneSource | None) -> None:
-        self._standalone = standalone
+    _source: Source | None = None  # between setup and teardown
+
+    def __init__(self, source: Ticket[Source] | StandaloneSource) -> None:
+        self._from = source
+
+    def setup(self) -> None:
+        self._source = self._from.live if isinstance(self._from, Ticket) else self._from.open()
+
+    def teardown(self) -> None:
+        source, self._source = self._source, None
+        if isinstance(self._from, StandaloneSource) and isinstance(source, LiveSource):
+            self._from.close(source)
 
     @beam.DoFn.unbounded_per_element()  # type: ignore[untyped-decorator]
     def process(self, element: str, tracker: Any = _FEED, watermark: Any = _WATERMARK) -> Iterator[Any]:
-        yield from _bundle(self._source(element), tracker, watermark)
+        assert self._source is not None
+        yield from _bundle(self._source, tracker, watermark)
 
-    def _source(self, name: str) -> Source:
-        if self._standalone is not None:
-            self._standalone.open(name)
-        source = registered(name)
-        if source is None:
-            raise RuntimeError(f"no source {name!r} is registered in this process")
-        return source
+    def initial_restriction(self, element: str) -> FeedRestriction:
+        return FeedRestriction(element)
+
+    def create_tracker(self, restriction: FeedRestriction) -> FeedRestrictionTracker:
+        return FeedRestrictionTracker(restriction, self._pending_bytes)
+
+    def restriction_size(self, element: str, restriction: FeedRestriction) -> int:
+        return self._pending_bytes(restriction.start)
+
+    def split(self, element: str, restriction: FeedRestriction) -> Iterator[FeedRestriction]:
+        yield restriction
+
+    def restriction_coder(self) -> Coder:
+        return FeedRestrictionCoder()
+
+    def _pending_bytes(self, position: int) -> int:
+        return 0 if self._source is None else self._source.pending_bytes(position)
 
 
 def _bundle(source: Source, tracker: Any, watermark: Any) -> Iterator[Any]:

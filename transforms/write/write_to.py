@@ -1,28 +1,23 @@
-"""WriteTo(destination): what all sinks share. On its own, or driven by a lane on one machine."""
+"""WriteTo(destination): what all sinks share."""
 
 from __future__ import annotations
 
 import re
 import uuid
-from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import apache_beam as beam
 from apache_beam.options.pipeline_options import StandardOptions
-from apache_beam.pvalue import TaggedOutput
 from apache_beam.transforms.window import GlobalWindows
 
 from transforms import coders  # noqa: F401 - elements travel by them
 from transforms.dead_letter import DeadLetter
-from transforms.event import Chunk, Receipt
-from transforms.in_process import registered
-from transforms.window import window_end
+from transforms.event import Receipt
 from transforms.write.contract import Destination, name_of
 from transforms.write.delivery.bundles import Deliver
 from transforms.write.delivery.settling import DEAD_LETTERS
 from transforms.write.keyed.attempts import DrainTime
 from transforms.write.keyed.stages import DeliverOnTimers, Shard
-from transforms.write.metrics import DeliveryCounters
 
 # Those of Beam that run inside this process, where processing-time timers fire at once or not at all.
 IN_PROCESS = {"FnApiRunner", "DirectRunner", "SwitchingDirectRunner", "BundleBasedDirectRunner"}
@@ -42,7 +37,7 @@ class WriteTo(beam.PTransform):  # type: ignore[type-arg]
     never mix windows. Returns a WriteResult: `delivered` (Receipt, one for each attempt that got something
     through) and `dead_letters` (DeadLetter: rejected events, and elements that are no events).
 
-    On its own it has two ways, and takes the one that fits the pipeline unless `timers` says which:
+    It has two ways, and takes the one that fits the pipeline unless `timers` says which:
 
     - In a streaming pipeline (its input is unbounded, or the `streaming` option is set) on any runner but
       those inside this process: keyed state and timers. Events wait in the runner's state, no bundle ever
@@ -58,17 +53,12 @@ class WriteTo(beam.PTransform):  # type: ignore[type-arg]
     More of them are more requests at a time, and smaller batches.
     dead_letter_limit: dead letters an hour (on clusters: in each worker process), then it only retries.
     drain: how long the end of the input waits for the destination, on timers.
-
-    With `lane` it uses the delivery that this process registered under that name, and only Chunks: an
-    empty one is a tick. The name alone is pickled, not the destination. Everything stays in one bundle:
-    what follows `dead_letters` has happened before a receipt is recorded.
     """
 
     def __init__(
         self,
         destination: Destination,
         *,
-        lane: str | None = None,
         timers: bool | None = None,
         shards: int | None = None,
         dead_letter_limit: int | None = None,
@@ -76,7 +66,6 @@ class WriteTo(beam.PTransform):  # type: ignore[type-arg]
     ) -> None:
         super().__init__()
         self._destination = destination
-        self._lane = lane
         self._timers = timers
         self._shards = destination.concurrency if shards is None else shards
         self._dead_letter_limit = dead_letter_limit
@@ -88,10 +77,8 @@ class WriteTo(beam.PTransform):  # type: ignore[type-arg]
 
     def expand(self, pcoll: Any) -> WriteResult:
         """Elements in, a WriteResult out."""
-        if self._lane is not None:
-            return _deliver(pcoll, DeliverInLane(self._lane))
         if not (_on_timers(pcoll) if self._timers is None else self._timers):
-            return _deliver(pcoll, Deliver(self._destination, self._dead_letter_limit))
+            return deliver(pcoll, Deliver(self._destination, self._dead_letter_limit))
         name = name_of(self._destination)
         sharded = pcoll | "Shard" >> beam.ParDo(Shard(name, self._shards)).with_outputs(
             DEAD_LETTERS, main="chunks"
@@ -99,7 +86,7 @@ class WriteTo(beam.PTransform):  # type: ignore[type-arg]
         one_window = sharded.chunks | "OneWindow" >> beam.WindowInto(GlobalWindows())
         shared = uuid.uuid4().hex
         stage = DeliverOnTimers(self._destination, name, shared, self._dead_letter_limit, self._drain)
-        written = _deliver(one_window, stage)
+        written = deliver(one_window, stage)
         strays = sharded[DEAD_LETTERS] | "StraysInOneWindow" >> beam.WindowInto(GlobalWindows())
         dead_letters = (written.dead_letters, strays) | "DeadLetters" >> beam.Flatten()
         dead_letters.element_type = DeadLetter
@@ -116,30 +103,6 @@ class WriteTo(beam.PTransform):  # type: ignore[type-arg]
         }
 
 
-@beam.typehints.with_input_types(Chunk)
-class DeliverInLane(beam.DoFn):
-    """Feeds the lane's delivery; ticks at each empty chunk, with which the source ends its bundles."""
-
-    def __init__(self, lane: str) -> None:
-        self._lane = lane
-
-    def start_bundle(self) -> None:
-        self._delivery = registered(self._lane)
-        self._counters = DeliveryCounters(self._delivery.name)
-
-    def process(self, element: Chunk, window: Any = beam.DoFn.WindowParam) -> Iterator[Any]:
-        delivery = self._delivery
-        if element.events:
-            delivery.add(element, window_end(window))
-        if element.flush:
-            delivery.flush()
-        elif element.events:
-            return
-        for result in delivery.tick():
-            self._counters.count(result)
-            yield TaggedOutput(DEAD_LETTERS, result) if isinstance(result, DeadLetter) else result
-
-
 def label(destination: Destination) -> str:
     """A destination's part of a graph's labels: its name, with the capitals of its class where they are the
     same (BigQuery). Two destinations of one class have two names, and so two labels."""
@@ -149,7 +112,8 @@ def label(destination: Destination) -> str:
     return "".join(word[:1].upper() + word[1:] for word in words)
 
 
-def _deliver(pcoll: Any, stage: beam.DoFn) -> WriteResult:
+def deliver(pcoll: Any, stage: beam.DoFn) -> WriteResult:
+    """`stage`, which gives Receipts, and DeadLetters under their tag, as a sink's "Deliver"."""
     outputs = pcoll | "Deliver" >> beam.ParDo(stage).with_outputs(DEAD_LETTERS, main="delivered")
     outputs.delivered.element_type = Receipt
     outputs[DEAD_LETTERS].element_type = DeadLetter

@@ -7,23 +7,31 @@ import sqlite3
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import apache_beam as beam
 import pytest
+from apache_beam.testing.util import assert_that, equal_to
 
-from pipelines.local.lane import Lane
+from pipelines.beam import in_process_runner
+from pipelines.local.lane import Lane, WriteInLane
 from pipelines.stages import in_a_lane
 from pipelines.stream import build
 from tests.pipelines.practice.shelf import Other, Shelf, Shelved
 from transforms.clock import SystemClock
-from transforms.event import Event
+from transforms.event import Batch, Chunk, Event
 from transforms.feed.journal import Journal
 from transforms.feed.journal.database import Database
+from transforms.in_process import Ticket
+from transforms.window import Window
 from transforms.write.contract import Destination
-from transforms.write.dead_letters.directory import read_dead_letters
+from transforms.write.dead_letters.directory import WriteDeadLetters, read_dead_letters
+from transforms.write.delivery.delivery import Delivery
+from transforms.write.delivery.ledger import MemoryLedger, Settlement
 
 FEED = "http://feed.test"
 
@@ -48,16 +56,15 @@ def journal(tmp_path: Path) -> Iterator[Journal]:
     made.close()
 
 
-def lane(journal: Journal, destination: Destination, letters: Path, first: bool = True) -> Lane:
+def lane(journal: Journal, destination: Destination, letters: Path) -> Lane:
     def graph(pipeline: beam.Pipeline, lane: Lane) -> None:
-        build(pipeline, [destination], in_a_lane(lane.name, letters), window_size=300)
+        build(pipeline, [destination], in_a_lane(lane, letters), window_size=300)
 
     return Lane(
         destination,
         journal,
         graph,
         clock=SystemClock(),
-        carries_feed_dead_letters=first,
         uniform=lambda low, high: 0.0,  # no wait between restarts
     )
 
@@ -90,7 +97,7 @@ def test_a_bug_in_a_writer_restarts_its_lane_from_its_seals_and_no_other(
     broken, fine = Shelf(failures=3), Shelf()
     lanes = [
         lane(journal, Shelved(broken), tmp_path / "letters"),
-        lane(journal, Other(fine), tmp_path / "letters", first=False),
+        lane(journal, Other(fine), tmp_path / "letters"),
     ]
     for one in lanes:
         one.start()
@@ -128,7 +135,7 @@ def test_a_dead_letter_is_on_disk_before_its_receipt_is_committed(tmp_path: Path
                 seen.append((int(counted), sum(1 for _ in read_dead_letters(letters))))
 
     journal = Journal(tmp_path / "state", feed_url=FEED, database=Watched)
-    one = lane(journal, Shelved(Shelf(rejects=True)), letters)
+    one = lane(journal, Shelved(Shelf(rejects="")), letters)
     one.start()
     for start in range(0, 40, 10):
         journal.append(some(start, start + 10), [])
@@ -145,7 +152,7 @@ def test_dead_letters_that_cannot_be_written_keep_their_events(
 ) -> None:
     letters = tmp_path / "letters"
     letters.write_text("a file where the directory should be")
-    one = lane(journal, Shelved(Shelf(rejects=True)), letters)
+    one = lane(journal, Shelved(Shelf(rejects="")), letters)
     one.start()
     journal.append(some(0, 5), [])
     assert eventually(lambda: one.restarts >= 2)
@@ -179,7 +186,7 @@ def test_a_lane_that_waits_for_its_restart_ends_at_once(journal: Journal, tmp_pa
     destination = Shelved(Shelf(failures=1000))
 
     def graph(pipeline: beam.Pipeline, lane: Lane) -> None:
-        build(pipeline, [destination], in_a_lane(lane.name, tmp_path), window_size=300)
+        build(pipeline, [destination], in_a_lane(lane, tmp_path), window_size=300)
 
     waiting = Lane(destination, journal, graph, clock=SystemClock(), uniform=lambda low, high: 60.0)
     waiting.start()
@@ -212,3 +219,81 @@ def test_two_lanes_that_start_together_do_not_disturb_each_other(journal: Journa
 @pytest.fixture(autouse=True)
 def _quiet(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
+
+
+@dataclass
+class _Moment:
+    """What was on disk and out of the stage when the ledger recorded an outcome."""
+
+    dead_letters: int
+    settled: int
+
+
+class _Watching(MemoryLedger):
+    def __init__(self, directory: Path) -> None:
+        super().__init__()
+        self.directory = directory
+        self.moments: list[_Moment] = []
+
+    def commit(self, settlements: Sequence[Settlement], seals: Sequence[Batch]) -> None:
+        super().commit(settlements, seals)
+        for settlement in settlements:
+            on_disk = len(list(read_dead_letters(self.directory)))
+            self.moments.append(_Moment(on_disk, len(settlement.dead_lettered)))
+
+
+class _Chunks(beam.DoFn):
+    """Stands for the journal's source: chunks, a flush, and an empty chunk when a writer reports."""
+
+    def __init__(self, delivery: Ticket[Delivery], bell: Ticket[threading.Event]) -> None:
+        self._delivery, self._bell = delivery, bell
+
+    def process(self, element: Any) -> Iterator[Chunk]:
+        bad = [Event("bad_1", "", "", b"{1}"), Event("bad_2", "", "", b"{2}")]
+        yield Chunk([*some(0, 4), bad[0]], 0, 1.0)
+        yield Chunk()
+        yield Chunk(bad[1:], 5, 1.0)
+        yield Chunk(flush=True)
+        while not self._delivery.live.idle():
+            assert self._bell.live.wait(10)
+            self._bell.live.clear()
+            yield Chunk()
+
+
+def test_a_dead_letter_is_on_disk_before_its_outcome_is_recorded(tmp_path: Path) -> None:
+    ledger, bell = _Watching(tmp_path), threading.Event()
+    shelf = Shelf(rejects="bad")
+    delivery = Ticket(Delivery(Shelved(shelf), ledger, name="audit", wake=bell.set))
+    try:
+        with beam.Pipeline(in_process_runner()) as pipeline:
+            chunks = pipeline | beam.Create([0]) | beam.ParDo(_Chunks(delivery, Ticket(bell)))
+            written = chunks | Window(300) | WriteInLane(delivery)
+            written.dead_letters | WriteDeadLetters(tmp_path)
+            ids = written.delivered | beam.FlatMap(lambda one: one.event_ids)
+            assert_that(ids, equal_to([event.id for event in some(0, 4)]))
+    finally:
+        assert delivery.live.close(10)
+    on_disk = 0
+    for moment in ledger.moments:
+        on_disk += moment.settled
+        assert moment.dead_letters >= on_disk
+    assert on_disk == 2
+    assert {one.event_id for one in read_dead_letters(tmp_path)} == {"bad_1", "bad_2"}
+
+
+class _Unpicklable(Shelved):
+    def __reduce__(self) -> str:
+        raise AssertionError("a lane's destination was pickled")
+
+
+def test_a_lane_s_graph_holds_tickets_and_neither_destination_nor_secret(
+    journal: Journal, tmp_path: Path
+) -> None:
+    one = lane(journal, _Unpicklable(Shelf()), tmp_path)
+    pipeline = beam.Pipeline(in_process_runner())
+    build(pipeline, [one.destination], in_a_lane(one, tmp_path), window_size=300)
+    components = pipeline.to_runner_api().components
+    labels = {transform.unique_name for transform in components.transforms.values()}
+    assert {"WriteToShelved", "WriteToShelved/Deliver"} <= labels
+    ours = [label for label in labels if label.startswith("WriteTo")]
+    assert not [label for label in ours if "Flatten" in label or "GroupByKey" in label]

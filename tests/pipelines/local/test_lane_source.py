@@ -79,13 +79,12 @@ class StubDelivery:
 class Bench:
     """A lane's source between stubs; an hour has passed since anything happened."""
 
-    carries_strays: bool = False
     clock: WaitingClock = field(default_factory=WaitingClock)
     journal: StubJournal = field(default_factory=StubJournal)
     delivery: StubDelivery = field(default_factory=StubDelivery)
 
     def __post_init__(self) -> None:
-        self.source = LaneSource("x", cast(Any, self.journal), self.clock, self.carries_strays)
+        self.source = LaneSource("x", cast(Any, self.journal), self.clock)
         self.source.begin(cast(Any, self.delivery))
         self.clock.time += 3600.0
 
@@ -167,13 +166,11 @@ def test_a_bundle_goes_on_for_its_time_waiting_for_events_in_it() -> None:
     assert bench.source.next(0, lane.BUNDLE_SECONDS) is None, "it has run long enough"
 
 
-def test_the_feed_s_dead_letters_are_carried_by_the_lane_that_was_chosen() -> None:
-    chosen, other = Bench(carries_strays=True), Bench()
-    chosen.journal.strays_left = other.journal.strays_left = [STRAY]
-    assert chosen.wait() == (Turn(), 0.0)
-    assert list(chosen.source.strays()) == [STRAY]
-    assert other.wait() == (Turn(), lane.HEARTBEAT)
-    assert list(other.source.strays()) == []
+def test_the_feed_s_dead_letters_are_no_lane_s() -> None:
+    bench = Bench()
+    bench.journal.strays_left = [STRAY]
+    assert bench.wait() == (Turn(), lane.HEARTBEAT)
+    assert list(bench.source.strays()) == []
 
 
 def test_a_drain_reads_the_rest_flushes_once_waits_for_outcomes_and_ends() -> None:

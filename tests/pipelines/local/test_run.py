@@ -24,6 +24,7 @@ from transforms.feed.journal import Journal
 from transforms.feed.request import FeedSettings
 from transforms.secret import LiteralSecret
 from transforms.write.contract import Destination
+from transforms.write.dead_letters.directory import read_dead_letters
 
 
 @pytest.fixture
@@ -48,7 +49,7 @@ class Start:
         """Run in this thread."""
 
         def graph(pipeline: beam.Pipeline, lane: Lane) -> None:
-            stages = in_a_lane(lane.name, self.settings.dead_letters_place)
+            stages = in_a_lane(lane, self.settings.dead_letters_place)
             build(pipeline, [lane.destination], stages, window_size=300)
 
         return run(self.settings, self.feed, self.destinations, graph, self.stop)
@@ -159,3 +160,25 @@ def test_a_forgotten_destination_starts_at_the_end_when_it_returns(
         feed.publish_many(islice(generate(), 3))
         assert other.wait_for(3)
     assert len(other.ids) == 3
+
+
+def test_dead_letters_that_cannot_be_written_hold_up_the_feed_s_and_no_destination(
+    feed: PracticeFeed, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    letters = tmp_path / "state" / "dead_letters"
+    letters.parent.mkdir()
+    letters.write_text("a file where the directory should be")
+    shelf, other = Shelf(), Shelf()
+    with Start(feed, tmp_path, Shelved(shelf), Other(other)) as started:
+        feed.wait_for_streams()
+        feed.publish_many([b"no JSON", *islice(generate(), 40)])
+        assert other.wait_for(40)
+        assert shelf.wait_for(40), "the first destination is one like the others"
+        started.stop.set()
+        assert started.wait() == 0
+    assert "dead letters of the feed are kept" in caplog.text
+    letters.unlink()
+    with Start(feed, tmp_path, Shelved(shelf), Other(other)):
+        feed.wait_for(lambda: len(feed.streams) == 2)
+    causes = [letter.cause.partition(":")[0] for letter in read_dead_letters(letters)]
+    assert causes[0] == "not_json"

@@ -14,10 +14,11 @@ SMALL = BatchPolicy(max_events=10, max_bytes=100_000, max_age=0.05)
 
 @dataclass
 class Shelf:
-    """`failures`: how many more attempts raise. `hung`: clear it and attempts wait."""
+    """`failures`: how many more attempts raise. `rejects`: how the ids of rejected events begin, None for no
+    event. `released`: clear it and attempts wait."""
 
     failures: int = 0
-    rejects: bool = False
+    rejects: str | None = None
     ids: list[str] = field(default_factory=list)
     batches: list[list[str]] = field(default_factory=list)  # every attempt
     released: threading.Event = field(default_factory=threading.Event)
@@ -35,11 +36,13 @@ class Shelf:
             if self.failures > 0:
                 self.failures -= 1
                 raise ZeroDivisionError("a bug in the writer")
-            if self.rejects:
-                return Outcome(rejected=dict.fromkeys(range(len(batch.events)), "bad: it may not pass"))
-            self.ids += self.batches[-1]
+            bad = {n for n, event in enumerate(batch.events) if self._rejects(event.id)}
+            self.ids += [event.id for n, event in enumerate(batch.events) if n not in bad]
             self.changed.notify_all()
-            return None
+            return Outcome(rejected=dict.fromkeys(bad, "bad: it may not pass"))
+
+    def _rejects(self, event_id: str) -> bool:
+        return self.rejects is not None and event_id.startswith(self.rejects)
 
     def wait_for(self, count: int, timeout: float = 20.0) -> bool:
         """Wait until `count` events are taken."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+from typing import cast
 
 import pytest
 
@@ -10,14 +11,16 @@ from transforms.feed.source import (
     OPEN_END,
     FeedRestriction,
     FeedRestrictionCoder,
-    FeedRestrictionProvider,
     FeedRestrictionTracker,
+    ReadJournal,
+    Source,
 )
+from transforms.in_process import Ticket
 
 
 @pytest.fixture
 def tracker() -> FeedRestrictionTracker:
-    return FeedRestrictionTracker(FeedRestriction("splunk", 100))
+    return FeedRestrictionTracker(FeedRestriction("splunk", 100), lambda position: 1_000 - position)
 
 
 @pytest.mark.parametrize("fraction", [0.01, 0.5, 0.99, 1.0])
@@ -49,14 +52,29 @@ def test_it_is_unbounded_and_done_once_its_last_offset_is_claimed(tracker: FeedR
     tracker.check_done()
 
 
-def test_progress_and_size_are_what_is_pending_and_not_the_open_range(
-    tracker: FeedRestrictionTracker,
-) -> None:
-    assert tracker.current_progress().remaining_work == 0  # no source of that name in this process
-    assert FeedRestrictionProvider().restriction_size("splunk", FeedRestriction("splunk")) == 0
-    assert list(FeedRestrictionProvider().split("splunk", FeedRestriction("splunk"))) == [
-        FeedRestriction("splunk")
-    ]
+def test_progress_is_what_is_pending_and_not_the_open_range(tracker: FeedRestrictionTracker) -> None:
+    assert tracker.current_progress().remaining_work == 900
+    assert tracker.try_claim(149)
+    assert tracker.current_progress().remaining_work == 850
+
+
+class _Pending:
+    def pending_bytes(self, position: int) -> int:
+        return 1_000 - position
+
+
+def test_the_dofn_is_its_own_restriction_provider_and_asks_its_source_once_it_is_set_up() -> None:
+    ticket = Ticket(cast(Source, _Pending()))
+    read = pickle.loads(pickle.dumps(ReadJournal(ticket)))
+    whole = read.initial_restriction("splunk")
+    assert whole == FeedRestriction("splunk")
+    assert list(read.split("splunk", whole)) == [whole]
+    assert read.restriction_size("splunk", FeedRestriction("splunk", 40)) == 0, "not set up yet"
+    read.setup()
+    assert read.restriction_size("splunk", FeedRestriction("splunk", 40)) == 960
+    assert read.create_tracker(whole).current_progress().remaining_work == 1_000
+    read.teardown()
+    assert read.restriction_size("splunk", FeedRestriction("splunk", 40)) == 0
 
 
 @pytest.mark.parametrize("restriction", [FeedRestriction("a"), FeedRestriction("lane/ü", 2**62, 2**62 + 1)])

@@ -1,4 +1,4 @@
-"""WriteTo on Beam's in-process runner: on its own, and inside a lane's single bundle."""
+"""WriteTo on Beam's in-process runner."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import pickle
 import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, ClassVar
 
 import apache_beam as beam
@@ -18,17 +17,13 @@ from apache_beam.testing.util import assert_that, equal_to
 from apache_beam.transforms.window import FixedWindows, TimestampedValue
 
 from tests.transforms.write.manual_clock import ManualClock
-from transforms import in_process
 from transforms.batch import BatchPolicy
 from transforms.dead_letter import DeadLetter
 from transforms.event import Batch, Chunk, Event, Receipt
 from transforms.parse import as_chunk
 from transforms.window import Window, window_end
 from transforms.write.contract import Destination, Outcome, Writer
-from transforms.write.dead_letters.directory import WriteDeadLetters, read_dead_letters
 from transforms.write.delivery.bundles import Deliver, Undelivered
-from transforms.write.delivery.delivery import Delivery
-from transforms.write.delivery.ledger import MemoryLedger, Settlement
 from transforms.write.write_to import WriteTo
 
 PATIENCE = 10.0
@@ -189,81 +184,10 @@ def _context(timestamp: float) -> Any:
     return FixedWindows.AssignContext(timestamp, element=None)
 
 
-@dataclass
-class _Moment:
-    """What was on disk and out of the stage when the ledger recorded an outcome."""
-
-    dead_letters: int
-    settled: int
-
-
-class _Watching(MemoryLedger):
-    def __init__(self, directory: Path) -> None:
-        super().__init__()
-        self.directory = directory
-        self.moments: list[_Moment] = []
-
-    def commit(self, settlements: Sequence[Settlement], seals: Sequence[Batch]) -> None:
-        super().commit(settlements, seals)
-        for settlement in settlements:
-            on_disk = len(list(read_dead_letters(self.directory)))
-            self.moments.append(_Moment(on_disk, len(settlement.dead_lettered)))
-
-
-class _LaneSource(beam.DoFn):
-    """Stands for the journal's source: chunks, a flush, and an empty chunk when a writer reports."""
-
-    bell: ClassVar[threading.Event] = threading.Event()
-
-    def process(self, element: Any) -> Iterator[Chunk]:
-        yield Chunk([*events(0, 4), Event("bad_1", "", "", b"{1}")], 0, 1.0)
-        yield Chunk()
-        yield Chunk([Event("bad_2", "", "", b"{2}")], 5, 1.0)
-        yield Chunk(flush=True)
-        delivery = in_process.registered("lane-1")
-        while not delivery.idle():
-            assert self.bell.wait(PATIENCE)
-            self.bell.clear()
-            yield Chunk()
-
-
-def test_in_a_lane_a_dead_letter_is_on_disk_before_its_outcome_is_recorded(tmp_path: Path) -> None:
-    ledger = _Watching(tmp_path)
-    destination = Audit()
-    delivery = Delivery(destination, ledger, name="audit", wake=_LaneSource.bell.set)
-    in_process.register("lane-1", delivery)
-    try:
-        with beam.Pipeline(FnApiRunner()) as pipeline:
-            chunks = pipeline | beam.Create([0]) | beam.ParDo(_LaneSource())
-            written = chunks | Window(300) | WriteTo(destination, lane="lane-1")
-            written.dead_letters | WriteDeadLetters(tmp_path)
-            ids = written.delivered | beam.FlatMap(lambda one: one.event_ids)
-            assert_that(ids, equal_to([f"evt_{n:03d}" for n in range(4)]))
-    finally:
-        in_process.unregister("lane-1")
-        assert delivery.close(PATIENCE)
-    on_disk = 0
-    for moment in ledger.moments:
-        on_disk += moment.settled
-        assert moment.dead_letters >= on_disk
-    assert on_disk == 2
-    assert {one.event_id for one in read_dead_letters(tmp_path)} == {"bad_1", "bad_2"}
-
-
 @dataclass(frozen=True)
 class _Unpicklable(Audit):
     def __reduce__(self) -> str:
-        raise AssertionError("a lane's destination was pickled")
-
-
-def test_a_lanes_graph_holds_the_name_and_neither_destination_nor_secret() -> None:
-    pipeline = beam.Pipeline(FnApiRunner())
-    pipeline | beam.Create([Chunk()]) | WriteTo(_Unpicklable(), lane="lane-1")
-    components = pipeline.to_runner_api().components
-    labels = {transform.unique_name for transform in components.transforms.values()}
-    assert {"WriteToAuditLog", "WriteToAuditLog/Deliver"} <= labels
-    ours = [label for label in labels if label.startswith("WriteTo")]
-    assert not [label for label in ours if "Flatten" in label or "GroupByKey" in label]
+        raise AssertionError("a destination was pickled")
 
 
 def on(runner: Any, *flags: str, timers: bool | None = None) -> set[str]:
@@ -299,11 +223,6 @@ def test_display_data_holds_no_settings() -> None:
     shown = str(WriteTo(Audit()).display_data())
     assert "audit-log" in shown
     assert "t0ken" not in shown
-
-
-def test_a_lane_that_is_not_registered_says_so() -> None:
-    with pytest.raises(LookupError, match="lane 'nowhere'"):
-        in_process.registered("nowhere")
 
 
 def test_an_element_of_another_kind_is_a_mistake_in_the_pipeline() -> None:

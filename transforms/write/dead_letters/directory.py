@@ -5,7 +5,7 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -75,6 +75,14 @@ class DeadLetterFile:
         if path.exists() and 0 < path.stat().st_size > self._max_bytes - more:
             path = self._directory / f"{day}.{number + 1}.ndjson"
         return path
+
+
+def letter_writer(place: str | Path) -> Callable[[DeadLetter], None]:
+    """Outside a pipeline, what WriteDeadLetters does: the letter is safe when the call returns.
+
+    place: a directory, or a prefix "gs://…" or "s3://…". The call raises DeadLetterError.
+    """
+    return objects.put_each(str(place)) if is_prefix(str(place)) else DeadLetterFile(place).write
 
 
 def lines_in(directory: Path) -> Iterator[bytes]:

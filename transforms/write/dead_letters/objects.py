@@ -7,7 +7,7 @@ they use for everything else.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from typing import Any, ClassVar
@@ -122,15 +122,25 @@ class PutEach(beam.DoFn):
         self._prefix = prefix
 
     def setup(self) -> None:
-        self._destination = LetterObjects(self._prefix)
-        self._writer = self._destination.open()
+        self._put = put_each(self._prefix)
 
     def process(self, element: DeadLetter) -> Iterator[DeadLetter]:
-        event = _as_event(element)
-        outcome = self._writer.write(Batch([event], partition=self._destination.partition(event)))
+        self._put(element)
+        yield element
+
+
+def put_each(prefix: str) -> Callable[[DeadLetter], None]:
+    """Makes an object of each dead letter that it is called with. The call raises DeadLetterError."""
+    destination = LetterObjects(prefix)
+    writer = destination.open()
+
+    def put(letter: DeadLetter) -> None:
+        event = _as_event(letter)
+        outcome = writer.write(Batch([event], partition=destination.partition(event)))
         if outcome is not None:
             raise DeadLetterError(outcome.cause)
-        yield element
+
+    return put
 
 
 def is_prefix(directory: str) -> bool:

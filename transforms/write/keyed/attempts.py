@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import threading
 from collections import OrderedDict, deque
-from collections.abc import Callable, Hashable
+from collections.abc import Hashable
 from dataclasses import dataclass
 
 from transforms.clock import Clock
@@ -224,26 +224,3 @@ class Attempts:
         attempt.end(None, 0.0, self._clock.monotonic(), error)
         if more:
             threads.ring()
-
-
-_lock = threading.Lock()
-_shared: dict[str, tuple[Attempts, int]] = {}
-
-
-def acquire(key: str, make: Callable[[], Attempts]) -> Attempts:
-    """What all instances of one DoFn in this process share; each `release`s it once."""
-    with _lock:
-        attempts, users = _shared.get(key) or (make(), 0)
-        _shared[key] = (attempts, users + 1)
-        return attempts
-
-
-def release(key: str, timeout: float) -> None:
-    """The last one closes the writers."""
-    with _lock:
-        attempts, users = _shared[key]
-        if users > 1:
-            _shared[key] = (attempts, users - 1)
-            return
-        del _shared[key]
-    attempts.close(timeout)

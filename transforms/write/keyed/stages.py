@@ -16,12 +16,13 @@ from apache_beam.utils.windowed_value import WindowedValue
 from transforms.clock import Clock, SystemClock
 from transforms.dead_letter import DeadLetter
 from transforms.event import Event
+from transforms.in_process import acquire, release
 from transforms.parse import as_chunk
 from transforms.refuse_splits import refuse_splits
 from transforms.window import window_end
 from transforms.write.contract import Destination
 from transforms.write.delivery.settling import DEAD_LETTERS
-from transforms.write.keyed.attempts import Attempts, DrainTime, acquire, release
+from transforms.write.keyed.attempts import Attempts, DrainTime
 from transforms.write.keyed.delivery import KeyedDelivery, Result
 from transforms.write.keyed.state import CELLS, Arrival, Memory, pack, pack_events
 from transforms.write.metrics import DeliveryCounters
@@ -117,16 +118,14 @@ class DeliverOnTimers(beam.DoFn):
     def setup(self) -> None:
         refuse_splits()
         self._counters = DeliveryCounters(self._name)
+        self._attempts = acquire(self._shared, self._new_attempts)
         self._delivery = KeyedDelivery(
-            self._destination,
-            self._name,
-            acquire(self._shared, self._new_attempts),
-            self._counters,
-            self._clock,
+            self._destination, self._name, self._attempts, self._counters, self._clock
         )
 
     def teardown(self) -> None:
-        release(self._shared, CLOSE_SECONDS)
+        if release(self._shared):
+            self._attempts.close(CLOSE_SECONDS)
 
     def process(
         self,
