@@ -14,7 +14,7 @@ from typing import Any
 
 import certifi
 
-from transforms.proxies import Proxy, proxy_for
+from transforms.proxies import Proxy, first, proxy_for
 
 
 @dataclass(frozen=True)
@@ -83,21 +83,26 @@ class WayOut:
         return session
 
 
-def usual() -> str | None:
-    """The file or directory that takes the place of the usual authorities: OpenSSL's own variables."""
-    return os.environ.get("SSL_CERT_FILE") or os.environ.get("SSL_CERT_DIR") or None
+USUAL = WayOut()
+
+
+def usual() -> str:
+    """The file or directory that takes the place of the usual authorities, by OpenSSL's own variables; or
+    ""."""
+    return first(os.environ, ("SSL_CERT_FILE", "SSL_CERT_DIR"))[1]
 
 
 def authorities(ca_file: str | None) -> str:
     """The usual authorities (Mozilla's, unless SSL_CERT_FILE or SSL_CERT_DIR names others) and those of
     `ca_file`, as PEM. Raises OSError, which says which file cannot be read."""
-    texts = [_pem(Path(usual() or certifi.where()))]
+    texts = [certificates(Path(usual() or certifi.where()))]
     if ca_file:
-        texts.append(_pem(Path(ca_file)))
+        texts.append(certificates(Path(ca_file)))
     return "\n".join(texts)
 
 
-def _pem(path: Path) -> str:
+def certificates(path: Path) -> str:
+    """What a PEM file, or all of them in a directory, holds. Raises OSError, ssl.SSLError among them."""
     files = sorted(each for each in path.iterdir() if each.is_file()) if path.is_dir() else [path]
     # Comments may be in any encoding; the certificates themselves are ASCII.
     texts = [file.read_bytes().decode("ascii", "ignore") for file in files]

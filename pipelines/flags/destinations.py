@@ -187,7 +187,7 @@ def feed_settings(settings: Settings) -> FeedSettings:
         url=settings.feed_url,
         api_key=settings.feed_api_key,
         types=settings.feed_types,
-        ca_file=settings.ca_file_text,
+        way_out=settings.way_out,
     )
 
 

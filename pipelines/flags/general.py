@@ -14,6 +14,7 @@ from pipelines.flags.parameter import (
     directory,
     names,
     optional_path,
+    proxy,
     seconds,
     secret,
     switch,
@@ -21,6 +22,7 @@ from pipelines.flags.parameter import (
     url,
     whole,
 )
+from transforms.proxies import Proxy
 from transforms.pubsub_names import subscription
 from transforms.secret import Secret
 
@@ -138,6 +140,18 @@ class RunParameters:
     )
     ca_file: Path | None = optional_path(
         RUN, "PEM file with a further certificate authority for feed and destinations.", "FILE"
+    )
+    client_certificate: Path | None = optional_path(
+        RUN, "PEM file with the certificate that feed and HTTP destinations are shown (mTLS).", "FILE"
+    )
+    client_key: Path | None = optional_path(
+        RUN, "PEM file with its key, unless the certificate's file holds both.", "FILE"
+    )
+    http_proxy: Proxy | None = proxy(
+        RUN,
+        "Proxy for whatever is not on this machine, over HTTPS_PROXY, HTTP_PROXY, ALL_PROXY and NO_PROXY.",
+        pattern=r"(http://)?[^\s/@]+(:\d+)?/?",
+        example="http://proxy.example.com:3128",
     )
 
     @property

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar
 from urllib.parse import SplitResult, urlsplit
 
+from transforms.proxies import Proxy, parse_proxy
 from transforms.secret import Secret, SecretError, parse_secret
 
 BYTE_UNITS = {"": 1, "KiB": 1024, "MiB": 1024**2, "GiB": 1024**3, "kB": 1000, "MB": 1000**2, "GB": 1000**3}
@@ -341,6 +342,12 @@ def optional_path(group: Group, help: str, placeholder: str, **more: Any) -> Pat
 def url(group: Group, default: str, help: str, *, ours: str, **more: Any) -> str:
     """The root of a service that has the path `ours` ("" when none is added); "" without a default."""
     return _field(default, group, help, partial(read_url, ours=ours), "URL", in_demo=False, **more)
+
+
+def proxy(group: Group, help: str, **more: Any) -> Proxy | None:
+    """A proxy's URL; one with a password is never shown (`shown` leaves out what has an @)."""
+    none: Proxy | None = None
+    return _field(none, group, help, parse_proxy, "PROXY", **more)
 
 
 def secret(group: Group, help: str, **more: Any) -> Secret | None:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import dataclasses
 import ipaddress
 import os
-import ssl
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 from urllib.parse import urlsplit
 
 from pipelines.cluster import flink
+from pipelines.flags import way_out
 from pipelines.flags.command_line import Arrived
 from pipelines.flags.general import DATAFLOW, IN_PROCESS, REMOTE
 from pipelines.flags.parameter import Parameter
@@ -148,7 +148,7 @@ def check(
 ) -> tuple[list[str], list[str]]:
     """Faults and warnings. `bad` names parameters whose own fault is already reported."""
     faults = [
-        *_ca_file(settings, arrived),
+        *way_out.faults(settings, parameters, arrived, environ),
         *(_on_this_machine(settings, arrived, bad) if settings.in_process else ()),
         *_forgotten(settings, parameters),
         *bigquery.faults(settings, arrived),
@@ -159,7 +159,7 @@ def check(
     if "demo" not in bad:  # else what is needed is not known
         faults += _belonging(settings, parameters, arrived)
         faults += _some_destination(settings, parameters)
-    warnings = list(_plain_http(settings, parameters))
+    warnings = [*_plain_http(settings, parameters), *way_out.warnings(settings, arrived, environ)]
     if not settings.in_process:
         faults += cluster_faults(settings, parameters, arrived, environ)
         warnings += cluster_warnings(settings, parameters, arrived)
@@ -212,19 +212,6 @@ def _custom_names(settings: Settings, parameters: Mapping[str, Parameter]) -> It
         if destination.name in taken:
             yield f"--custom_destination: the name {destination.name} is taken; give another, ?name=NAME"
         taken.add(destination.name)
-
-
-def _ca_file(settings: Settings, arrived: Arrived) -> Iterator[str]:
-    if settings.ca_file is None:
-        return
-    source = arrived.source("ca_file")
-    try:
-        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(cafile=settings.ca_file)
-    except ssl.SSLError:
-        yield f"{source}: the file holds no certificate; it must be PEM (-----BEGIN CERTIFICATE-----)"
-    except (OSError, ValueError) as error:
-        why = getattr(error, "strerror", None) or "not a usable path"
-        yield f"{source}: the file cannot be read ({why}); it must be a PEM file with a certificate"
 
 
 def _on_this_machine(settings: Settings, arrived: Arrived, bad: frozenset[str]) -> Iterator[str]:

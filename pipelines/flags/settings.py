@@ -26,6 +26,7 @@ from pipelines.groups.s3 import S3Parameters
 from pipelines.groups.splunk import SplunkParameters
 from transforms.batch import BatchPolicy
 from transforms.secret import redact
+from transforms.way_out import WayOut
 
 
 class BadParameters(Exception):
@@ -61,8 +62,14 @@ class Settings(
     warnings: tuple[str, ...] = ()  # to be logged at the start
 
     @property
+    def way_out(self) -> WayOut:
+        """What feed and destinations go out through, and with."""
+        paths = (self.ca_file, self.client_certificate, self.client_key)
+        return WayOut(self.http_proxy, *(None if path is None else str(path) for path in paths))
+
+    @property
     def ca_file_text(self) -> str | None:
-        """`ca_file` as destinations and feed take it."""
+        """`ca_file` as librdkafka takes it, which knows neither proxies nor our certificate."""
         return None if self.ca_file is None else str(self.ca_file)
 
     def batch_policy(self, destination: str) -> BatchPolicy:

@@ -86,6 +86,6 @@ def destination(settings: Settings) -> BigQuery:
         schema=settings.bigquery_schema,
         endpoint=settings.bigquery_endpoint or None,
         storage_endpoint=settings.bigquery_storage_endpoint or None,
-        ca_file=settings.ca_file_text,
+        way_out=settings.way_out,
         policy=settings.batch_policy(GROUP.destination),
     )

@@ -96,6 +96,6 @@ def destination(settings: Settings) -> Datadog:
         tags=settings.datadog_tags,
         too_old=settings.datadog_too_old,
         compression=settings.http_compression,
-        ca_file=settings.ca_file_text,
+        way_out=settings.way_out,
         policy=settings.batch_policy(GROUP.destination),
     )

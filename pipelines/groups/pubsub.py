@@ -46,6 +46,6 @@ def destination(settings: Settings) -> PubSub:
     return PubSub(
         topic=settings.pubsub_topic,
         endpoint=settings.pubsub_endpoint or None,
-        ca_file=settings.ca_file_text,
+        way_out=settings.way_out,
         policy=settings.batch_policy(GROUP.destination),
     )

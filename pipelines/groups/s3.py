@@ -142,6 +142,6 @@ def destination(settings: Settings) -> S3:
         external_id=settings.s3_external_id or None,
         storage_class=settings.s3_storage_class or None,
         kms_key=settings.s3_kms_key or None,
-        ca_file=settings.ca_file_text,
+        way_out=settings.way_out,
         policy=settings.batch_policy(GROUP.destination),
     )

@@ -58,6 +58,6 @@ def destination(settings: Settings) -> Splunk:
         host=settings.splunk_host or None,
         acknowledge=settings.splunk_acknowledge,
         compression=settings.http_compression,
-        ca_file=settings.ca_file_text,
+        way_out=settings.way_out,
         policy=settings.batch_policy(GROUP.destination),
     )

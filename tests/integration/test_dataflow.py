@@ -35,6 +35,7 @@ from tests.servers import dataflow, gcs
 from transforms.batch import BatchPolicy
 from transforms.feed.request import FeedSettings
 from transforms.secret import AwsSecret, EnvSecret, FileSecret, GoogleSecret, Secret
+from transforms.way_out import WayOut
 from transforms.write.bigquery.destination import BigQuery
 from transforms.write.contract import Destination
 from transforms.write.datadog.destination import Datadog
@@ -45,6 +46,7 @@ from transforms.write.s3.destination import S3
 from transforms.write.splunk.destination import Splunk
 
 CA = certifi.where()
+WAY_OUT = WayOut(ca_file=CA)
 # Values that only a worker may ever see; here they are where the references point to all the same.
 SECRETS = {
     "AUDIT_TOKEN": "audit-0f2b-for-nobodys-eyes",
@@ -145,7 +147,13 @@ def destinations(filed: str) -> dict[str, Destination]:
     policies = POLICIES
     made = [
         BigQuery(
-            "my-project.grantex.events", "storage_write", "compatible", rest, grpc, CA, policies["bigquery"]
+            "my-project.grantex.events",
+            "storage_write",
+            "compatible",
+            rest,
+            grpc,
+            WAY_OUT,
+            policies["bigquery"],
         ),
         S3(
             "my-archive",
@@ -158,7 +166,7 @@ def destinations(filed: str) -> dict[str, Destination]:
             external_id="x,y=z",
             storage_class="GLACIER_IR",
             kms_key="alias/k",
-            ca_file=CA,
+            way_out=WAY_OUT,
             policy=policies["s3"],
         ),
         Datadog(
@@ -168,7 +176,7 @@ def destinations(filed: str) -> dict[str, Destination]:
             tags=tags,
             too_old="dead_letter",
             compression="none",
-            ca_file=CA,
+            way_out=WAY_OUT,
             policy=policies["datadog"],
         ),
         Splunk(
@@ -180,14 +188,14 @@ def destinations(filed: str) -> dict[str, Destination]:
             host="a, b",
             acknowledge=True,
             compression="none",
-            ca_file=CA,
+            way_out=WAY_OUT,
             policy=policies["splunk"],
         ),
         Kafka("a:9092,b:9092", "grantex.events_2", config, policy=policies["kafka"], ca_file=CA),
         PubSub(
             "projects/my-project/topics/again",
             "https://europe-west1-pubsub.googleapis.com",
-            CA,
+            WAY_OUT,
             policies["pubsub"],
         ),
     ]
@@ -350,7 +358,7 @@ def test_everything_else_reaches_its_place_as_it_was_given(template: Launched) -
         url="https://feed.example.com:8443/under/a/path",
         api_key=GoogleSecret("projects/my-project/secrets/grantex-api-key/versions/7"),
         types=("grant.created", "grant.revoked", "a=b"),
-        ca_file=CA,
+        way_out=WAY_OUT,
     ) in [each for each in everything if isinstance(each, FeedSettings)]
     for value in (3, 1234.0, 4321, DrainTime(idle=33.5), PARAMETERS["dead_letters"]):
         assert any(type(each) is type(value) and each == value for each in everything), value

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import ipaddress
 import socket
 import ssl
 import threading
@@ -18,6 +17,7 @@ import httpx
 import msgspec
 
 from transforms.secret import Secret, SecretError
+from transforms.way_out import USUAL, WayOut
 
 STREAM_PATH = "/v1/events/stream"
 ACCOUNT_PATH = "/v1/me"
@@ -29,14 +29,14 @@ class FeedSettings:
 
     url: the service's root, such as https://api.grantex.dev.
     types: event types to ask for; none asks for all.
-    ca_file: PEM file with a further certificate authority.
+    way_out: the proxy, the authorities to trust beside the usual ones, the certificate to show.
     connect_timeout, read_timeout, account_timeout: seconds.
     """
 
     url: str
     api_key: Secret
     types: tuple[str, ...] = ()
-    ca_file: str | None = None
+    way_out: WayOut = USUAL
     connect_timeout: float = 10.0
     # The service withholds the response's headers until the first event or keepalive, up to 30 s, and a
     # healthy idle stream has a keepalive every 30 s: two and a half of them without a byte is silence.
@@ -80,29 +80,22 @@ def stream_headers(key: str, last_event_id: str) -> dict[str, str]:
 
 
 def open_client(settings: FeedSettings) -> httpx.Client:
-    """A client that never follows a redirect (the key must not travel) and, on loopback, no proxy.
+    """A client that never follows a redirect (the key must not travel).
 
-    Raises OSError (ssl.SSLError included) when `ca_file` cannot be read.
+    Raises OSError (ssl.SSLError included) when an authority or a certificate cannot be read, ProxyError for a
+    proxy that is none, and SecretError when its password is not of this process.
     """
-    context = httpx.create_ssl_context()
-    if settings.ca_file:
-        context.load_verify_locations(cafile=settings.ca_file)
+    proxy = settings.way_out.proxy(settings.root)
     timeout = httpx.Timeout(settings.connect_timeout, read=settings.read_timeout)
     return httpx.Client(
-        verify=context,
+        verify=settings.way_out.tls() if settings.root.startswith("https:") else False,
+        proxy=None if proxy is None else httpx.Proxy(proxy.url, auth=proxy.login()),
         timeout=timeout,
         follow_redirects=False,
         # Each request on its own connection, so that its Wire sees the TCP connection come up.
         limits=httpx.Limits(max_keepalive_connections=0),
-        trust_env=not _is_loopback(urlsplit(settings.url).hostname or ""),
+        trust_env=False,
     )
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return host == "localhost" or ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 def is_certificate_problem(error: BaseException) -> bool:

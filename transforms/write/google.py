@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-import certifi
 import grpc  # type: ignore[import-untyped]
 
+from transforms.way_out import WayOut
 from transforms.write.contract import Outcome
 from transforms.write.failure import KEPT
 from transforms.write.over_http.connection import user_agent
@@ -110,17 +109,15 @@ OPTIONS = [
 ]
 
 
-def channel(endpoint: str, ca_file: str | None = None) -> Any:
+def channel(endpoint: str, way_out: WayOut) -> Any:
     """A channel to the service at `endpoint`, a URL; http:// is unencrypted, for emulators.
 
-    ca_file: PEM file of an authority to trust beside the usual ones. Raises OSError when it cannot be read.
+    Raises OSError when an authority cannot be read, ProxyError for a proxy that is none.
     """
     parts = urlsplit(endpoint)
     secure = parts.scheme != "http"
     target = parts.netloc if parts.port else f"{parts.netloc}:{443 if secure else 80}"
+    options = [*OPTIONS, *way_out.grpc_options(endpoint)]
     if not secure:
-        return grpc.insecure_channel(target, options=OPTIONS)
-    roots = None
-    if ca_file is not None:
-        roots = Path(certifi.where()).read_bytes() + b"\n" + Path(ca_file).read_bytes()
-    return grpc.secure_channel(target, grpc.ssl_channel_credentials(roots), options=OPTIONS)
+        return grpc.insecure_channel(target, options=options)
+    return grpc.secure_channel(target, grpc.ssl_channel_credentials(way_out.roots()), options=options)

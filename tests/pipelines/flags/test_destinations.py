@@ -12,6 +12,7 @@ from pipelines.flags.destinations import BY_GROUP, destinations
 from pipelines.flags.settings import PARAMETERS, parse
 from transforms.batch import BatchPolicy
 from transforms.secret import EnvSecret
+from transforms.way_out import WayOut
 from transforms.write.bigquery.destination import BigQuery
 from transforms.write.contract import Destination
 from transforms.write.datadog.destination import Datadog
@@ -23,6 +24,7 @@ from transforms.write.splunk.destination import Splunk
 
 ENVIRON = {"KEY": "0123456789abcdef"}
 CA = certifi.where()
+WAY_OUT = WayOut(ca_file=CA)
 POLICY = BatchPolicy(7, 7777, 0.7)
 # Flags without the destination's name before them, and what they make.
 EVERYTHING: list[tuple[list[str], Destination]] = [
@@ -34,7 +36,7 @@ EVERYTHING: list[tuple[list[str], Destination]] = [
             "endpoint=https://rest",
             "storage_endpoint=https://grpc",
         ],
-        BigQuery("p-r-o.d.t", "insert_all", "compatible", "https://rest", "https://grpc", CA, POLICY),
+        BigQuery("p-r-o.d.t", "insert_all", "compatible", "https://rest", "https://grpc", WAY_OUT, POLICY),
     ),
     (
         [
@@ -59,14 +61,14 @@ EVERYTHING: list[tuple[list[str], Destination]] = [
             "x-42",
             "GLACIER_IR",
             "alias/k",
-            CA,
+            WAY_OUT,
             POLICY,
             layout="flat",
         ),
     ),
     (
         ["api_key=env:KEY", "site=datadoghq.eu", "service=s", "tags=env:a,team:b"],
-        Datadog(EnvSecret("KEY"), "datadoghq.eu", None, "s", ("env:a", "team:b"), "none", CA, POLICY),
+        Datadog(EnvSecret("KEY"), "datadoghq.eu", None, "s", ("env:a", "team:b"), "none", WAY_OUT, POLICY),
     ),
     (
         ["api_key=env:KEY", "endpoint=https://proxy", "too_old=dead_letter"],
@@ -74,7 +76,7 @@ EVERYTHING: list[tuple[list[str], Destination]] = [
             EnvSecret("KEY"),
             endpoint="https://proxy",
             compression="none",
-            ca_file=CA,
+            way_out=WAY_OUT,
             policy=POLICY,
             too_old="dead_letter",
         ),
@@ -98,7 +100,7 @@ EVERYTHING: list[tuple[list[str], Destination]] = [
             host="h",
             acknowledge=True,
             compression="none",
-            ca_file=CA,
+            way_out=WAY_OUT,
             policy=POLICY,
         ),
     ),
@@ -108,7 +110,9 @@ EVERYTHING: list[tuple[list[str], Destination]] = [
     ),
     (
         ["topic=projects/my-project/topics/t-1", "endpoint=https://europe-west1-pubsub.googleapis.com"],
-        PubSub("projects/my-project/topics/t-1", "https://europe-west1-pubsub.googleapis.com", CA, POLICY),
+        PubSub(
+            "projects/my-project/topics/t-1", "https://europe-west1-pubsub.googleapis.com", WAY_OUT, POLICY
+        ),
     ),
     (["dir=./out"], Files("out", policy=POLICY)),
 ]

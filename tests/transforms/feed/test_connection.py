@@ -23,6 +23,7 @@ from tests.transforms.feed.memory_intake import HurriedClock, MemoryIntake
 from transforms.feed.connection import FeedConnection, FeedSettings, OpenStreams
 from transforms.feed.status import Phase
 from transforms.secret import SecretError
+from transforms.way_out import WayOut
 
 CAPTURE = (Path(__file__).parent / "data" / "stream.sse").read_bytes()
 EVENTS = list(islice(generate(seed=1, now=1_800_000_000.0), 50))
@@ -57,7 +58,7 @@ def reading(
     settings = FeedSettings(
         url or feed.url,
         options.pop("key", None) or Key(),
-        **{name: options.pop(name) for name in ("types", "ca_file", "read_timeout") if name in options},
+        **{name: options.pop(name) for name in ("types", "way_out", "read_timeout") if name in options},
     )
     intake = options.pop("intake", None) or MemoryIntake()
     options.setdefault("clock", HurriedClock())
@@ -259,7 +260,7 @@ def test_over_tls_with_a_private_authority(tmp_path: Path) -> None:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(certificate, key)
     with PracticeFeed(keepalive=None, tls=context) as feed:
-        with reading(feed, ca_file=str(certificate)) as (_, intake):
+        with reading(feed, way_out=WayOut(ca_file=str(certificate))) as (_, intake):
             feed.wait_for_streams()
             feed.publish_many(EVENTS)
             intake.wait_for(lambda: len(intake.events) == 50)

@@ -16,6 +16,7 @@ from pipelines.practice.bigquery import PracticeBigQuery
 from pipelines.practice.http_server import Answer, PracticeServer, Request
 from tests.transforms.write.encodings import batch
 from tests.transforms.write.splunk.server import all_later, certificate
+from transforms.way_out import WayOut
 from transforms.write.bigquery.destination import BigQuery
 from transforms.write.contract import Writer
 
@@ -73,8 +74,8 @@ def server(tmp_path: Path) -> Iterator[PracticeBigQuery]:
 
 @pytest.fixture
 def writer(server: PracticeBigQuery, key_file: Path, tmp_path: Path) -> Iterator[Writer]:
-    ca_file = str(tmp_path / "certificate.pem")
-    opened = BigQuery("practice.grantex.events", "insert_all", endpoint=server.url, ca_file=ca_file).open()
+    way_out = WayOut(ca_file=str(tmp_path / "certificate.pem"))
+    opened = BigQuery("practice.grantex.events", "insert_all", endpoint=server.url, way_out=way_out).open()
     yield opened
     opened.close()
 

@@ -7,6 +7,7 @@ from typing import ClassVar, Literal
 
 from transforms.batch import BatchPolicy
 from transforms.event import Event
+from transforms.way_out import USUAL, WayOut
 from transforms.write.bigquery.rows import SchemaName, json_size, proto_size
 from transforms.write.bigquery.table import TableName, parse_table
 from transforms.write.contract import Destination, Writer
@@ -32,7 +33,7 @@ class BigQuery(Destination):
         hold; `compatible` has the four STRING columns of the Node package.
     endpoint, storage_endpoint: other roots of the REST and the gRPC service; http:// means an emulator, for
         which no credentials are read. Otherwise they are Google's application default credentials.
-    ca_file: PEM file of an authority to trust beside the usual ones.
+    way_out: the proxy, and the authorities to trust beside the usual ones.
 
     Raises ValueError for a table's name or limits that BigQuery would refuse.
     """
@@ -42,7 +43,7 @@ class BigQuery(Destination):
     schema: SchemaName = "typed"
     endpoint: str | None = None
     storage_endpoint: str | None = None
-    ca_file: str | None = None
+    way_out: WayOut = USUAL
     policy: BatchPolicy = POLICY
     # An append takes BigQuery some 100 ms, so each writer makes 5,000 events/s at 500 a batch. Each is a
     # stream, a connection and three threads.
@@ -76,7 +77,7 @@ class BigQuery(Destination):
         return json_size(event, self.schema)
 
     def open(self) -> Writer:
-        """Raises OSError when `ca_file` cannot be read."""
+        """Raises OSError when an authority or certificate cannot be read."""
         # Here, because these imports take half a second and gRPC is not everybody's.
         if self.method == "storage_write":
             from transforms.write.bigquery.storage_write import StorageWriter

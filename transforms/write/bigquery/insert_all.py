@@ -31,10 +31,10 @@ class InsertAllWriter(Writer):
         self._schema = settings.schema
         self._where = f"BigQuery table {table}"
         self._token = GoogleToken(anonymous=settings.anonymous)
-        self._tables = Tables(table, settings.schema, settings.endpoint, settings.ca_file)
+        self._tables = Tables(table, settings.schema, settings.endpoint, settings.way_out)
         self._table_ready = False
         url = f"{settings.endpoint or REST_ENDPOINT}/bigquery/v2/{table.path}/insertAll"
-        self._connection = HttpConnection(url, {"Content-Type": "application/json"}, settings.ca_file)
+        self._connection = HttpConnection(url, {"Content-Type": "application/json"}, settings.way_out)
 
     def write(self, batch: Batch) -> Outcome | None:
         """Post `batch` once, and once more what is refused for what is in it, then as nothing but text."""

@@ -16,11 +16,9 @@ import queue
 import threading
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote
 
-import certifi
 import grpc  # type: ignore[import-untyped]
 import httpx
 import msgspec
@@ -30,6 +28,7 @@ from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 from google.rpc import error_details_pb2, status_pb2  # type: ignore[import-untyped]
 
 from transforms.event import Batch
+from transforms.way_out import WayOut
 from transforms.write.bigquery.reply import STREAM_IS_OVER, Status, row_errors_outcome, status_outcome
 from transforms.write.bigquery.rows import descriptor, proto_row, proto_text_row
 from transforms.write.bigquery.table import Tables
@@ -43,6 +42,7 @@ from transforms.write.google import (
     OK,
     UNAUTHENTICATED,
     GoogleToken,
+    channel,
     token_outcome,
 )
 from transforms.write.over_http.connection import user_agent
@@ -149,17 +149,11 @@ class Appends:
 
 
 class StorageClient:
-    """A channel for one writer. Raises OSError when `ca_file` cannot be read."""
+    """A channel for one writer. Raises OSError when an authority cannot be read."""
 
-    def __init__(self, endpoint: str | None, token: GoogleToken, ca_file: str | None = None) -> None:
-        parts = urlsplit(endpoint or STORAGE_ENDPOINT)
-        secure = parts.scheme != "http"
-        target = parts.netloc if parts.port else f"{parts.netloc}:{443 if secure else 80}"
+    def __init__(self, endpoint: str | None, token: GoogleToken, way_out: WayOut) -> None:
         self._token = token
-        if secure:
-            self._channel = grpc.secure_channel(target, _trusted(ca_file), options=OPTIONS)
-        else:
-            self._channel = grpc.insecure_channel(target, options=OPTIONS)
+        self._channel = channel(endpoint or STORAGE_ENDPOINT, way_out)
         self._append = self._channel.stream_stream(
             f"{SERVICE}/AppendRows", AppendRequest.SerializeToString, AppendResponse.FromString
         )
@@ -212,14 +206,6 @@ def row_errors(reply: Any, count: int) -> list[tuple[int, str]]:
     return [(int(error.index), str(error.message)) for error in reply.row_errors if 0 <= error.index < count]
 
 
-def _trusted(ca_file: str | None) -> Any:
-    """The usual authorities and those in `ca_file`."""
-    if ca_file is None:
-        return grpc.ssl_channel_credentials()
-    both = Path(certifi.where()).read_bytes() + b"\n" + Path(ca_file).read_bytes()
-    return grpc.ssl_channel_credentials(root_certificates=both)
-
-
 log = logging.getLogger("grantex.write")
 # BigQuery takes 10 MB a request; the rest is for the schema, the names and the framing.
 MAX_ROWS_BYTES = 9_900_000
@@ -244,9 +230,9 @@ class StorageWriter(Writer):
         self._path = settings.name_of_table.path
         self._where = f"BigQuery table {settings.name_of_table}"
         self._token = GoogleToken(anonymous=settings.anonymous)
-        self._tables = Tables(settings.name_of_table, settings.schema, settings.endpoint, settings.ca_file)
+        self._tables = Tables(settings.name_of_table, settings.schema, settings.endpoint, settings.way_out)
         self._descriptor = descriptor(settings.schema)
-        self._client = StorageClient(settings.storage_endpoint, self._token, settings.ca_file)
+        self._client = StorageClient(settings.storage_endpoint, self._token, settings.way_out)
         self._table_ready = False
         self._stream = ""
         self._offset = 0

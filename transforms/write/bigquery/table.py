@@ -11,10 +11,11 @@ from typing import Any
 import httpx
 import msgspec
 
+from transforms.way_out import WayOut
 from transforms.write.bigquery.reply import MENDED, rest_outcome
 from transforms.write.bigquery.rows import Column, SchemaName, columns
 from transforms.write.contract import Outcome
-from transforms.write.over_http.connection import trust, user_agent
+from transforms.write.over_http.connection import user_agent
 
 REST_ENDPOINT = "https://bigquery.googleapis.com"
 # One small request each; Google's own client waits longer, but a writer must not hang at its start.
@@ -131,19 +132,16 @@ def _same(column: Column, field: _Field) -> bool:
 class Tables:
     """Looks at the table and makes it; `ready` is all there is to call."""
 
-    def __init__(
-        self, table: TableName, schema: SchemaName, endpoint: str | None, ca_file: str | None
-    ) -> None:
-        self._table, self._schema, self._ca_file = table, schema, ca_file
+    def __init__(self, table: TableName, schema: SchemaName, endpoint: str | None, way_out: WayOut) -> None:
+        self._table, self._schema, self._way_out = table, schema, way_out
         self._root = f"{endpoint or REST_ENDPOINT}/bigquery/v2"
 
     def ready(self, where: str, headers: Mapping[str, str], count: int) -> Outcome | None:
         """None when the table is there, perhaps since now, with our columns; else what that means for a
         batch of `count` events. Raises httpx.TransportError."""
-        scheme = httpx.URL(self._root).scheme
         with httpx.Client(
             headers={"User-Agent": user_agent(), **headers},
-            verify=trust(scheme, self._ca_file),
+            verify=self._way_out.tls(client=False),
             timeout=TABLE_SECONDS,
             trust_env=False,
         ) as client:

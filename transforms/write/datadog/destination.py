@@ -14,6 +14,7 @@ from transforms.batch import BatchPolicy
 from transforms.clock import Clock, SystemClock
 from transforms.event import Batch, Event
 from transforms.secret import Secret, SecretError
+from transforms.way_out import USUAL, WayOut
 from transforms.write.contract import Destination, Outcome, Writer
 from transforms.write.datadog import reply as datadog_sites
 from transforms.write.datadog.log import MAX_LOG, LogForm
@@ -42,7 +43,7 @@ class Datadog(Destination):
     service: Datadog's service of each event.
     tags: "key:value" texts on each event, beside `type:<event type>`.
     compression: of requests.
-    ca_file: PEM file of an authority to trust beside the usual ones.
+    way_out: the proxy, the authorities to trust beside the usual ones, the certificate to show.
     too_old: Datadog drops what is older than 18 h. "tag" sends it with the tag `grantex_late:true` and the
         time of its arrival, "dead_letter" does not send it.
 
@@ -55,7 +56,7 @@ class Datadog(Destination):
     service: str = "grantex"
     tags: tuple[str, ...] = ()
     compression: Literal["gzip", "none"] = "gzip"
-    ca_file: str | None = None
+    way_out: WayOut = USUAL
     policy: BatchPolicy = POLICY
     too_old: Literal["tag", "dead_letter"] = "tag"
     # One request is encoded and packed while another waits for its answer.
@@ -87,7 +88,7 @@ class Datadog(Destination):
         return form.too_old(events, now)
 
     def open(self) -> DatadogWriter:
-        """Raises OSError when `ca_file` cannot be read."""
+        """Raises OSError when an authority or certificate cannot be read."""
         return DatadogWriter(self)
 
 
@@ -111,7 +112,7 @@ class DatadogWriter(Writer):
         }
         if settings.compression == "gzip":
             headers["Content-Encoding"] = "gzip"
-        self._connection = HttpConnection(root + PATH, headers, settings.ca_file)
+        self._connection = HttpConnection(root + PATH, headers, settings.way_out)
         key = settings.api_key
         self._credential = Credential(self._connection, key, "the Datadog API key", "DD-API-KEY")
 

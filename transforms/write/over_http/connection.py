@@ -8,7 +8,6 @@ import os
 import re
 import select
 import socket
-import ssl
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -19,6 +18,7 @@ import httpx
 from isal import isal_zlib
 
 from transforms.secret import Secret, usable
+from transforms.way_out import USUAL, WayOut
 from transforms.write.failure import is_credential
 from transforms.write.over_http.exchange import Reply, receive, send
 
@@ -123,15 +123,15 @@ class HttpConnection:
     it is used; when the close and our request cross, nobody can tell whether the request was read, so that
     is an error like any other and the caller counts the second attempt as a possible repeat.
 
-    Raises OSError when `ca_file` cannot be read (ssl.SSLError when it holds no certificate), and
+    Raises OSError when an authority or certificate cannot be read (ssl.SSLError when it is none), and
     httpx.UnsupportedProtocol for a URL that is neither http nor https.
     """
 
-    def __init__(self, url: str, headers: Mapping[str, str], ca_file: str | None = None) -> None:
+    def __init__(self, url: str, headers: Mapping[str, str], way_out: WayOut = USUAL) -> None:
         self._url = httpx.URL(url)
         if self._url.scheme not in ("http", "https") or not self._url.host:
             raise httpx.UnsupportedProtocol("the URL must begin with http:// or https:// and name a host")
-        self._trust = trust(self._url.scheme, ca_file)
+        self._tls = way_out.tls() if self._url.scheme == "https" else None
         self._targets = [Target(self._url.raw_path, headers)]
         self._lock = threading.Lock()
         self._socket: socket.socket | None = None
@@ -226,8 +226,8 @@ class HttpConnection:
         try:
             connection = dial(host, port, CONNECT_SECONDS, self._hold)
             connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            if url.scheme == "https":
-                tls = self._trust.wrap_socket(connection, server_hostname=host, do_handshake_on_connect=False)
+            if self._tls is not None:
+                tls = self._tls.wrap_socket(connection, server_hostname=host, do_handshake_on_connect=False)
                 self._hold(tls)
                 tls.do_handshake()
                 connection = tls
@@ -256,17 +256,6 @@ class HttpConnection:
             if each is not None:
                 with contextlib.suppress(OSError):
                     each.close()
-
-
-def trust(scheme: str, ca_file: str | None) -> ssl.SSLContext:
-    """Whom to believe: the usual authorities and those in `ca_file`; nobody for plain HTTP, where reading
-    the bundle would cost 20 ms for nothing."""
-    if scheme != "https":
-        return ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    context = httpx.create_ssl_context()
-    if ca_file:
-        context.load_verify_locations(ca_file)
-    return context
 
 
 def by_status(reply: Reply) -> bool:

@@ -8,6 +8,7 @@ from typing import ClassVar
 from transforms import pubsub_names as names
 from transforms.batch import BatchPolicy
 from transforms.event import Event
+from transforms.way_out import USUAL, WayOut
 from transforms.write.contract import Destination
 from transforms.write.pubsub.writer import PubSubWriter
 
@@ -29,7 +30,7 @@ class PubSub(Destination):
     topic: "projects/PROJECT/topics/TOPIC"; must exist.
     endpoint: root of another service with Pub/Sub's gRPC protocol, a regional one or an emulator; http://
         is an emulator and gets no credentials.
-    ca_file: PEM file of an authority to trust beside the usual ones.
+    way_out: the proxy, and the authorities to trust beside the usual ones.
 
     A message is the event's JSON as received, with the attributes `event_id` and `event_type`. What is sent
     again after an unclear answer repeats: readers tell by `event_id`, Dataflow by itself for ten minutes.
@@ -37,7 +38,7 @@ class PubSub(Destination):
 
     topic: str
     endpoint: str | None = None
-    ca_file: str | None = None
+    way_out: WayOut = USUAL
     policy: BatchPolicy = POLICY
     # One request is packed while another waits for its answer: at 50 ms a round trip 40,000 events/s.
     concurrency: int = 2
@@ -52,7 +53,7 @@ class PubSub(Destination):
         return len(event.raw) + 4 * (len(event.id) + len(event.type)) + MESSAGE_OVERHEAD
 
     def open(self) -> PubSubWriter:
-        """Connects when the first batch is written. Raises OSError when `ca_file` cannot be read."""
+        """Connects when the first batch is written. Raises OSError when an authority cannot be read."""
         endpoint = self.endpoint or ENDPOINT
         anonymous = endpoint.startswith("http://")
-        return PubSubWriter(self.topic, endpoint, self.ca_file, anonymous=anonymous)
+        return PubSubWriter(self.topic, endpoint, self.way_out, anonymous=anonymous)

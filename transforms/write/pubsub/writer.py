@@ -11,6 +11,7 @@ from google.pubsub_v1.types import pubsub
 
 from transforms import pubsub_names as names
 from transforms.event import Batch, Event
+from transforms.way_out import WayOut
 from transforms.write.contract import Outcome, Writer
 from transforms.write.failure import KEPT
 from transforms.write.google import (
@@ -90,11 +91,11 @@ Message = pubsub.PubsubMessage.pb()
 class PubSubWriter(Writer):
     """One connection; the topic takes all of a request or nothing."""
 
-    def __init__(self, topic: str, endpoint: str, ca_file: str | None, *, anonymous: bool) -> None:
+    def __init__(self, topic: str, endpoint: str, way_out: WayOut, *, anonymous: bool) -> None:
         self._topic = topic
         self._where = f"Pub/Sub topic {topic}"
         self._token = GoogleToken(anonymous=anonymous, scope=PUBSUB)
-        self._channel = channel(endpoint, ca_file)
+        self._channel = channel(endpoint, way_out)
         self._publish = self._channel.unary_unary(
             "/google.pubsub.v1.Publisher/Publish",
             PublishRequest.SerializeToString,

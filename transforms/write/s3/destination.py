@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 from transforms.batch import BatchPolicy
 from transforms.event import Event
+from transforms.way_out import USUAL, WayOut
 from transforms.write.archive import Compression, hour_partition
 from transforms.write.contract import Destination
 
@@ -34,7 +35,7 @@ class S3(Destination):
     compression: of the objects; `gzip`, `zstd` or `none`.
     storage_class: None leaves it to S3 ("STANDARD").
     kms_key: id, alias or ARN of the KMS key to encrypt with; None leaves it to the bucket's own setting.
-    ca_file: PEM file of an authority to trust beside the usual ones.
+    way_out: the proxy, and the authorities to trust beside the usual ones.
     """
 
     bucket: str
@@ -46,7 +47,7 @@ class S3(Destination):
     external_id: str | None = None
     storage_class: str | None = None
     kms_key: str | None = None
-    ca_file: str | None = None
+    way_out: WayOut = USUAL
     policy: BatchPolicy = POLICY
     # One object is packed while another is on its way; each one more is a client of 20 MB.
     concurrency: int = 2

@@ -3,19 +3,14 @@
 from __future__ import annotations
 
 import base64
-import contextlib
 import functools
 import io
-import os
-import tempfile
 import time
 import zlib
-from pathlib import Path
 from typing import Any
 
 import botocore.loaders
 import botocore.session
-import certifi
 from botocore.config import Config
 from botocore.credentials import AssumeRoleCredentialFetcher, DeferredRefreshableCredentials
 from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError
@@ -49,8 +44,10 @@ class Client:
     """One S3 client. Raises BotoCoreError or UnreadableAuthorities when it cannot be made."""
 
     def __init__(self, settings: S3) -> None:
-        self._resources = contextlib.ExitStack()
-        verify = self._resources.enter_context(trusted(settings.ca_file))
+        try:
+            verify = settings.way_out.bundle()
+        except OSError as error:
+            raise UnreadableAuthorities(f"{error.filename} cannot be read ({error.strerror})") from None
         # A session of its own: they are not safe for threads, and each reads the chain anew.
         session = botocore.session.get_session()
         session.register_component("data_loader", models(session.get_config_variable("data_path")))
@@ -71,9 +68,8 @@ class Client:
         self._s3.put_object(**request)
 
     def close(self) -> None:
-        """Let go of connections and of the temporary file with authorities."""
+        """Let go of connections."""
         self._s3.close()
-        self._resources.close()
 
 
 @functools.cache
@@ -121,28 +117,6 @@ def assumed(session: Any, role_arn: str, external_id: str | None, region: str, v
         method="assume-role", refresh_using=fetcher.fetch_credentials
     )
     return inside
-
-
-@contextlib.contextmanager
-def trusted(ca_file: str | None) -> Any:
-    """The path of a bundle with the usual authorities and those of `ca_file`; None for the usual ones.
-
-    botocore takes a single file in place of its own.
-    """
-    if ca_file is None:
-        yield None
-        return
-    try:
-        content = Path(certifi.where()).read_bytes() + b"\n" + Path(ca_file).read_bytes()
-    except OSError as error:
-        raise UnreadableAuthorities(f"{ca_file} of --ca_file cannot be read ({error.strerror})") from None
-    handle, path = tempfile.mkstemp(prefix="grantex-beam-", suffix=".pem")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-        yield path
-    finally:
-        os.unlink(path)
 
 
 CONTENT_TYPE = "application/x-ndjson"

@@ -269,11 +269,11 @@ PASTED_PATH = re.compile(r"/services/collector(/event(/1\.0)?)?/*$|/+$")
 
 
 def connect(settings: Splunk) -> tuple[HttpConnection, Credential]:
-    """Connects when something is posted. Raises OSError when `ca_file` cannot be read."""
+    """Connects when something is posted. Raises OSError when an authority or certificate cannot be read."""
     headers = {"Content-Type": "application/json"}
     if settings.compression == "gzip":
         headers["Content-Encoding"] = "gzip"
-    connection = HttpConnection(_root(settings) + EVENT_PATH, headers, settings.ca_file)
+    connection = HttpConnection(_root(settings) + EVENT_PATH, headers, settings.way_out)
     credential = Credential(
         connection, settings.token, "the HEC token", "Authorization", "Splunk ", is_refused_token
     )

@@ -14,6 +14,7 @@ from transforms.batch import BatchPolicy
 from transforms.clock import Clock, SystemClock
 from transforms.event import Batch, Event
 from transforms.secret import Secret, SecretError
+from transforms.way_out import USUAL, WayOut
 from transforms.write.contract import Destination, Outcome, Writer
 from transforms.write.created_at import MAX_FRACTION, epoch_texts
 from transforms.write.failure import as_outcome
@@ -45,7 +46,7 @@ class Splunk(Destination):
     index: must exist and be allowed for the token.
     source, sourcetype, host: metadata of each event; host None leaves it to Splunk.
     compression: of requests; HEC takes gzip only.
-    ca_file: PEM file of an authority to trust beside the usual ones.
+    way_out: the proxy, the authorities to trust beside the usual ones, the certificate to show.
     acknowledge: an event is delivered only when an indexer has acknowledged that it is indexed. The token
         must have indexer acknowledgement, which Splunk Cloud offers to Firehose only.
     acknowledge_wait: seconds that one attempt waits for that; what is not acknowledged by then is not sent
@@ -62,7 +63,7 @@ class Splunk(Destination):
     sourcetype: str = "_json"
     host: str | None = None
     compression: Literal["gzip", "none"] = "gzip"
-    ca_file: str | None = None
+    way_out: WayOut = USUAL
     policy: BatchPolicy = POLICY
     concurrency: int = 0
     acknowledge: bool = False
@@ -109,7 +110,7 @@ class Splunk(Destination):
         return gzip(body) if self.compression == "gzip" else body
 
     def open(self, clock: Clock | None = None) -> Writer:
-        """Raises OSError when `ca_file` cannot be read."""
+        """Raises OSError when an authority or certificate cannot be read."""
         clock = clock or SystemClock()
         if not self.acknowledge:
             return SplunkWriter(self, clock)

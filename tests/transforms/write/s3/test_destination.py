@@ -214,16 +214,6 @@ def test_silence_is_later_and_unknown(settings: S3, monkeypatch: pytest.MonkeyPa
         assert all_later(away.open().write(batch(2, HOUR)), 2).unknown
 
 
-def test_a_ca_file_is_trusted_beside_the_usual_ones(tmp_path: Path) -> None:
-    ours = tmp_path / "ours.pem"
-    ours.write_text("-----BEGIN CERTIFICATE-----\nours\n")
-    with s3_client.trusted(str(ours)) as path:
-        content = Path(path).read_text()
-        assert content.endswith(ours.read_text())
-        assert content.count("BEGIN CERTIFICATE") > 50
-    assert not Path(path).exists()
-
-
 def test_lines_hold_every_event_also_with_line_ends_inside(seaweedfs: SeaweedFS, settings: S3) -> None:
     events = [Event(f"e{n}", "t", "", json.dumps({"id": f"e{n}"}, indent=1).encode()) for n in range(3)]
     assert settings.open().write(Batch(events, partition=HOUR)) is None

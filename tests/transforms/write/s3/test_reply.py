@@ -17,6 +17,7 @@ from pipelines.practice.http_server import Answer, PracticeServer, Request
 from tests.transforms.write.encodings import batch, event
 from tests.transforms.write.splunk.server import all_later, certificate
 from transforms.event import Batch
+from transforms.way_out import WayOut
 from transforms.write.contract import Writer
 from transforms.write.s3 import writer as s3_client
 from transforms.write.s3.destination import S3
@@ -208,11 +209,11 @@ def test_a_certificate_of_nobody_blocks(tmp_path: Path) -> None:
         outcome = all_later(made.open().write(batch(1, HOUR)), 1)
         assert outcome.blocked
         assert "--ca_file" in outcome.cause
-        assert replace(made, ca_file=ca_file).open().write(batch(1, HOUR)) is None
+        assert replace(made, way_out=WayOut(ca_file=ca_file)).open().write(batch(1, HOUR)) is None
 
 
 def test_authorities_that_cannot_be_read_block(tmp_path: Path) -> None:
-    made = S3("archive", endpoint="https://127.0.0.1:1", ca_file=str(tmp_path / "none.pem"))
+    made = S3("archive", endpoint="https://127.0.0.1:1", way_out=WayOut(ca_file=str(tmp_path / "none.pem")))
     outcome = all_later(made.open().write(batch(1, HOUR)), 1)
     assert outcome.blocked
     assert "none.pem of --ca_file cannot be read (No such file or directory)" in outcome.cause

@@ -13,6 +13,7 @@ from pipelines.practice.splunk import PracticeSplunk
 from tests.transforms.write.encodings import batch
 from tests.transforms.write.splunk.server import all_later, certificate
 from transforms.secret import LiteralSecret
+from transforms.way_out import WayOut
 from transforms.write.contract import Outcome, Writer
 from transforms.write.over_http import connection as http_connection
 from transforms.write.splunk.destination import Splunk
@@ -70,7 +71,7 @@ def test_an_untrusted_certificate_blocks_until_its_authority_is_named(
         outcome = all_later(settings.open().write(batch(1)), 1)
         assert outcome.blocked
         assert "--ca_file" in outcome.cause
-        assert replace(settings, ca_file=authority).open().write(batch(2)) is None
+        assert replace(settings, way_out=WayOut(ca_file=authority)).open().write(batch(2)) is None
         assert server.count == 2
 
 
@@ -81,7 +82,7 @@ def test_an_untrusted_certificate_blocks_until_its_authority_is_named(
 def test_close_frees_a_write_that_hangs(tls: tuple[ssl.SSLContext, str], secure: bool) -> None:
     context, authority = tls
     with PracticeSplunk(tls=context if secure else None) as server:
-        writer = Splunk(server.url, LiteralSecret(server.token), ca_file=authority).open()
+        writer = Splunk(server.url, LiteralSecret(server.token), way_out=WayOut(ca_file=authority)).open()
         server.hang()
         outcomes: list[Outcome | None] = []
         hanging = threading.Thread(target=lambda: outcomes.append(writer.write(batch(2))))
