@@ -23,6 +23,7 @@ from pipelines.local import run as local
 from pipelines.local.lane import Lane
 from pipelines.local.run import CannotStart
 from pipelines.local.signals import stop_on_signals
+from pipelines.preflight import Preflight, tries
 from pipelines.stages import Stages, in_a_lane, on_a_cluster
 from transforms.window import Window
 from transforms.write.contract import Destination
@@ -53,6 +54,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     logs.configure(settings.log_format, settings.log_level)
     for line in settings.warnings:
         log.warning(line)
+    if settings.validate_only:
+        return _validate(settings)
     try:
         return _on_this_machine(settings, stop) if settings.in_process else _on_a_cluster(settings, stop)
     except BadParameters as error:  # what the cluster's runner finds in its own
@@ -69,7 +72,12 @@ def _on_this_machine(settings: Settings, stop: threading.Event) -> int:
             stages = in_a_lane(lane, effective.dead_letters_place)
             build(pipeline, [lane.destination], stages, effective.window_size)
 
-        return local.run(effective, feed_settings(effective), destinations(effective), graph, stop)
+        feed, to = feed_settings(effective), destinations(effective)
+        preflight = Preflight(tries(feed, to) if effective.preflight != "off" else {})
+        preflight.start()
+        if effective.preflight == "strict" and not preflight.wait():
+            return _failed(preflight)
+        return local.run(effective, feed, to, graph, stop, preflight=preflight)
 
 
 def _effective(settings: Settings, stop: threading.Event) -> contextlib.AbstractContextManager[Settings]:
@@ -86,6 +94,21 @@ def _on_a_cluster(settings: Settings, stop: threading.Event) -> int:
     return cluster.run(
         settings, lambda pipeline: build(pipeline, destinations(settings), stages, settings.window_size), stop
     )
+
+
+def _validate(settings: Settings) -> int:
+    """Try everything, say what was found, and run nothing."""
+    feed = None if settings.pubsub_subscription else feed_settings(settings)
+    preflight = Preflight(tries(feed, destinations(settings)))
+    preflight.start()
+    passed = preflight.wait()
+    print(preflight.table())
+    return exit_codes.DRAINED if passed else exit_codes.PREFLIGHT_FAILED
+
+
+def _failed(preflight: Preflight) -> int:
+    print(preflight.table(), file=sys.stderr)
+    return exit_codes.PREFLIGHT_FAILED
 
 
 def _refuse(lines: Sequence[str]) -> int:

@@ -132,6 +132,16 @@ class RunParameters:
     runner: str = choice(
         RUN, IN_PROCESS, "DirectRunner is this machine, in one process; the others are clusters.", RUNNERS
     )
+    preflight: Literal["warn", "strict", "off"] = choice(
+        RUN,
+        "warn",
+        "Feed key and destinations are tried at the start, without an event: warn says what does not pass "
+        "and goes on, strict exits with 3.",
+        ("warn", "strict", "off"),
+    )
+    validate_only: bool = switch(
+        RUN, "Run the preflight, say what was found, and end: 0, or 3 when it failed."
+    )
     drain_timeout: float = seconds(
         RUN,
         25,

@@ -9,6 +9,7 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from pipelines.local import verdict
 from pipelines.local.snapshot import Snapshot
 from transforms.write.delivery.status import Histogram
 
@@ -63,6 +64,11 @@ def _destinations(snapshot: Snapshot) -> Families:
         "1 while the destination is left alone but for probes.",
         labels=["destination"],
     )
+    state = GaugeMetricFamily(
+        "grantex_destination_state",
+        "1 for the state that the destination is in, 0 for the others.",
+        labels=["destination", "state"],
+    )
     dead.add_metric(["", "feed"], snapshot.feed_dead_letters)
     for item in snapshot.destinations:
         label = [item.name]
@@ -70,12 +76,15 @@ def _destinations(snapshot: Snapshot) -> Families:
         pending.add_metric(label, item.books.pending)
         dead.add_metric([item.name, "write"], item.books.dead_lettered)
         lag.add_metric(label, item.lag)
+        found = verdict.of_destination(item).state
+        for each in verdict.State:
+            state.add_metric([item.name, each.name.lower()], each is found)
         if item.delivery is not None:
             status = item.delivery
             seconds.add_metric(label, _buckets(status.request_seconds), status.request_seconds.sum)
             retries.add_metric(label, status.retries)
             circuit.add_metric(label, status.circuit.open)
-    yield from (delivered, dead, pending, lag, seconds, retries, circuit)
+    yield from (delivered, dead, pending, lag, seconds, retries, circuit, state)
 
 
 def _buckets(histogram: Histogram) -> list[tuple[str, float]]:

@@ -17,6 +17,7 @@ from pipelines.local.feed_letters import FeedLetters
 from pipelines.local.lane import Graph, Lane
 from pipelines.local.status import PortTaken, StatusServer
 from pipelines.local.terminal import Terminal
+from pipelines.preflight import Preflight
 from transforms.clock import Clock, SystemClock
 from transforms.feed.journal import Journal, JournalError
 from transforms.feed.reader import FeedReader
@@ -43,11 +44,12 @@ def run(
     graph: Graph,
     stop: threading.Event,
     *,
+    preflight: Preflight,
     clock: Clock | None = None,
 ) -> int:
     """Run until `stop` is set or the input ends, then drain; returns the exit code.
 
-    Raises CannotStart.
+    preflight: has been started; what it finds is shown. Raises CannotStart.
     """
     clock = clock or SystemClock()
     with _journal(settings, feed, clock) as journal:
@@ -72,7 +74,7 @@ def run(
         started_at = clock.now()
 
         def look() -> snapshot.Snapshot:
-            return snapshot.take(journal, reader, lanes, clock, started_at)
+            return snapshot.take(journal, reader, lanes, clock, started_at, preflight)
 
         with _status_server(settings, look) as page, Terminal(look, page) as terminal:
             # What is imported stays. To look at its 180,000 objects again in every full collection stops all

@@ -7,11 +7,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from pipelines.local.lane import Lane
+from pipelines.preflight import FEED, Preflight
 from transforms.clock import Clock
 from transforms.feed.intake import Gap
 from transforms.feed.journal import Books, Journal
 from transforms.feed.reader import FeedReader
 from transforms.feed.status import ConnectionStatus, Phase
+from transforms.preflight import Finding
 from transforms.write.delivery.status import DeliveryStatus
 
 LATEST_GAPS = 5  # shown; all of them are in the journal and among the dead letters
@@ -24,6 +26,8 @@ class DestinationSnapshot:
     lag: seconds since the oldest unsettled event was received; 0 when nothing is pending.
     failure: the unexpected error after which its lane restarts, "" while it runs.
     max_age: seconds that an event may wait for others, so that so much lag is no delay.
+    target: where events go, for a person.
+    preflight: what the preflight found; None while it is not known.
     """
 
     name: str
@@ -33,6 +37,8 @@ class DestinationSnapshot:
     restarts: int = 0
     failure: str = ""
     max_age: float = 0.0
+    target: str = ""
+    preflight: Sequence[Finding] | None = None
 
 
 @dataclass(frozen=True)
@@ -40,6 +46,7 @@ class Snapshot:
     """The whole run. Times are seconds since the epoch; counts are in events.
 
     latest_gaps: the last few on record, newest first, those of earlier runs included.
+    feed_preflight: what trying the feed's key found; None while it is not known.
     """
 
     at: float
@@ -54,6 +61,7 @@ class Snapshot:
     started_at: float = 0.0
     latest_gaps: Sequence[Gap] = ()
     journal_max_bytes: int = 0
+    feed_preflight: Sequence[Finding] | None = None
 
     @property
     def live(self) -> int:
@@ -65,10 +73,16 @@ Look = Callable[[], Snapshot]
 
 
 def take(
-    journal: Journal, reader: FeedReader, lanes: Sequence[Lane], clock: Clock, started_at: float = 0.0
+    journal: Journal,
+    reader: FeedReader,
+    lanes: Sequence[Lane],
+    clock: Clock,
+    started_at: float = 0.0,
+    preflight: Preflight | None = None,
 ) -> Snapshot:
     """Look at everything now. `started_at`: when the run began."""
     running = {lane.name: lane for lane in lanes}
+    found = Preflight({}) if preflight is None else preflight
     return Snapshot(
         at=clock.now(),
         received=journal.end,
@@ -79,17 +93,23 @@ def take(
         connections=reader.statuses,
         journal_bytes=journal.bytes,
         destinations=[
-            _destination(name, books, journal, running.get(name), clock)
+            _destination(name, books, journal, running.get(name), clock, found.of(name))
             for name, books in sorted(journal.books().items())
         ],
         started_at=started_at,
         latest_gaps=journal.latest_gaps(LATEST_GAPS),
         journal_max_bytes=journal.max_bytes,
+        feed_preflight=found.of(FEED),
     )
 
 
 def _destination(
-    name: str, books: Books, journal: Journal, lane: Lane | None, clock: Clock
+    name: str,
+    books: Books,
+    journal: Journal,
+    lane: Lane | None,
+    clock: Clock,
+    preflight: Sequence[Finding] | None,
 ) -> DestinationSnapshot:
     oldest = journal.taken_at(journal.cursors[name].position) if books.pending else None
     return DestinationSnapshot(
@@ -100,6 +120,8 @@ def _destination(
         restarts=lane.restarts if lane else 0,
         failure=lane.failure if lane else "",
         max_age=lane.destination.policy.max_age if lane else 0.0,
+        target=lane.destination.target() if lane else "",
+        preflight=preflight,
     )
 
 

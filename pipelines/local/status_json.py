@@ -69,11 +69,21 @@ class Books(msgspec.Struct):
     balanced: bool
 
 
+class Finding(msgspec.Struct):
+    """One thing tried at the start. passed: null when it could not be told."""
+
+    what: str
+    passed: bool | None
+    cause: str
+
+
 class Destination(msgspec.Struct):
-    """state: delivering, retrying, behind, down, restarting, removed, "books wrong"; level: good, watch,
-    trouble. What has no "since the start" beside it is of this moment, or in the books."""
+    """state: delivering, ready, "not tried yet", "dead letters", retrying, behind, down, "needs you",
+    restarting, removed, "books wrong"; level: good, watch, trouble. What has no "since the start" beside it
+    is of this moment, or in the books."""
 
     name: str
+    target: str  # where its events go
     state: str
     level: str
     why: str  # what is wrong, "" when nothing is
@@ -88,6 +98,7 @@ class Destination(msgspec.Struct):
     unknown: int  # events that may have arrived and were sent again, since the start
     dead_letters: dict[str, int]  # by cause, since the start
     restarts: int  # since the start
+    preflight: list[Finding]  # empty while it is not known
     last_error: str
     last_error_at: float | None
 
@@ -166,6 +177,7 @@ def _destination(item: DestinationSnapshot) -> Destination:
     circuit = doing.circuit if doing else None
     return Destination(
         name=item.name,
+        target=verdict.said(item.target),
         state=found.state.value,
         level=found.level.value,
         why=found.why,
@@ -187,6 +199,9 @@ def _destination(item: DestinationSnapshot) -> Destination:
         unknown=doing.unknown if doing else 0,
         dead_letters=dict(doing.dead_lettered) if doing else {},
         restarts=item.restarts,
+        preflight=[
+            Finding(each.what, each.passed, verdict.said(each.cause)) for each in item.preflight or ()
+        ],
         last_error=verdict.said(doing.last_error) if doing else "",
         last_error_at=doing.last_error_at if doing else None,
     )

@@ -27,9 +27,13 @@ class State(str, enum.Enum):
     """How a destination is doing, in the word that is shown."""
 
     DELIVERING = "delivering"
+    NOT_TRIED = "not tried yet"
+    READY = "ready"
+    REJECTING = "dead letters"
     RETRYING = "retrying"
     BEHIND = "behind"
     DOWN = "down"
+    NEEDS_YOU = "needs you"
     RESTARTING = "restarting"
     REMOVED = "removed"
     UNBALANCED = "books wrong"
@@ -37,10 +41,14 @@ class State(str, enum.Enum):
 
 LEVELS = {
     State.DELIVERING: Level.GOOD,
+    State.READY: Level.GOOD,
+    State.NOT_TRIED: Level.WATCH,
+    State.REJECTING: Level.WATCH,
     State.RETRYING: Level.WATCH,
     State.BEHIND: Level.WATCH,
     State.REMOVED: Level.WATCH,
     State.DOWN: Level.TROUBLE,
+    State.NEEDS_YOU: Level.TROUBLE,
     State.RESTARTING: Level.TROUBLE,
     State.UNBALANCED: Level.TROUBLE,
 }
@@ -86,6 +94,8 @@ def of_destination(item: DestinationSnapshot) -> DestinationVerdict:
             f"Stopped on an unexpected {item.failure.partition(':')[0]}. Its events are kept.",
             "It starts again by itself; if it does not recover, the log has what to report.",
         )
+    if (refused := _refused(item)) is not None:
+        return refused
     if delivery.circuit.open:
         to_do = "Nothing is lost and it is tried again by itself. If it lasts, look at the service."
         return DestinationVerdict(State.DOWN, said(delivery.circuit.why), to_do)
@@ -97,14 +107,56 @@ def of_destination(item: DestinationSnapshot) -> DestinationVerdict:
             "Events come faster than it takes them, or it has not answered yet. They are kept.",
             "If the lag grows, look at the service.",
         )
-    return DestinationVerdict(State.DELIVERING)
+    if delivery.dead_letters_go_on:
+        return DestinationVerdict(
+            State.REJECTING,
+            f"Events are being refused one by one: {said(delivery.last_error)}",
+            "Each is kept as a dead letter with the reason: look at them, and at the cause.",
+        )
+    return DestinationVerdict(State.DELIVERING) if delivery.delivered else _before_the_first(item)
+
+
+def _refused(item: DestinationSnapshot) -> DestinationVerdict | None:
+    """What only a person can put right, told by a delivery or, before the first, by the preflight."""
+    assert item.delivery is not None
+    circuit = item.delivery.circuit
+    to_do = (
+        "This does not heal by itself: put it right as it says. Nothing is lost, all is delivered afterwards."
+    )
+    if circuit.open and circuit.needs_you:
+        return DestinationVerdict(State.NEEDS_YOU, said(circuit.why), to_do)
+    failed = [each for each in item.preflight or () if each.passed is False]
+    if failed and not item.delivery.delivered and not circuit.open:
+        return DestinationVerdict(State.NEEDS_YOU, said(f"{failed[0].what}: {failed[0].cause}"), to_do)
+    return None
+
+
+def _before_the_first(item: DestinationSnapshot) -> DestinationVerdict:
+    """Nothing was delivered in this run, and nothing failed either."""
+    passed = [each.what for each in item.preflight or () if each.passed]
+    if passed:
+        return DestinationVerdict(
+            State.READY, f"Tried at the start ({', '.join(passed)}); no event came yet."
+        )
+    return DestinationVerdict(
+        State.NOT_TRIED,
+        "No event was delivered yet in this run, and nothing else could be tried without one.",
+    )
 
 
 def of_run(snapshot: Snapshot) -> Verdict:
     """The one sentence that a person reads first."""
     problems = [of_feed(snapshot)]
     verdicts = {item.name: of_destination(item) for item in snapshot.destinations}
-    for state in (State.UNBALANCED, State.DOWN, State.RESTARTING, State.RETRYING, State.BEHIND):
+    for state in (
+        State.UNBALANCED,
+        State.NEEDS_YOU,
+        State.DOWN,
+        State.RESTARTING,
+        State.RETRYING,
+        State.BEHIND,
+        State.REJECTING,
+    ):
         names = [name for name, verdict in verdicts.items() if verdict.state is state]
         if names:
             problems.append(Verdict(LEVELS[state], f"{_listed(names)} {_says(state, len(names) > 1)}"))
@@ -114,6 +166,11 @@ def of_run(snapshot: Snapshot) -> Verdict:
             Verdict(Level.WATCH, f"Events are kept for {_listed(removed)}, which this run lacks.")
         )
     found = [problem for problem in problems if problem.level is not Level.GOOD]
+    untried = [name for name, verdict in verdicts.items() if verdict.state is State.NOT_TRIED]
+    if not found and untried and not ended(snapshot):
+        return Verdict(
+            Level.WATCH, f"Nothing is wrong so far. {_listed(untried)} {_untried(len(untried) > 1)}"
+        )
     if not found:
         return Verdict(Level.GOOD, _all_is_well(snapshot))
     level = Level.TROUBLE if any(each.level is Level.TROUBLE for each in found) else Level.WATCH
@@ -176,12 +233,18 @@ _CONNECTIONS = {
 def _says(state: State, many: bool) -> str:
     are, their, have = ("are", "their", "have") if many else ("is", "its", "has")
     return {
+        State.NEEDS_YOU: f"{'need' if many else 'needs'} you; {their} events are kept, the others go on.",
         State.DOWN: f"{are} down; {their} events are kept, the others go on.",
+        State.REJECTING: f"{'refuse' if many else 'refuses'} events, which become dead letters.",
         State.RESTARTING: f"{are} restarting after an error; {their} events are kept, the others go on.",
         State.RETRYING: f"{are} being tried again.",
         State.BEHIND: f"{are} behind; {their} events are kept.",
         State.UNBALANCED: f"{have} books that do not balance: keep --state_dir as it is and report this.",
     }[state]
+
+
+def _untried(many: bool) -> str:
+    return f"{'have' if many else 'has'} not been tried yet: no event came."
 
 
 def _listed(names: Sequence[str]) -> str:

@@ -7,7 +7,7 @@ import socket
 import ssl
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote, urlsplit
@@ -16,7 +16,8 @@ import httpcore
 import httpx
 import msgspec
 
-from transforms.secret import Secret, SecretError
+from transforms.preflight import Finding
+from transforms.secret import Secret, SecretError, redact
 from transforms.way_out import USUAL, WayOut
 
 STREAM_PATH = "/v1/events/stream"
@@ -121,12 +122,11 @@ def fetch_developer_id(
     """The `developerId` that `GET /v1/me` answers (the service's public source), or None when it cannot
     be known now: another status, no JSON, a network error, or no answer in `account_timeout` seconds."""
     until = time.monotonic() + settings.account_timeout
-    headers = {"Authorization": f"Bearer {key}", "Accept": "application/json", "Accept-Encoding": "identity"}
     try:
         with client.stream(
             "GET",
             settings.root + ACCOUNT_PATH,
-            headers=headers,
+            headers=_account_headers(key),
             timeout=settings.account_timeout,
             extensions=extensions,
         ) as response:
@@ -140,6 +140,37 @@ def fetch_developer_id(
         return msgspec.json.decode(body, type=_Me).developerId or None
     except (httpx.HTTPError, msgspec.MsgspecError, RecursionError, UnicodeDecodeError):
         return None
+
+
+def _account_headers(key: str) -> dict[str, str]:
+    return {"Authorization": f"Bearer {key}", "Accept": "application/json", "Accept-Encoding": "identity"}
+
+
+def try_key(settings: FeedSettings) -> Iterator[Finding]:
+    """Try the API key with `GET /v1/me`, which opens no stream: one that is closed in its first milliseconds
+    costs one of the five slots. Raises nothing that a reply or a broken connection can cause."""
+    what, where = "the API key", settings.root
+    try:
+        key = read_key(settings)
+        with open_client(settings) as client:
+            reply = client.get(
+                where + ACCOUNT_PATH, headers=_account_headers(key), timeout=settings.account_timeout
+            )
+    except SecretError as error:
+        yield Finding(what, False, f"{error}.")
+    except (httpx.HTTPError, httpx.InvalidURL, OSError) as error:
+        yield Finding(
+            what, None, f"{where} could not be reached ({redact(str(error)) or type(error).__name__})."
+        )
+    else:
+        if reply.status_code == 200:
+            yield Finding(what, True)
+        elif reply.status_code in (401, 403):
+            yield Finding(
+                what, False, f"{where} refused the key (status {reply.status_code}): give one that is valid."
+            )
+        else:
+            yield Finding(what, None, f"{where} answered {reply.status_code} when asked whose key it is.")
 
 
 class Wire:

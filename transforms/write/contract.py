@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar
 
 from transforms.batch import BatchPolicy
 from transforms.event import Batch, Event
+from transforms.preflight import Finding
 
 
 @dataclass(frozen=True)
@@ -45,6 +46,13 @@ class Writer:
         """
         raise NotImplementedError
 
+    def preflight(self) -> Iterable[Finding]:
+        """Try what delivery needs, as far as that costs nothing and writes nothing.
+
+        Nothing by default: then a destination counts as not tried until its first delivery.
+        """
+        return ()
+
     def close(self) -> None:
         """Let go of the connection; called once."""
 
@@ -71,6 +79,21 @@ class Destination:
     def open(self) -> Writer:
         """A new connection; called on the worker, never at construction."""
         raise NotImplementedError
+
+    def target(self) -> str:
+        """Where events go, for a person: "index main at https://splunk:8088". No secret; "" tells nothing."""
+        return ""
+
+    def preflight(self) -> Iterator[Finding]:
+        """Try what delivery needs, over a connection of its own; called at the start, in a thread of its own.
+
+        May raise what `open` and `Writer.write` may.
+        """
+        writer = self.open()
+        try:
+            yield from writer.preflight()
+        finally:
+            writer.close()
 
 
 def name_of(destination: Destination) -> str:

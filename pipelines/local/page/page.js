@@ -151,9 +151,10 @@ function rowOf(table, name, labels) {
   const known = shown[table];
   if (!known.has(name)) {
     const cells = labels.map(([label, kind]) => node("td", { class: kind, role: "cell", "data-label": label }));
-    const title = node("th", { scope: "row", role: "rowheader" }, [name]);
+    const target = node("small", { class: "target" });
+    const title = node("th", { scope: "row", role: "rowheader" }, [name, target]);
     const body = node("tbody", { role: "rowgroup" }, [node("tr", { role: "row" }, [title, ...cells])]);
-    known.set(name, { body, cells });
+    known.set(name, { body, cells, target });
     $(table).append(body);
   }
   return known.get(name);
@@ -171,6 +172,7 @@ const DESTINATION = [["State", "state"], ["Delivered", "n"], ["Pending", "n"], [
 function showDestination(item, at) {
   const row = rowOf("destinations", item.name, DESTINATION);
   const [state, delivered, pending, lag, speed, dead] = row.cells;
+  put(row.target, item.target);
   put(state, item.state);
   mark(state, item.level);
   count(delivered, item.books.delivered);

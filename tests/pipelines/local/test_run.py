@@ -17,6 +17,7 @@ from pipelines.local.lane import Lane
 from pipelines.local.run import CannotStart, run
 from pipelines.practice.events import generate
 from pipelines.practice.feed import PracticeFeed
+from pipelines.preflight import Preflight
 from pipelines.stages import in_a_lane
 from pipelines.stream import build
 from tests.pipelines.practice.shelf import Other, Shelf, Shelved
@@ -52,7 +53,7 @@ class Start:
             stages = in_a_lane(lane, self.settings.dead_letters_place)
             build(pipeline, [lane.destination], stages, window_size=300)
 
-        return run(self.settings, self.feed, self.destinations, graph, self.stop)
+        return run(self.settings, self.feed, self.destinations, graph, self.stop, preflight=Preflight({}))
 
     def _run(self) -> None:
         self.code = self.here()

@@ -11,12 +11,18 @@ from pipelines.local.verdict import MOST_CHARACTERS, Level, State, of_destinatio
 from tests.pipelines.local.looks import AT, BUSY, LIVE, delivery, destination, down, run
 from transforms.feed.journal.cursor import Books
 from transforms.feed.status import ConnectionStatus, Phase
+from transforms.preflight import Finding
 from transforms.secret import parse_secret
 from transforms.write.delivery.status import CircuitStatus
 
 WAITING = ConnectionStatus(phase=Phase.WAITING, until=AT + 4, why="the connection was reset")
 STOPPED = replace(LIVE, phase=Phase.STOPPED)
 WRONG = Books(received=100, delivered=80, dead_lettered=0, pending=10)
+NOTHING_YET = delivery("splunk", delivered=0)
+GOOD = Finding("the HEC token", True)
+BAD = Finding("the HEC token", False, "Splunk refused it.")
+REFUSED = delivery("splunk", circuit=CircuitStatus(open=True, since=AT, why=BUSY, needs_you=True))
+REJECTING = delivery("splunk", dead_letters_go_on=True, last_error="hec_6: Invalid data format")
 RETRYING = delivery("splunk", circuit=CircuitStatus(why=BUSY))
 
 
@@ -31,12 +37,45 @@ RETRYING = delivery("splunk", circuit=CircuitStatus(why=BUSY))
         (destination("splunk", delivery=None), State.REMOVED, Level.WATCH, "--forget_destination=splunk"),
         (destination("splunk", books=WRONG), State.UNBALANCED, Level.TROUBLE, "10 events are not accounted"),
         (destination("splunk", failure="KeyError: 'x'"), State.RESTARTING, Level.TROUBLE, "KeyError"),
+        (
+            destination("splunk", delivery=NOTHING_YET),
+            State.NOT_TRIED,
+            Level.WATCH,
+            "No event was delivered yet",
+        ),
+        (destination("splunk", delivery=NOTHING_YET, preflight=[]), State.NOT_TRIED, Level.WATCH, "No event"),
+        (
+            destination("splunk", delivery=NOTHING_YET, preflight=[GOOD]),
+            State.READY,
+            Level.GOOD,
+            "the HEC token",
+        ),
+        (
+            destination("splunk", delivery=NOTHING_YET, preflight=[BAD]),
+            State.NEEDS_YOU,
+            Level.TROUBLE,
+            "refused",
+        ),
+        # What was found at the start is old news once something was delivered.
+        (destination("splunk", preflight=[BAD]), State.DELIVERING, Level.GOOD, ""),
+        (destination("splunk", delivery=REFUSED), State.NEEDS_YOU, Level.TROUBLE, "does not heal by itself"),
+        (
+            destination("splunk", delivery=REJECTING),
+            State.REJECTING,
+            Level.WATCH,
+            "hec_6: Invalid data format",
+        ),
     ],
 )
 def test_destination(item: DestinationSnapshot, state: State, level: Level, words: str) -> None:
     found = of_destination(item)
     assert (found.state, found.level) == (state, level)
     assert words in f"{found.why} {found.to_do}"
+
+
+def test_what_needs_a_person_is_not_said_to_be_tried_again_by_itself() -> None:
+    found = of_destination(destination("splunk", delivery=REFUSED))
+    assert "by itself" not in found.to_do.replace("does not heal by itself", "")
 
 
 def test_unexpected_error_is_told_without_its_text_which_may_quote_an_event() -> None:
@@ -62,6 +101,16 @@ def test_unexpected_error_is_told_without_its_text_which_may_quote_an_event() ->
         (run(connections=[ConnectionStatus(phase=Phase.PAUSED)]), Level.TROUBLE, "the journal is full"),
         (run(destination("a"), connections=[STOPPED]), Level.GOOD, "is being delivered."),
         (run(connections=[STOPPED]), Level.GOOD, "Every event received is delivered or a dead letter."),
+        (
+            run(destination("a", delivery=NOTHING_YET)),
+            Level.WATCH,
+            "a has not been tried yet: no event came.",
+        ),
+        (
+            run(destination("a", delivery=NOTHING_YET), destination("b", delivery=REFUSED)),
+            Level.TROUBLE,
+            "b needs you; its events are kept, the others go on.",
+        ),
         (run(destination("a", delivery=None)), Level.WATCH, "Events are kept for a, which this run lacks."),
     ],
 )

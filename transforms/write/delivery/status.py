@@ -45,6 +45,7 @@ class CircuitStatus:
     since: float | None = None
     next_probe: float | None = None
     why: str = ""
+    needs_you: bool = False  # nothing passes until a person puts something right
 
 
 @dataclass(frozen=True)
@@ -70,6 +71,7 @@ class DeliveryStatus:
     last_error_at: float | None
     oldest_taken_at: float | None
     request_seconds: Histogram
+    dead_letters_go_on: bool = False  # the last one came within the last minute
 
     def after(self, before: DeliveryStatus) -> DeliveryStatus:
         """This status with the totals of a delivery that ended `before` it added."""

@@ -1,0 +1,102 @@
+"""The preflight: the feed's key and every destination tried at the start, at once and without an event."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Mapping, Sequence
+
+from transforms.feed.request import FeedSettings, try_key
+from transforms.preflight import Finding, Try
+from transforms.secret import redact
+from transforms.write.contract import Destination
+
+log = logging.getLogger("grantex.preflight")
+
+FEED = "the feed"  # no name of a destination
+SECONDS = 20.0  # for all of them together
+NO_ANSWER = Finding(
+    "an answer",
+    None,
+    f"Nothing came back within {SECONDS:.0f} s. Look at the address, and at what stands between here and it.",
+)
+
+
+def tries(feed: FeedSettings | None, destinations: Sequence[Destination]) -> dict[str, Try]:
+    """What is tried, by name; None: the feed is not read."""
+    found: dict[str, Try] = {} if feed is None else {FEED: lambda: try_key(feed)}
+    return found | {each.name: each.preflight for each in destinations}
+
+
+UNTRIED = Finding("nothing", None, "It cannot be tried without an event.")
+
+
+class Preflight:
+    """Tries each name's `Try` in a thread of its own, and logs what does not pass.
+
+    A start does not wait for it, unless somebody calls `wait`: a destination that hangs holds up nobody.
+    """
+
+    def __init__(self, tries: Mapping[str, Try]) -> None:
+        self._found: dict[str, Sequence[Finding]] = {}
+        self._lock = threading.Lock()
+        self._all = threading.Event()
+        self._names = list(tries)
+        self._threads = [
+            threading.Thread(target=self._run, args=(name, tried), name=f"preflight-{name}", daemon=True)
+            for name, tried in tries.items()
+        ]
+
+    def start(self) -> None:
+        """Begin with all of them."""
+        for thread in self._threads:
+            thread.start()
+        if not self._threads:
+            self._all.set()
+
+    def of(self, name: str) -> Sequence[Finding] | None:
+        """What was found for `name`; None while it is being tried, or when it is not tried at all."""
+        return self._found.get(name)
+
+    def wait(self, seconds: float = SECONDS) -> bool:
+        """Until all are tried, at most so long; True when each finding passed or could not be told."""
+        if not self._all.wait(seconds):
+            with self._lock:
+                for name in self._names:
+                    self._found.setdefault(name, [NO_ANSWER])
+        return not self.failed()
+
+    def failed(self) -> dict[str, Sequence[Finding]]:
+        """By name, what did not pass."""
+        with self._lock:
+            bad = {
+                name: [each for each in found if each.passed is False] for name, found in self._found.items()
+            }
+        return {name: found for name, found in bad.items() if found}
+
+    def table(self) -> str:
+        """What was found, a line each, for a person."""
+        lines = []
+        for name in self._names:
+            found = self.of(name) or [UNTRIED]
+            for each in found:
+                sign = {True: "passed", False: "FAILED", None: "unknown"}[each.passed]
+                lines.append(f"{name:<16} {sign:<8} {each.what}{': ' if each.cause else ''}{each.cause}")
+        return "\n".join(lines)
+
+    def _run(self, name: str, tried: Try) -> None:
+        found: list[Finding] = []
+        try:
+            found.extend(tried())
+        except Exception as error:  # noqa: BLE001 - whatever it was, it is told and the start goes on
+            found.append(Finding("the connection", False, redact(f"{type(error).__name__}: {error}")))
+        for each in found:
+            if each.passed is False:
+                log.warning("%s: %s did not pass: %s", name, each.what, each.cause)
+            elif each.passed is None and each.cause:
+                log.info("%s: %s could not be told: %s", name, each.what, each.cause)
+        with self._lock:
+            self._found.setdefault(name, found)
+            done = len(self._found) == len(self._names)
+        if done:
+            self._all.set()

@@ -1,0 +1,93 @@
+"""The preflight: all at once, bounded in time, and whatever happens is a finding."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Iterator
+
+import pytest
+
+from pipelines.preflight import NO_ANSWER, Preflight
+from transforms.preflight import Finding
+from transforms.secret import parse_secret
+
+GOOD = Finding("the token", True)
+BAD = Finding("the table", False, "It is not there: create it.")
+UNKNOWN = Finding("the topic", None, "The service is busy.")
+
+
+def good() -> Iterator[Finding]:
+    yield GOOD
+
+
+def bad() -> Iterator[Finding]:
+    yield GOOD
+    yield BAD
+
+
+def broken() -> Iterator[Finding]:
+    yield GOOD
+    raise ConnectionRefusedError(f"refused {parse_secret('a-token-for-nobody').read()}")
+
+
+def started(**tries: object) -> Preflight:
+    preflight = Preflight(tries)  # type: ignore[arg-type]
+    preflight.start()
+    return preflight
+
+
+def test_passes_when_nothing_failed() -> None:
+    preflight = started(a=good, b=lambda: [UNKNOWN])
+    assert preflight.wait()
+    assert preflight.of("a") == [GOOD]
+    assert preflight.failed() == {}
+
+
+def test_nothing_to_try_passes_at_once() -> None:
+    assert started().wait(0)
+
+
+def test_a_failure_is_told_and_logged_and_the_others_are_found_all_the_same(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    preflight = started(a=bad, b=good)
+    assert not preflight.wait()
+    assert preflight.failed() == {"a": [BAD]}
+    assert preflight.of("b") == [GOOD]
+    (record,) = [each for each in caplog.records if each.levelno == logging.WARNING]
+    assert record.getMessage() == "a: the table did not pass: It is not there: create it."
+
+
+def test_what_is_raised_is_a_finding_without_secrets() -> None:
+    preflight = started(a=broken)
+    assert not preflight.wait()
+    found = preflight.of("a")
+    assert found is not None
+    assert found[0] == GOOD
+    assert found[1].passed is False
+    assert "ConnectionRefusedError: refused [secret]" in found[1].cause
+
+
+def test_one_that_hangs_holds_up_nobody_and_is_said_to_have_given_no_answer() -> None:
+    release = threading.Event()
+
+    def hangs() -> Iterator[Finding]:
+        release.wait()
+        yield BAD
+
+    preflight = started(a=hangs, b=good)
+    assert preflight.of("a") is None, "not known yet"
+    assert preflight.wait(0.2), "nothing failed"
+    assert preflight.of("a") == [NO_ANSWER]
+    release.set()
+
+
+def test_the_table_has_a_line_for_each_finding_and_for_what_could_not_be_tried() -> None:
+    preflight = started(splunk=bad, custom=list)
+    preflight.wait()
+    assert preflight.table().splitlines() == [
+        "splunk           passed   the token",
+        "splunk           FAILED   the table: It is not there: create it.",
+        "custom           unknown  nothing: It cannot be tried without an event.",
+    ]

@@ -1,0 +1,24 @@
+"""What trying a way out comes to without an event: at the start of a run, and whenever a person asks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that delivery needs, tried.
+
+    what: in a few words, such as "the HEC token".
+    passed: None when it could not be told from here.
+    cause: one plain sentence, what happened and what to do about it; "" when it passed. No secret.
+    """
+
+    what: str
+    passed: bool | None
+    cause: str = ""
+
+
+# Tries, one after another. It may raise what a broken connection raises.
+Try = Callable[[], Iterable[Finding]]
