@@ -121,7 +121,9 @@ class PracticeBigQuery(http_server.PracticeServer):
         if dataset not in self.tables.datasets:
             return error(404, "notFound", f"Not found: Dataset {short(dataset)}")
         if found["tables"] is None:
-            return answer(200, {"kind": "bigquery#dataset", "id": short(dataset), "location": "EU"})
+            _, project, _, name = dataset.split("/")
+            known = {"kind": "bigquery#dataset", "id": short(dataset), "location": "EU"}
+            return answer(200, {**known, "datasetReference": {"projectId": project, "datasetId": name}})
         if found["table"] is None:
             return self._create(dataset, request)
         path = f"{dataset}/tables/{found['table']}"

@@ -78,9 +78,12 @@ class Tables:
 
     def create(self, path: str, resource: dict[str, Any]) -> bool:
         """False when there is one already."""
+        _, project, _, dataset, _, name = path.split("/")
+        reference = {"projectId": project, "datasetId": dataset, "tableId": name}
+        known = {"kind": "bigquery#table", "type": "TABLE", "tableReference": reference}
         with self.lock:
             new = path not in self._tables
-            self._tables.setdefault(path, Table(resource))
+            self._tables.setdefault(path, Table({**known, **resource}))
             return new
 
     def drop(self, path: str) -> None:

@@ -21,10 +21,11 @@ from tests.servers.tcp_proxy import Http2Frames, TcpFaultProxy
 from transforms.batch import BatchPolicy
 from transforms.event import Event
 from transforms.write.bigquery.destination import MOST_BYTES, BigQuery
-from transforms.write.bigquery.rows import insert_body, json_row, proto_row
+from transforms.write.bigquery.rows import insert_id, json_row, proto_row
 from transforms.write.bigquery.storage_write import MAX_ROWS_BYTES
 
 POISON = b"unreadable"
+KIND = "bigquery#tableDataInsertAllResponse"
 MOST_REQUEST = 10_000_000  # tabledata.insertAll, "Quotas and limits"
 UNAVAILABLE, UNAUTHENTICATED = 14, 16
 NO_SIGN_IN = "bqemulator asks for no credential; the proxy says what BigQuery says of a wrong one"
@@ -66,6 +67,12 @@ def same(sent: Event, stored: bytes) -> bool:
 def poisoned(number: int) -> Event:
     event = padded(number, 300)
     return Event(event.id, event.type, event.created_at, event.raw.replace(b"xxxxxxxxxx", POISON, 1))
+
+
+def _request_size(event: Event) -> int:
+    """Bytes of a request with this event alone, as google-cloud-bigquery writes it."""
+    row = {"json": json_row(event, "typed"), "insertId": insert_id(event)}
+    return len(json.dumps({"rows": [row], "skipInvalidRows": True}))
 
 
 class ReadBack(Case):
@@ -168,9 +175,7 @@ class InsertAllCase(ReadBack, BehindHttp):
         return poisoned(number)
 
     def _most(self, number: int) -> int:
-        return largest_that(
-            lambda event: len(insert_body([json_row(event, "typed")])) <= MOST_REQUEST, number, MOST_REQUEST
-        )
+        return largest_that(lambda event: _request_size(event) <= MOST_REQUEST, number, MOST_REQUEST)
 
     def _refuse(self, request: Request) -> Answer | None:
         """Too large a request, and single rows, which are named although the others are in."""
@@ -187,7 +192,7 @@ class InsertAllCase(ReadBack, BehindHttp):
             self.proxy.forward(replace(request, body=body, headers=headers))
         fault = {"reason": "invalid", "message": "This field: data is not valid JSON.", "location": "data"}
         errors = [{"index": index, "errors": [fault]} for index in bad]
-        return Answer(200, json.dumps({"insertErrors": errors}).encode())
+        return Answer(200, json.dumps({"kind": KIND, "insertErrors": errors}).encode())
 
     def spoil_credential(self) -> None:
         body = b'{"error":{"code":401,"message":"Invalid Credentials","errors":[{"reason":"authError"}]}}'

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -109,7 +110,8 @@ def test_insert_all_drops_an_insert_id_that_it_had_lately(
 def test_insert_all_takes_what_our_writer_makes_and_no_nonsense(server: PracticeBigQuery) -> None:
     make_table(server)
     with httpx.Client(trust_env=False, timeout=5) as client:
-        body = b'{"rows":[%b]}' % json_row(event(7), "typed")
+        rows = [{"insertId": event(7).id, "json": json_row(event(7), "typed")}]
+        body = json.dumps({"rows": rows}).encode()
         assert "insertErrors" not in client.post(server.url + INSERT, content=body).json()
         assert client.post(server.url + INSERT, content=b"{").status_code == 400
         assert client.post(server.url + INSERT, content=b'{"rows":[]}').status_code == 400

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
+import threading
 from base64 import urlsafe_b64decode
 from collections.abc import Iterator
 from pathlib import Path
@@ -162,3 +165,58 @@ def test_a_key_that_is_replaced_while_running_is_found_after_a_refusal(
     all_later(writer.write(batch(2)), 2)
     assert writer.write(batch(2)) is None
     assert [claims(one)["iss"].partition("@")[0] for one in tokens.requests] == ["writer", "other"]
+
+
+@pytest.mark.parametrize("body", [b"", b"<html>sign in", b"[]", b"5", b"{}", b"\xff", b"[" * 100_000])
+def test_an_answer_that_is_not_the_token_services_keeps_the_events(
+    tokens: TokenService, writer: Writer, body: bytes
+) -> None:
+    tokens.answer(200, body, times=4)
+    all_later(writer.write(batch(2)), 2)
+    for _ in range(4):
+        outcome = writer.write(batch(2))
+    assert outcome is None
+
+
+def test_closing_ends_the_wait_for_a_token(tokens: TokenService, writer: Writer) -> None:
+    tokens.hang()
+    outcomes: list[object] = []
+    thread = threading.Thread(target=lambda: outcomes.append(writer.write(batch(2))))
+    thread.start()
+    assert tokens.wait_for_requests(1)
+    writer.close()
+    thread.join(5)
+    assert not thread.is_alive()
+    assert outcomes != [None]
+
+
+def test_the_token_service_is_trusted_with_the_same_authority(key_file: Path, tmp_path: Path) -> None:
+    """As behind a proxy that looks into TLS, where every service has its certificate."""
+    folder = tmp_path / "tls"
+    folder.mkdir()
+    context, ca_file = certificate(folder)
+    with TokenService(tls=context) as service, PracticeBigQuery(tls=context) as server:
+        key = json.loads(key_file.read_text())
+        key_file.write_text(json.dumps({**key, "token_uri": f"{service.url}/token"}))
+        settings = BigQuery(
+            "practice.grantex.events", "insert_all", endpoint=server.url, way_out=WayOut(ca_file=ca_file)
+        )
+        writer = settings.open()
+        assert writer.write(batch(2)) is None
+        assert (used(server), service.count) == (["token-1"], 1)
+        writer.close()
+
+
+def test_publishing_knows_nothing_of_bigquery() -> None:
+    """Nor does reading the settings of either load Google's libraries."""
+    program = (
+        "import sys\n"
+        "from transforms.write.pubsub.destination import PubSub\n"
+        "from transforms.write.bigquery.destination import BigQuery\n"
+        "assert not {'transforms.write.google', 'transforms.write.pubsub.writer'} & set(sys.modules)\n"
+        "for name in [name for name in sys.modules if name.startswith('transforms.write.bigquery')]:\n"
+        "    del sys.modules[name]\n"
+        "PubSub('projects/my-project/topics/t-1-2', 'http://127.0.0.1:9').open().close()\n"
+        "assert not [name for name in sys.modules if name.startswith('transforms.write.bigquery')]\n"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True)

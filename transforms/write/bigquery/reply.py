@@ -7,7 +7,7 @@ tabledata.insertAll, and BigQuery's table of error messages.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -115,6 +115,8 @@ class Fault(msgspec.Struct, frozen=True):
 
 
 class RestError(msgspec.Struct, frozen=True):
+    """Google's own words in a refusal."""
+
     message: str = ""
     errors: Sequence[Fault] = ()
 
@@ -124,24 +126,42 @@ class _ErrorReply(msgspec.Struct, frozen=True):
 
 
 class RowFault(msgspec.Struct, frozen=True):
+    """What insertAll says of a row that it did not take."""
+
     index: int
     errors: Sequence[Fault] = ()
 
 
-class _InsertReply(msgspec.Struct, frozen=True):
-    faults: Sequence[RowFault] = msgspec.field(default=(), name="insertErrors")
-
-
 _error_decoder = msgspec.json.Decoder(_ErrorReply)
-_insert_decoder = msgspec.json.Decoder(_InsertReply)
 
 
 def rest_error(body: bytes) -> RestError:
     """Google's own words in a refusal; empty when a proxy (or nobody) wrote this body."""
     try:
         return _error_decoder.decode(body).error
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return RestError()
+
+
+class ForeignReply(Exception):
+    """A 200 that is not BigQuery's: nobody has said that anything was done."""
+
+
+def own_reply(status: int, body: bytes) -> dict[str, Any]:
+    """What BigQuery said: each of its answers is an object that names its kind. Raises ForeignReply for a
+    success that is not its own: a sign-in page, a proxy's `{}`, a body that was cut."""
+    try:
+        found = msgspec.json.decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise ForeignReply from error
+    if status != 200 or not isinstance(found, dict) or "error" in found:
+        raise ForeignReply
+    if not str(found.get("kind", "")).startswith("bigquery#"):
+        raise ForeignReply
+    return found
+
+
+BETWEEN = "the answer is not BigQuery's own: see to proxies, firewalls and sign-in pages in between"
 
 
 def rest_outcome(
@@ -158,27 +178,32 @@ def rest_outcome(
     if status == 400 and is_too_large(error.message):
         return refused(where, 413, headers, count, now)
     if status in (400, 401, 403, 404):
-        advice = {
-            400: "compare the table with --bigquery_table and --bigquery_schema",
-            401: _ADVICE[UNAUTHENTICATED],
-            403: _ADVICE[PERMISSION_DENIED],
-            404: "check --bigquery_table and --bigquery_endpoint",
-        }[status]
+        advice = (
+            BETWEEN
+            if body and error == RestError()
+            else {
+                400: "compare the table with --bigquery_table and --bigquery_schema",
+                401: _ADVICE[UNAUTHENTICATED],
+                403: _ADVICE[PERMISSION_DENIED],
+                404: "check --bigquery_table and --bigquery_endpoint",
+            }[status]
+        )
         return Outcome(later=later, cause=f"{where} answered {answer}. {MENDED}: {advice}.", blocked=True)
     return refused(where, status, headers, count, now)
 
 
-def insert_outcome(where: str, body: bytes, count: int) -> Outcome | None:
-    """The outcome of a 200 of insertAll, whose body names the rows that were not inserted.
+def foreign_outcome(where: str, count: int) -> Outcome:
+    """The outcome of a success that was not BigQuery's for a batch that was sent: it says nothing about any
+    row, so all are sent again and their insertIds remove most repeats."""
+    cause = (
+        f"{where}: the answer is not BigQuery's, but of something in between (a proxy, a sign-in page), or "
+        f"it was cut. {KEPT}: check --bigquery_endpoint and the network."
+    )
+    return Outcome(later=range(count), cause=cause, unknown=True)
 
-    A body that cannot be read (it may have been cut) says nothing about any row: all are sent again and
-    their insertIds remove most repeats.
-    """
-    try:
-        faults = _insert_decoder.decode(body).faults
-    except (msgspec.DecodeError, UnicodeDecodeError):
-        cause = f"{where} answered 200 with a body that is not BigQuery's. {KEPT}."
-        return Outcome(later=range(count), cause=cause, unknown=True)
+
+def insert_outcome(where: str, faults: Sequence[RowFault], count: int) -> Outcome | None:
+    """The outcome of an insertAll that names the rows that were not inserted."""
     rejected: dict[int, str] = {}
     later: dict[int, str] = {}
     blocked = False

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -71,7 +72,6 @@ class _Loose(msgspec.Struct, gc=False):
 
 _plain = msgspec.json.Decoder(_Plain)
 _loose = msgspec.json.Decoder(_Loose)
-_text = msgspec.json.encode
 
 
 def data_of(event: Event, schema: SchemaName) -> tuple[bytes | None, bool]:
@@ -190,48 +190,38 @@ def descriptor(schema: SchemaName) -> Any:
 
 
 @lru_cache(maxsize=8192)
-def _timestamp_text(value: int) -> bytes:
-    return (EPOCH + timedelta(microseconds=value)).isoformat(timespec="microseconds").encode() + b"Z"
+def _timestamp_text(value: int) -> str:
+    return (EPOCH + timedelta(microseconds=value)).isoformat(timespec="microseconds") + "Z"
 
 
-def json_row(event: Event, schema: SchemaName) -> bytes:
-    """One element of insertAll's `rows`; a JSON column takes the JSON as text, too."""
+def insert_id(event: Event) -> str:
+    """What insertAll knows a repeated row by."""
+    if len(event.id) <= MAX_INSERT_ID:
+        return event.id
+    return hashlib.blake2b(event.id.encode(), digest_size=16).hexdigest()
+
+
+def json_row(event: Event, schema: SchemaName) -> dict[str, str]:
+    """One row for insertAll, by column; a JSON column takes the JSON as text, too."""
     data, plain = data_of(event, schema)
-    parts = _json_start(event)
+    row = {"event_id": event.id, **({"event_type": event.type} if event.type else {})}
     if schema == "typed":
         value, exact = micros(event.created_at)
         if value is not None:
-            parts += (b',"created_at":"', _timestamp_text(value), b'"')
+            row["created_at"] = _timestamp_text(value)
         if not (plain and exact):
-            parts += (b',"event":', _text(event.raw.decode()))
+            row["event"] = event.raw.decode()
     elif event.created_at:
-        parts += (b',"created_at":', _text(event.created_at))
+        row["created_at"] = event.created_at
     if data is not None:
-        parts += (b',"data":', _text(data.decode()))
-    parts.append(b"}}")
-    return b"".join(parts)
+        row["data"] = data.decode()
+    return row
 
 
-def json_text_row(event: Event) -> bytes:
+def json_text_row(event: Event) -> dict[str, str]:
     """As `proto_text_row`, for insertAll."""
-    return b"".join((*_json_start(event), b',"event":', _text(event.raw.decode()), b"}}"))
-
-
-def _json_start(event: Event) -> list[bytes]:
-    insert_id = event.id
-    if len(insert_id) > MAX_INSERT_ID:
-        insert_id = hashlib.blake2b(insert_id.encode(), digest_size=16).hexdigest()
-    parts = [b'{"insertId":', _text(insert_id), b',"json":{"event_id":', _text(event.id)]
-    return [*parts, b',"event_type":', _text(event.type)] if event.type else parts
-
-
-INSERT_HEAD = b'{"skipInvalidRows":true,"rows":['
-INSERT_TAIL = b"]}"
-
-
-def insert_body(rows: Sequence[bytes]) -> bytes:
-    """The body of an insertAll request. Rows that are valid go in although others are not."""
-    return INSERT_HEAD + b",".join(rows) + INSERT_TAIL
+    kind = {"event_type": event.type} if event.type else {}
+    return {"event_id": event.id, **kind, "event": event.raw.decode()}
 
 
 # Sizes
@@ -253,9 +243,10 @@ def proto_size(event: Event, schema: SchemaName) -> int:
 
 
 def json_size(event: Event, schema: SchemaName) -> int:
-    """At least the bytes of the event's row in an insertAll request."""
+    """At least the bytes of the event's row in an insertAll request, as google-cloud-bigquery writes it:
+    ASCII, where a character of an id takes up to 12 bytes."""
     raw = len(event.raw)
-    if raw < SMALL:  # quotes double inside text; a control character of an id takes 6 bytes
-        short = 12 * len(event.id) + 6 * (len(event.type) + len(event.created_at))
-        return 4 * raw + short + JSON_OVERHEAD
-    return len(json_row(event, schema)) + 1
+    if raw < SMALL:  # quotes double inside text, and two bytes of UTF-8 become six
+        short = 24 * len(event.id) + 12 * (len(event.type) + len(event.created_at))
+        return (4 if event.raw.isascii() else 6) * raw + short + JSON_OVERHEAD
+    return len(json.dumps({"json": json_row(event, schema), "insertId": insert_id(event)})) + 2

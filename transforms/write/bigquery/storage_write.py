@@ -11,16 +11,13 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import os
 import queue
 import threading
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 import grpc  # type: ignore[import-untyped]
-import httpx
 import msgspec
 from google.auth.exceptions import GoogleAuthError
 from google.cloud.bigquery_storage_v1.types import protobuf, storage, stream
@@ -30,10 +27,10 @@ from google.rpc import error_details_pb2, status_pb2  # type: ignore[import-unty
 from transforms.event import Batch
 from transforms.way_out import WayOut
 from transforms.write.bigquery.reply import STREAM_IS_OVER, Status, row_errors_outcome, status_outcome
+from transforms.write.bigquery.rest import Rest
 from transforms.write.bigquery.rows import descriptor, proto_row, proto_text_row
-from transforms.write.bigquery.table import Tables
 from transforms.write.contract import Outcome, Writer
-from transforms.write.failure import KEPT, MAX_RETRY_AFTER, as_outcome
+from transforms.write.failure import KEPT, MAX_RETRY_AFTER
 from transforms.write.google import (
     ALREADY_EXISTS,
     DEADLINE_EXCEEDED,
@@ -45,7 +42,6 @@ from transforms.write.google import (
     channel,
     token_outcome,
 )
-from transforms.write.over_http.connection import user_agent
 
 if TYPE_CHECKING:
     from transforms.write.bigquery.destination import BigQuery
@@ -79,8 +75,6 @@ def status_of_reply(status: Any) -> Status:
     return Status(int(status.code), str(status.message), detail, wait)
 
 
-# gRPC's core writes to stderr by itself, past every log format, and calls a GOAWAY worth it.
-os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
 STORAGE_ENDPOINT = "https://bigquerystorage.googleapis.com"
 SERVICE = "/google.cloud.bigquery.storage.v1.BigQueryWrite"
 # An append takes some 100 ms; what takes longer than this is asked about by finalizing its stream.
@@ -93,16 +87,6 @@ AppendRequest = storage.AppendRowsRequest.pb()
 AppendResponse = storage.AppendRowsResponse.pb()
 WriteStream = stream.WriteStream.pb()
 ProtoSchema = protobuf.ProtoSchema.pb()
-OPTIONS = [
-    ("grpc.enable_retries", 0),
-    # Writers are closed one by one, each with its own connection.
-    ("grpc.use_local_subchannel_pool", 1),
-    # gRPC's own back-off goes up to 2 minutes, in which it fails calls without trying.
-    ("grpc.initial_reconnect_backoff_ms", 200),
-    ("grpc.max_reconnect_backoff_ms", 2000),
-    ("grpc.max_receive_message_length", 16 * 1024 * 1024),
-    ("grpc.primary_user_agent", user_agent()),
-]
 
 
 class Appends:
@@ -160,9 +144,12 @@ class StorageClient:
 
     def create_stream(self, table: str) -> str:
         """A new COMMITTED stream of the table at this path: rows are visible once they are appended, and
-        offsets tell a repeated append. Raises grpc.RpcError."""
+        offsets tell a repeated append. Raises grpc.RpcError, and
+        ConnectionError for an answer without one."""
         request = CreateRequest(parent=table, write_stream=WriteStream(type_=WriteStream.COMMITTED))
         name: str = self._call("CreateWriteStream", WriteStream, request, f"parent={quote(table)}").name
+        if not name:
+            raise ConnectionError("the answer to a new stream was not BigQuery's")
         return name
 
     def finalize(self, name: str) -> int:
@@ -229,8 +216,8 @@ class StorageWriter(Writer):
         self._schema = settings.schema
         self._path = settings.name_of_table.path
         self._where = f"BigQuery table {settings.name_of_table}"
-        self._token = GoogleToken(anonymous=settings.anonymous)
-        self._tables = Tables(settings.name_of_table, settings.schema, settings.endpoint, settings.way_out)
+        self._token = GoogleToken(anonymous=settings.anonymous, way_out=settings.way_out)
+        self._rest = Rest(settings, self._token)
         self._descriptor = descriptor(settings.schema)
         self._client = StorageClient(settings.storage_endpoint, self._token, settings.way_out)
         self._table_ready = False
@@ -251,9 +238,6 @@ class StorageWriter(Writer):
             outcome = self._judge(status_of_call(error), count)
         except GoogleAuthError as error:
             outcome = token_outcome(error, count, self._where)
-        except httpx.TransportError as error:  # from looking at the table: no rows were sent
-            found = as_outcome(error, count, self._where)
-            outcome = None if found is None else replace(found, unknown=False)
         except (TimeoutError, ConnectionError) as error:
             outcome = Outcome(later=range(count), cause=f"{self._where}: {error}. {KEPT}.")
         except ValueError:  # gRPC's way to say that the channel is closed
@@ -271,12 +255,13 @@ class StorageWriter(Writer):
         appends = self._appends
         if appends is not None:
             appends.close()
-        self._client.close()
+        for each in (self._client, self._rest, self._token):
+            each.close()
 
     def _attempt(self, batch: Batch) -> Outcome | None:
         count = len(batch.events)
         if not self._table_ready:
-            outcome = self._tables.ready(self._where, self._token.headers(), count)
+            outcome = self._rest.ready(self._where, count)
             if outcome is not None:
                 return outcome
             self._table_ready = True
@@ -323,12 +308,22 @@ class StorageWriter(Writer):
             reply = self._send(rows)
         code = int(reply.error.code)
         # The offset is ours alone, so whatever exists there already is this batch.
-        if code in (OK, ALREADY_EXISTS) and not reply.row_errors:
+        written = code == ALREADY_EXISTS or self._confirms(reply)
+        if written and not reply.row_errors:
             self._offset += len(rows)
             return None
+        if code == OK and not reply.row_errors:
+            raise ConnectionError("the answer to an append was not BigQuery's")
         outcome = row_errors_outcome(self._where, row_errors(reply, len(rows)), len(rows))
         status = status_of_reply(reply.error)
         return outcome or self._judge(status._replace(code=code or INVALID_ARGUMENT), len(rows))
+
+    def _confirms(self, reply: Any) -> bool:
+        """Whether `reply` says that the rows are at our offset, which it repeats."""
+        result = reply.append_result
+        return reply.HasField("append_result") and (
+            not result.HasField("offset") or result.offset.value == self._offset
+        )
 
     def _send(self, rows: list[bytes]) -> Any:
         """The answer to an append at our offset. Raises as `Appends.append`."""

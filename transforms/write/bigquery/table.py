@@ -1,25 +1,16 @@
-"""BigQuery's table: its name, whether its columns take our rows, and making it when it is missing (REST)."""
+"""BigQuery's table: its name, how it is made, and whether its columns take our rows. Pure functions."""
 
 from __future__ import annotations
 
 import re
-import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
-import httpx
 import msgspec
 
-from transforms.way_out import WayOut
-from transforms.write.bigquery.reply import MENDED, rest_outcome
 from transforms.write.bigquery.rows import Column, SchemaName, columns
-from transforms.write.contract import Outcome
-from transforms.write.over_http.connection import user_agent
 
-REST_ENDPOINT = "https://bigquery.googleapis.com"
-# One small request each; Google's own client waits longer, but a writer must not hang at its start.
-TABLE_SECONDS = 15.0
 _PARTS = re.compile(r"(?P<project>(?:[a-z0-9.-]+:)?[a-z][a-z0-9-]*)[.:](?P<dataset>\w+)\.(?P<table>[\w-]+)")
 
 
@@ -88,14 +79,13 @@ class _Table(msgspec.Struct, frozen=True):
     type: str = "TABLE"
 
 
-_decoder = msgspec.json.Decoder(_Table)
-
-
-def mismatch(table: TableName, schema: SchemaName, found: _Table) -> str:
+def mismatch(table: TableName, schema: SchemaName, resource: Any) -> str:
     """Why the table cannot take our rows, and what to do; "" when it can.
 
-    Further columns are fine as long as they may be empty; BigQuery does not mind the case of names.
+    resource: the table as `tables.get` shows it. Further columns are fine as long as they may be empty;
+    BigQuery does not mind the case of names. Raises ValueError for what is no table's resource.
     """
+    found = msgspec.convert(resource, _Table)
     if found.type != "TABLE":
         return f"{table} is a {found.type.lower()}, not a table: name a table with --bigquery_table"
     there = {field.name.lower(): field for field in found.schema.fields}
@@ -127,55 +117,3 @@ def _kind(field: _Field) -> str:
 
 def _same(column: Column, field: _Field) -> bool:
     return field.type.upper() == column.type and field.mode != "REPEATED"
-
-
-class Tables:
-    """Looks at the table and makes it; `ready` is all there is to call."""
-
-    def __init__(self, table: TableName, schema: SchemaName, endpoint: str | None, way_out: WayOut) -> None:
-        self._table, self._schema, self._way_out = table, schema, way_out
-        self._root = f"{endpoint or REST_ENDPOINT}/bigquery/v2"
-
-    def ready(self, where: str, headers: Mapping[str, str], count: int) -> Outcome | None:
-        """None when the table is there, perhaps since now, with our columns; else what that means for a
-        batch of `count` events. Raises httpx.TransportError."""
-        with httpx.Client(
-            headers={"User-Agent": user_agent(), **headers},
-            verify=self._way_out.tls(client=False),
-            timeout=TABLE_SECONDS,
-            trust_env=False,
-        ) as client:
-            reply = client.get(f"{self._root}/{self._table.path}")
-            if reply.status_code == 404:
-                made = self._create(client, where, count)
-                if made is not None:
-                    return made
-                reply = client.get(f"{self._root}/{self._table.path}")
-        if reply.status_code != 200:
-            return self._refused(where, reply, count)
-        try:
-            fault = mismatch(self._table, self._schema, _decoder.decode(reply.content))
-        except msgspec.MsgspecError:
-            fault = "the answer is not BigQuery's: check --bigquery_endpoint and what stands in between"
-        if fault:
-            return Outcome(later=range(count), cause=f"{where}: {fault}. {MENDED}.", blocked=True)
-        return None
-
-    def _create(self, client: httpx.Client, where: str, count: int) -> Outcome | None:
-        table = self._table
-        dataset = f"{self._root}/projects/{table.project}/datasets/{table.dataset}"
-        if client.get(dataset).status_code == 404:
-            cause = (
-                f"{where}: the dataset {table.project}.{table.dataset} does not exist, or these credentials "
-                f"may not see it. {MENDED}: create it where the data is to live, for example "
-                f"`bq --location=EU mk --dataset {table.project}:{table.dataset}`."
-            )
-            return Outcome(later=range(count), cause=cause, blocked=True)
-        reply = client.post(f"{dataset}/tables", json=definition(table, self._schema))
-        if reply.is_success or reply.status_code == 409:  # another writer was quicker
-            return None
-        return self._refused(where, reply, count)
-
-    def _refused(self, where: str, reply: httpx.Response, count: int) -> Outcome:
-        outcome = rest_outcome(where, reply.status_code, reply.headers, reply.content, count, time.time())
-        return replace(outcome, unknown=False)  # of the batch nothing has been sent

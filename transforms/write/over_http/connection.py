@@ -106,7 +106,8 @@ def user_agent() -> str:
 class Target:
     """What requests to one path are sent with."""
 
-    def __init__(self, path: bytes, headers: Mapping[str, str]) -> None:
+    def __init__(self, path: bytes, headers: Mapping[str, str], method: str = "POST") -> None:
+        self.method = method
         self.path = path
         self.headers = {"User-Agent": user_agent(), "Accept-Encoding": "identity", **headers}
         self.head = b""  # made once, until a header changes
@@ -123,15 +124,20 @@ class HttpConnection:
     it is used; when the close and our request cross, nobody can tell whether the request was read, so that
     is an error like any other and the caller counts the second attempt as a possible repeat.
 
+    seconds: for one read that makes no progress; None is READ_SECONDS.
+
     Raises OSError when an authority or certificate cannot be read (ssl.SSLError when it is none), and
     httpx.UnsupportedProtocol for a URL that is neither http nor https.
     """
 
-    def __init__(self, url: str, headers: Mapping[str, str], way_out: WayOut = USUAL) -> None:
+    def __init__(
+        self, url: str, headers: Mapping[str, str], way_out: WayOut = USUAL, seconds: float | None = None
+    ) -> None:
         self._url = httpx.URL(url)
         if self._url.scheme not in ("http", "https") or not self._url.host:
             raise httpx.UnsupportedProtocol("the URL must begin with http:// or https:// and name a host")
         self._tls = way_out.tls() if self._url.scheme == "https" else None
+        self._seconds = seconds
         self._targets = [Target(self._url.raw_path, headers)]
         self._lock = threading.Lock()
         self._socket: socket.socket | None = None
@@ -187,7 +193,7 @@ class HttpConnection:
         try:
             connection.settimeout(WRITE_SECONDS)
             send(connection, b"%bContent-Length: %d\r\n\r\n%b" % (head, len(body), body))
-            connection.settimeout(READ_SECONDS)
+            connection.settimeout(READ_SECONDS if self._seconds is None else self._seconds)
             reply = receive(self._stream)
         finally:
             if reply is None or not reply.again:
@@ -198,7 +204,7 @@ class HttpConnection:
     def _new_head(self, target: Target) -> bytes:
         """Request line and headers but for the length. Raises httpx.LocalProtocolError for a value that
         would not be a header; it is not shown, as it may be a secret."""
-        lines = [b"POST %b HTTP/1.1" % target.path, b"Host: %b" % self._url.netloc]
+        lines = [b"%b %b HTTP/1.1" % (target.method.encode(), target.path), b"Host: %b" % self._url.netloc]
         for name, value in target.headers.items():
             if not _VALUE.fullmatch(value):
                 raise httpx.LocalProtocolError(f"the value of {name} cannot be sent as a header")

@@ -9,8 +9,7 @@ from transforms import pubsub_names as names
 from transforms.batch import BatchPolicy
 from transforms.event import Event
 from transforms.way_out import USUAL, WayOut
-from transforms.write.contract import Destination
-from transforms.write.pubsub.writer import PubSubWriter
+from transforms.write.contract import Destination, Writer
 
 ENDPOINT = "https://pubsub.googleapis.com"
 # "Quotas and limits" of Pub/Sub: 1000 messages and 10 MB a request. 0.2 s is what readers of a topic expect
@@ -52,8 +51,11 @@ class PubSub(Destination):
         """Bytes of `event` in a request, at most."""
         return len(event.raw) + 4 * (len(event.id) + len(event.type)) + MESSAGE_OVERHEAD
 
-    def open(self) -> PubSubWriter:
+    def open(self) -> Writer:
         """Connects when the first batch is written. Raises OSError when an authority cannot be read."""
+        # Here, because gRPC is not everybody's.
+        from transforms.write.pubsub.writer import PubSubWriter
+
         endpoint = self.endpoint or ENDPOINT
         anonymous = endpoint.startswith("http://")
         return PubSubWriter(self.topic, endpoint, self.way_out, anonymous=anonymous)

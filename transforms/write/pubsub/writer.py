@@ -49,8 +49,9 @@ NOT_SENT = (
 
 
 def published(where: str, answered: int, sent: Sequence[int], rejected: Mapping[int, str]) -> Outcome | None:
-    """The outcome of an answer with the ids of `answered` messages, in the order of `sent`."""
-    later = sent[answered:]
+    """The outcome of an answer with the ids of `answered` messages, in the order of `sent`; one with more ids
+    than messages is not Pub/Sub's and says nothing of any."""
+    later = sent[answered:] if answered <= len(sent) else sent
     if not (later or rejected):
         return None
     cause = f"{where} answered for {answered} of {len(sent)} messages. {KEPT}." if later else ""
@@ -94,7 +95,7 @@ class PubSubWriter(Writer):
     def __init__(self, topic: str, endpoint: str, way_out: WayOut, *, anonymous: bool) -> None:
         self._topic = topic
         self._where = f"Pub/Sub topic {topic}"
-        self._token = GoogleToken(anonymous=anonymous, scope=PUBSUB)
+        self._token = GoogleToken(anonymous=anonymous, scope=PUBSUB, way_out=way_out)
         self._channel = channel(endpoint, way_out)
         self._publish = self._channel.unary_unary(
             "/google.pubsub.v1.Publisher/Publish",
@@ -125,12 +126,13 @@ class PubSubWriter(Writer):
             if not self._closed:
                 raise
             return Outcome(later=range(count), cause=f"{self._where}: this program stops. {KEPT}.")
-        return published(self._where, len(reply.message_ids), sent, rejected)
+        return published(self._where, sum(map(bool, reply.message_ids)), sent, rejected)
 
     def close(self) -> None:
         """Let go; a publish that hangs in another thread fails at once."""
         self._closed = True
         self._channel.close()
+        self._token.close()
 
     def _call(self, request: Any) -> Any:
         metadata = [("x-goog-request-params", f"topic={self._topic}"), *self._token.headers().items()]

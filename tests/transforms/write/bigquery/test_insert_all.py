@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 from collections import Counter
 from collections.abc import Iterator
 
@@ -15,9 +16,12 @@ from tests.transforms.write.encodings import batch, event
 from tests.transforms.write.splunk.server import all_later
 from transforms.batch import BatchPolicy
 from transforms.event import Batch, Event
+from transforms.secret import remember
 from transforms.write.contract import Writer
+from transforms.write.google import MOST_SAID
 
 INSERT = "/insertAll"
+KIND = "bigquery#tableDataInsertAllResponse"
 
 
 @pytest.fixture
@@ -45,7 +49,7 @@ def errors(*rows: tuple[int, str, str]) -> bytes:
         {"index": index, "errors": [{"reason": reason, "message": message}]}
         for index, reason, message in rows
     ]
-    return json.dumps({"insertErrors": named}).encode()
+    return json.dumps({"kind": KIND, "insertErrors": named}).encode()
 
 
 def test_the_insert_id_is_the_events_id(server: PracticeBigQuery, writer: Writer) -> None:
@@ -214,6 +218,113 @@ def test_a_body_that_nobody_can_read_is_unknown(server: PracticeBigQuery, writer
     assert all_later(writer.write(batch(3)), 3).unknown
     assert writer.write(batch(3)) is None
     assert ids(server).total() == 4, "the insertIds of the first attempt are known"
+
+
+FOREIGN = [
+    b"",
+    b"{}",
+    b"[]",
+    b"null",
+    b'"OK"',
+    b"<!DOCTYPE html><html>sign in",
+    b'{"success":false}',
+    b'{"error":{"code":503,"message":"x"}}',
+    b'{"kind":"bigquery#tableDataInsertAllResponse","error":{"code":503}}',
+    b'{"kind":5}',
+    b"[" * 100_000,
+    b'{"kind":"bigquery#tableDataInsertAllResponse","x":' + b"[" * 100_000,
+    b'{"kind":"bigquery#tableDataInsertAllResponse","insertErrors":5}',
+    b'{"kind":"bigquery#tableDataInsertAllResponse","insertErrors":[{"index":"x","errors":[]}]}',
+    b'{"kind":"bigquery#tableDataInsertAllResponse","insertErrors":[{"index":0,"errors":[5]}]}',
+    b'{"kind":"bigquery#tableDataInsertAllResponse","insertErrors":[{"errors":[{"reason":null}]}]}',
+]
+
+
+@pytest.mark.parametrize("body", FOREIGN, ids=lambda body: repr(body[-30:]))
+def test_an_answer_that_is_not_bigquerys_is_no_receipt(
+    server: PracticeBigQuery, writer: Writer, body: bytes
+) -> None:
+    assert writer.write(Batch([event(50)])) is None
+    server.answer(200, body, path=INSERT)
+    outcome = all_later(writer.write(batch(3)), 3)
+    assert (outcome.unknown, outcome.rejected) == (True, {})
+    assert "not BigQuery's" in outcome.cause
+    assert writer.write(batch(3)) is None
+
+
+@pytest.mark.parametrize("status", [201, 202, 204, 206])
+def test_another_success_than_200_is_no_receipt(
+    server: PracticeBigQuery, writer: Writer, status: int
+) -> None:
+    assert writer.write(Batch([event(50)])) is None
+    body = b"" if status == 204 else b'{"kind":"%s"}' % KIND.encode()
+    server.answer(status, body, path=INSERT)
+    all_later(writer.write(batch(3)), 3)
+    assert writer.write(batch(3)) is None
+
+
+REFUSALS = [
+    *FOREIGN,
+    b'{"error":"no"}',
+    b'{"error":["no"]}',
+    b'{"error":{"message":5,"errors":[{"reason":[]}]}}',
+]
+
+
+@pytest.mark.parametrize("status", [400, 401, 403, 404, 429, 500])
+@pytest.mark.parametrize("body", REFUSALS, ids=lambda body: repr(body[-30:]))
+def test_no_refusal_raises_whatever_its_body_is(
+    server: PracticeBigQuery, writer: Writer, status: int, body: bytes
+) -> None:
+    for path in (f"/{TABLE}", INSERT):
+        server.answer(status, body, path=path)
+        if path == f"/{TABLE}" and status == 404:
+            continue  # it is created, which it was
+        all_later(writer.write(batch(3)), 3)
+    assert writer.write(batch(3)) is None
+
+
+def test_a_page_of_something_in_between_is_not_taken_for_bigquerys_refusal(
+    server: PracticeBigQuery, writer: Writer
+) -> None:
+    server.answer(403, b"<html>Access denied by your firewall", path=INSERT)
+    outcome = all_later(writer.write(batch(3)), 3)
+    assert outcome.blocked
+    assert "in between" in outcome.cause
+    assert "dataEditor" not in outcome.cause
+
+
+def test_a_secret_in_bigquerys_words_is_taken_out_before_they_are_cut(
+    server: PracticeBigQuery, writer: Writer
+) -> None:
+    secret = "hush" * 10
+    remember(secret)
+    server.answer(403, refusal(403, "accessDenied", "x" * (MOST_SAID - 20) + secret), path=INSERT)
+    assert "hush" not in all_later(writer.write(batch(3)), 3).cause
+
+
+def test_a_redirect_is_not_followed_and_its_target_is_data(server: PracticeBigQuery, writer: Writer) -> None:
+    server.answer(302, b"", {"Location": "http://[x", "Set-Cookie": "a=\xe9"}, path=INSERT)
+    assert all_later(writer.write(batch(3)), 3).blocked
+    assert writer.write(batch(3)) is None
+
+
+def test_closing_ends_a_request_that_hangs(server: PracticeBigQuery) -> None:
+    for hung in (f"/{TABLE}", INSERT):
+        writer = reaching(server, "insert_all").open()
+        if hung == INSERT:
+            assert writer.write(batch(1)) is None
+        seen = server.request_count
+        server.hang()
+        outcomes: list[object] = []
+        thread = threading.Thread(target=lambda: outcomes.append(writer.write(batch(3))))  # noqa: B023
+        thread.start()
+        assert server.wait_for_requests(seen + 1)
+        writer.close()
+        thread.join(5)
+        assert not thread.is_alive()
+        assert outcomes != [None]
+        server.release()
 
 
 def test_a_cut_answer_is_unknown(server: PracticeBigQuery, writer: Writer) -> None:

@@ -200,6 +200,17 @@ def test_a_lost_connection_loses_and_repeats_nothing(server: PracticeBigQuery, t
     assert ids(server) == once(made) + Counter([event(100).id])
 
 
+def test_an_answer_without_a_place_is_no_receipt(server: PracticeBigQuery) -> None:
+    """An empty message is what a proxy's answer may decode to, and has the code 0 as well."""
+    writer = reaching(server).open()
+    assert writer.write(Batch([event(100)])) is None
+    server.storage.refuse(0, "")
+    made = batch(4)
+    assert "not BigQuery's" in all_later(writer.write(made), 4).cause
+    assert writer.write(made) is None
+    assert ids(server) == once(made) + Counter([event(100).id])
+
+
 def test_an_answer_that_never_comes_is_asked_about(
     server: PracticeBigQuery, monkeypatch: pytest.MonkeyPatch
 ) -> None:
