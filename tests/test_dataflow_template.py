@@ -240,7 +240,7 @@ def test_the_job_understands_the_example_of_parameters() -> None:
     text = (TEMPLATES / "parameters.yaml").read_text()
     [(flag, parameters)] = yaml.safe_load(text).items()
     assert flag == "--parameters"
-    assert accepted(parameters).bigquery_table == "my-project.grantex.events"
+    assert accepted(parameters)["bigquery_table"] == "my-project.grantex.events"
     # The other way in, as its comment has it.
     commented = yaml.safe_load(re.sub(r"^  # (?=feed_)", "  ", text, flags=re.MULTILINE))["--parameters"]
     del commented["pubsub_subscription"]

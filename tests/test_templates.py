@@ -13,9 +13,9 @@ import pytest
 import yaml  # type: ignore[import-untyped]
 
 from pipelines import exit_codes
-from pipelines.flags.parameter import read_byte_count
 from pipelines.flags.settings import Settings, parse
 from tests.servers.process import unavailable
+from transforms.readers import byte_count
 
 TEMPLATES = Path(__file__).parents[1] / "templates"
 UNIT = TEMPLATES / "systemd" / "grantex-beam.service"
@@ -96,8 +96,7 @@ def test_the_job_understands_the_units_environment(tmp_path: Path) -> None:
     settings = parse([], dict(each.split("=", 1) for each in texts))
     writable = tmp_path / unit()["StateDirectory"][0]
     assert settings.state_dir.is_relative_to(writable)
-    assert settings.files_dir is not None
-    assert settings.files_dir.is_relative_to(writable)
+    assert Path(settings["files_dir"]).is_relative_to(writable)
     assert settings.warnings == ()
 
 
@@ -156,9 +155,9 @@ def test_the_job_understands_the_pods_environment(tmp_path: Path) -> None:
 def test_the_journal_fits_on_its_volume() -> None:
     (found,) = [each for each in documents() if each["kind"] == "StatefulSet"]
     (claim,) = found["spec"]["volumeClaimTemplates"]
-    volume = read_byte_count(claim["spec"]["resources"]["requests"]["storage"].replace("Gi", "GiB"))
+    volume = byte_count(claim["spec"]["resources"]["requests"]["storage"].replace("Gi", "GiB"))
     environment = {each["name"]: each["value"] for each in container()["env"]}
-    assert read_byte_count(environment["GRANTEX_JOURNAL_MAX_BYTES"]) <= volume - 2 * 1024**3
+    assert byte_count(environment["GRANTEX_JOURNAL_MAX_BYTES"]) <= volume - 2 * 1024**3
 
 
 @pytest.mark.parametrize(

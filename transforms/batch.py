@@ -7,8 +7,10 @@ from bisect import bisect_right
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import accumulate, compress, groupby
+from typing import Any
 
 from transforms.event import Batch, Event
+from transforms.setting import setting
 
 # A chunk may touch many partitions (hours of `created_at`, or whatever a custom destination says); past
 # these the oldest open batch goes early, so that memory stays bounded.
@@ -21,9 +23,11 @@ class BatchPolicy:
     """A batch is closed by whichever of the three comes first. Raises ValueError for a policy under which
     no batch could exist."""
 
-    max_events: int = 500
-    max_bytes: int = 1_000_000  # encoded bytes, as `Destination.size` counts them
-    max_age: float = 1.0  # seconds from its first event
+    max_events: int = setting("Events in one batch.", 500, at_least=1)
+    # Encoded, as `Destination.size` counts them.
+    max_bytes: int = setting("Bytes in one batch.", 1_000_000, unit="bytes")
+    # From its first event.
+    max_age: float = setting("How long an event waits for others.", 1.0, unit="seconds")
 
     def __post_init__(self) -> None:
         if self.max_events < 1 or self.max_bytes < 1 or not self.max_age >= 0:
@@ -47,6 +51,24 @@ class BatchPolicy:
     def deadline(self, opened_at: float) -> float:
         """When a batch whose first event came at `opened_at` is old, on the same clock."""
         return opened_at + self.max_age
+
+
+def batches(
+    policy: BatchPolicy,
+    where: str,
+    *,
+    compressed: bool = False,
+    most_events: int | None = None,
+    most_bytes: int | None = None,
+) -> Any:
+    """A destination's field `policy`, whose parts are settings: `where` is what a batch is there ("in one
+    request"), `most_events` and `most_bytes` what the service takes."""
+    before = ", before compression" if compressed else ""
+    parts = {
+        "max_events": {"help": f"Events {where}.", "at_most": most_events},
+        "max_bytes": {"help": f"Bytes {where}{before}.", "at_most": most_bytes},
+    }
+    return setting("", policy, parts=parts)
 
 
 @dataclass(slots=True)

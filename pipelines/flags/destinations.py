@@ -1,183 +1,71 @@
-"""What the settings turn on: the feed and the destinations."""
+"""A flag for each setting of a destination, and the destinations that the flags ask for."""
 
 from __future__ import annotations
 
-import dataclasses
-import importlib
-import re
-import types
-import typing
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, cast
-from urllib.parse import unquote
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, ClassVar
 
-from pipelines.flags import parameter
-from pipelines.flags.parameter import Group, pairs
-from pipelines.groups import bigquery, datadog, files, kafka, pubsub, s3, splunk
-from transforms.batch import BatchPolicy
+from pipelines.flags import custom
+from pipelines.flags.parameter import Group, Parameter, parameter
 from transforms.feed.request import FeedSettings
-from transforms.secret import Secret, SecretError, parse_secret, redact
+from transforms.readers import each_of
+from transforms.setting import BadSettings, Setting, made, setting, settings_of, worded
+from transforms.write.bigquery.destination import BigQuery
 from transforms.write.contract import Destination
+from transforms.write.datadog.destination import Datadog
+from transforms.write.files.destination import Files
+from transforms.write.kafka.destination import Kafka
+from transforms.write.pubsub.destination import PubSub
+from transforms.write.s3.destination import S3
+from transforms.write.splunk.destination import Splunk
 
 if TYPE_CHECKING:
     from pipelines.flags.settings import Settings
 
-FORM = "package.module:Class?name=NAME&key=value"
-PATH = re.compile(r"[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*", re.ASCII)
-CLASS = re.compile(r"[A-Za-z_]\w*", re.ASCII)
-# It becomes a part of metric names, labels and directories.
-NAME = re.compile(r"[a-z][a-z0-9_]{0,39}", re.ASCII)
-POLICY = {
-    "max_events": parameter.read_whole,
-    "max_bytes": parameter.read_byte_count,
-    "max_age": parameter.read_seconds,
-}
-
-
-def load(text: str) -> tuple[Destination, ...]:
-    """The one destination that `text` (FORM) describes; its module is imported.
-
-    Raises ValueError with what would be right; never repeats a value, which may be a secret.
-    """
-    where, _, query = text.partition("?")
-    module, colon, name = where.partition(":")
-    if not (colon and PATH.fullmatch(module) and CLASS.fullmatch(name)):
-        raise ValueError(f"must be {FORM}")
-    found = _class(module, name)
-    return (_made(found, f"{module}:{name}", _options(query)),)
-
-
-def _class(module: str, name: str) -> type[Destination]:
-    try:
-        imported = importlib.import_module(module)
-    except ModuleNotFoundError as error:
-        if error.name and (module == error.name or module.startswith(f"{error.name}.")):
-            raise ValueError(
-                f"there is no module {module}; install its package, or start where python can import it"
-            ) from None
-        raise ValueError(f"{module} imports {error.name}, which is not installed") from None
-    except Exception as error:  # noqa: BLE001 - whatever a person's own module raises
-        raise ValueError(redact(f"importing {module} fails: {type(error).__name__}: {error}")) from None
-    found = getattr(imported, name, None)
-    if found is None:
-        raise ValueError(f"{module} has no {name}")
-    if not (isinstance(found, type) and issubclass(found, Destination)):
-        raise ValueError(f"{module}:{name} must be a subclass of transforms.write.contract.Destination")
-    if not dataclasses.is_dataclass(found):
-        raise ValueError(f"{module}:{name} must be a dataclass: write @dataclass(frozen=True) above it")
-    return found
-
-
-def _options(query: str) -> dict[str, str]:
-    """Keys and texts of `query`; %26 stands for an & in a value, a + for itself."""
-    options: dict[str, str] = {}
-    for part in query.split("&") if query else ():
-        key, equals, value = part.partition("=")
-        if not (equals and CLASS.fullmatch(key)):
-            raise ValueError(f"must be {FORM}, each key a word followed by = and its value")
-        if key in options:
-            raise ValueError(f"{key} is given twice")
-        options[key] = unquote(value)
-    return options
-
-
-def _made(kind: type[Destination], path: str, options: dict[str, str]) -> Destination:
-    name = options.pop("name", "")
-    if not NAME.fullmatch(name):
-        raise ValueError("needs ?name=NAME: lower-case letters, digits and _, beginning with a letter")
-    fields = {each.name: each for each in dataclasses.fields(cast(Any, kind)) if each.init}
-    policy = {key: options.pop(key) for key in POLICY if key in options and key not in fields}
-    _check_keys(path, fields, options)
-    hints = typing.get_type_hints(kind)
-    arguments: dict[str, Any] = {key: _value(key, text, hints[key]) for key, text in options.items()}
-    if policy:
-        arguments |= _policy(path, kind, fields, policy)
-    if "name" in fields:
-        arguments["name"] = name
-    try:
-        made = kind(**arguments)
-        if made.name != name:
-            # Shadows the class's own name, also in a copy that was pickled.
-            object.__setattr__(made, "name", name)
-    except Exception as error:  # noqa: BLE001 - whatever a person's own class raises
-        raise ValueError(redact(f"{path} cannot be made: {type(error).__name__}: {error}")) from None
-    return made
-
-
-def _check_keys(path: str, fields: Mapping[str, dataclasses.Field[Any]], options: Mapping[str, str]) -> None:
-    known = [key for key in fields if key not in ("name", "policy")]
-    for key in options:
-        if key not in known:
-            has = ", ".join(sorted({*known, *POLICY}))
-            raise ValueError(f"{path} has no {key}; it has {has}")
-    for key in known:
-        field = fields[key]
-        required = field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
-        if required and key not in options:
-            raise ValueError(f"{path} needs {key}: add {key}=VALUE behind the ?")
-
-
-def _policy(path: str, kind: type[Destination], fields: Mapping[str, Any], texts: Mapping[str, str]) -> Any:
-    """max_events, max_bytes and max_age go into a destination's `policy`."""
-    if "policy" not in fields:
-        raise ValueError(f"{path} has no field `policy`, so {next(iter(texts))} cannot be set")
-    default = fields["policy"].default
-    policy = default if isinstance(default, BatchPolicy) else kind.policy
-    changes = {key: _read(key, text, POLICY[key]) for key, text in texts.items()}
-    try:
-        return {"policy": dataclasses.replace(policy, **changes)}
-    except ValueError as error:
-        raise ValueError(f"{', '.join(texts)}: {error}") from None
-
-
-def _value(key: str, text: str, hint: Any) -> Any:
-    """`text` as the annotation of the field asks for."""
-    kinds = [hint]
-    if typing.get_origin(hint) in (typing.Union, types.UnionType):
-        kinds = [each for each in typing.get_args(hint) if each is not type(None)]
-    for kind, read in READERS:
-        if kind in kinds:
-            return _read(key, text, read)
-    if typing.get_origin(hint) is typing.Literal:
-        if text in typing.get_args(hint):
-            return text
-        raise ValueError(f"{key} must be one of {', '.join(map(str, typing.get_args(hint)))}")
-    raise ValueError(f"{key} cannot be given as text: its type must be str, int, float, bool or Secret")
-
-
-def _read(key: str, text: str, read: Any) -> Any:
-    try:
-        return read(text)
-    except (ValueError, SecretError) as error:
-        raise ValueError(f"{key}: {error}") from None
-
-
-def _decimal(text: str) -> float:
-    try:
-        return float(text)
-    except ValueError:
-        raise ValueError("must be a number") from None
-
-
-# Secret first: `Secret | str` is a secret.
-READERS: tuple[tuple[Any, Any], ...] = (
-    (Secret, parse_secret),
-    (bool, parameter.read_switch),
-    (int, parameter.read_whole),
-    (float, _decimal),
-    (str, str),
-)
 # In the order in which they are shown.
-BY_GROUP: Mapping[Group, Callable[[Settings], Destination]] = {
-    bigquery.GROUP: bigquery.destination,
-    s3.GROUP: s3.destination,
-    datadog.GROUP: datadog.destination,
-    splunk.GROUP: splunk.destination,
-    kafka.GROUP: kafka.destination,
-    pubsub.GROUP: pubsub.destination,
-    files.GROUP: files.destination,
-}
+KINDS: Sequence[type[Destination]] = (BigQuery, S3, Datadog, Splunk, Kafka, PubSub, Files)
+
+
+@dataclass(frozen=True, kw_only=True)
+class CustomParameters:
+    group: ClassVar[Group] = Group("Your own destinations", destination="custom", first="custom_destination")
+
+    custom_destination: tuple[Destination, ...] = setting(
+        "A destination of your own: module, class, its name here and its settings.",
+        (),
+        read=each_of(custom.load),
+        placeholder="MODULE:CLASS?name=NAME&KEY=VALUE",
+        secret=True,
+        repeatable=True,
+        example="mypackage.audit:Audit?name=audit&url=https://audit.example.com",
+    )
+
+
+def flags_of(kind: type[Destination]) -> dict[str, Setting]:
+    """The settings of a built-in destination by flag ("splunk_hec_url"); not those that all share."""
+    told = [each for each in settings_of(kind) if each.declared and not each.shared]
+    return {f"{kind.name}_{each.called or each.name}": each for each in told}
+
+
+def group_of(kind: type[Destination]) -> Group:
+    """A destination is on when the flag of its first setting is given."""
+    return Group(kind.title, destination=kind.name, first=next(iter(flags_of(kind))))
+
+
+def parameters_of(kind: type[Destination]) -> Iterator[Parameter]:
+    """A parameter for each flag."""
+    group, called = group_of(kind), _flag(kind)
+    for name, each in flags_of(kind).items():
+        parent = (called(each.parent[0]), *each.parent[1:]) if each.parent else ()
+        # The first one is not needed: without it the destination is off.
+        yield parameter(each, group, name=name, parent=parent, required=each.required and name != group.first)
+
+
+def _flag(kind: type[Destination]) -> Callable[[str], str]:
+    """From a field's name to its flag's."""
+    names = {each.name: name for name, each in flags_of(kind).items()}
+    return lambda field: names.get(field, field)
 
 
 def feed_settings(settings: Settings) -> FeedSettings:
@@ -193,19 +81,54 @@ def feed_settings(settings: Settings) -> FeedSettings:
 
 def destinations(settings: Settings) -> Sequence[Destination]:
     """Every destination whose first flag was given."""
-    on = [make(settings) for group, make in BY_GROUP.items() if getattr(settings, group.first)]
-    return [*on, *settings.custom_destination]
+    on = [_destination(settings, kind) for kind in KINDS if settings[group_of(kind).first]]
+    return [*on, *(_sharing(each, settings) for each in settings.custom_destination)]
 
 
-GROUP = Group("Your own destinations", destination="custom", first="custom_destination")
+def _destination(settings: Settings, kind: type[Destination]) -> Destination:
+    told = list(settings_of(kind))
+    values = {each.name: settings[name] for name, each in flags_of(kind).items()}
+    return made(kind, told, {**values, **_shared(told, settings)})
 
 
-@dataclass(frozen=True, kw_only=True)
-class CustomParameters:
-    custom_destination: tuple[Destination, ...] = pairs(
-        GROUP,
-        "A destination of your own: module, class, its name here and its settings.",
-        read=load,
-        placeholder="MODULE:CLASS?name=NAME&KEY=VALUE",
-        example="mypackage.audit:Audit?name=audit&url=https://audit.example.com",
-    )
+def _sharing(own: Destination, settings: Settings) -> Destination:
+    """A destination of one's own with what all share, where it has not been given something else."""
+    told = {each.name: each for each in settings_of(type(own))}
+    changes = {
+        name: value
+        for name, value in _shared(told.values(), settings).items()
+        if getattr(own, name) == told[name].default
+    }
+    return custom.named(replace(own, **changes), own.name) if changes else own  # type: ignore[type-var]
+
+
+def _shared(told: Any, settings: Settings) -> dict[str, Any]:
+    """Values of the settings that follow one of the job's."""
+    everybodys: Mapping[str, Any] = {
+        "ca_file": settings.ca_file_text,
+        "way_out": settings.way_out,
+        "http_compression": settings.http_compression,
+    }
+    return {each.name: everybodys[each.shared] for each in told if each.shared}
+
+
+def faults(settings: Settings, source: Callable[[str], str], bad: frozenset[str]) -> Iterator[str]:
+    """What the settings of one destination may not be together.
+
+    source: how a parameter was given, "--s3_role_arn" or "GRANTEX_S3_ROLE_ARN". bad: those whose own fault
+    is told already.
+    """
+    for kind in KINDS:
+        flags = flags_of(kind)
+        missing = [name for name, each in flags.items() if each.required and settings[name] is None]
+        if not missing and bad.isdisjoint(flags):
+            yield from _faults(settings, kind, source)
+
+
+def _faults(settings: Settings, kind: type[Destination], source: Callable[[str], str]) -> Iterator[str]:
+    flag = _flag(kind)
+    try:
+        found = list(_destination(settings, kind).faults())
+    except BadSettings as error:
+        found = error.faults
+    yield from worded(found, lambda field: f"--{flag(field)}", lambda field: source(flag(field)))

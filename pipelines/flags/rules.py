@@ -1,4 +1,4 @@
-"""Rules for a run on a cluster: what has no meaning there, and what it needs instead."""
+"""Rules between parameters: what belongs together, what a machine or a cluster needs or refuses."""
 
 from __future__ import annotations
 
@@ -15,7 +15,6 @@ from pipelines.flags import way_out
 from pipelines.flags.command_line import Arrived
 from pipelines.flags.general import DATAFLOW, IN_PROCESS, REMOTE
 from pipelines.flags.parameter import Parameter
-from pipelines.groups import bigquery, datadog, s3
 from transforms.secret import EnvSecret, FileSecret, LiteralSecret, Secret, SecretError
 from transforms.write.contract import Destination
 
@@ -52,7 +51,7 @@ def cluster_warnings(
 
 def _one_machine(settings: Settings, parameters: Mapping[str, Parameter], arrived: Arrived) -> Iterator[str]:
     for name, parameter in parameters.items():
-        if name in settings.given and parameter.on_cluster == "refused" and getattr(settings, name):
+        if name in settings.given and parameter.on_cluster == "refused" and settings[name]:
             yield (
                 f"{arrived.source(name)}: is for one machine (--runner=DirectRunner); leave it out with "
                 f"--runner={settings.runner}"
@@ -149,11 +148,8 @@ def check(
     """Faults and warnings. `bad` names parameters whose own fault is already reported."""
     faults = [
         *way_out.faults(settings, parameters, arrived, environ),
-        *(_on_this_machine(settings, arrived, bad) if settings.in_process else ()),
+        *(_on_this_machine(settings, parameters, arrived, bad) if settings.in_process else ()),
         *_forgotten(settings, parameters),
-        *bigquery.faults(settings, arrived),
-        *s3.faults(settings, arrived),
-        *datadog.faults(settings, arrived),
         *_custom_names(settings, parameters),
     ]
     if "demo" not in bad:  # else what is needed is not known
@@ -165,7 +161,7 @@ def check(
         warnings += cluster_warnings(settings, parameters, arrived)
     for name, parameter in parameters.items():
         source = arrived.source(name)
-        for secret in secrets_in(getattr(settings, name)) if parameter.secret else ():
+        for secret in secrets_in(settings[name]) if parameter.secret else ():
             fault, warning = check_credentials(parameter, source, secret, settings.runner, environ)
             faults += [fault] if fault else []
             warnings += [warning] if warning else []
@@ -214,32 +210,37 @@ def _custom_names(settings: Settings, parameters: Mapping[str, Parameter]) -> It
         taken.add(destination.name)
 
 
-def _on_this_machine(settings: Settings, arrived: Arrived, bad: frozenset[str]) -> Iterator[str]:
+def _on_this_machine(
+    settings: Settings, parameters: Mapping[str, Parameter], arrived: Arrived, bad: frozenset[str]
+) -> Iterator[str]:
     """What only clusters do, and the directories."""
     if settings.pubsub_subscription:
         source = arrived.source("pubsub_subscription")
         yield f"{source}: is read on Dataflow (--runner=DataflowRunner); one machine reads the feed itself"
-    yield from _directories(settings, arrived, bad)
-
-
-def _directories(settings: Settings, arrived: Arrived, bad: frozenset[str]) -> Iterator[str]:
-    """Each directory must be possible to write, and nobody else's files may lie among the archive's."""
-    ours = {
-        "state_dir": settings.state_dir,
-        "dead_letters": _here(settings.dead_letters),
-        "files_dir": settings.files_dir,
+    archives = {
+        name: Path(settings[name])
+        for name, each in parameters.items()
+        if each.group.destination and each.placeholder == "DIRECTORY" and settings[name] and name not in bad
     }
+    yield from _directories(settings, archives, arrived, bad)
+
+
+def _directories(
+    settings: Settings, archives: Mapping[str, Path], arrived: Arrived, bad: frozenset[str]
+) -> Iterator[str]:
+    """Each directory must be possible to write, and nobody else's files may lie among an archive's."""
+    ours = {"state_dir": settings.state_dir, "dead_letters": _here(settings.dead_letters)}
     if settings.demo:
         ours["state_dir"] = None  # it has a temporary one
     used = {name: path for name, path in ours.items() if path is not None and name not in bad}
-    for name, path in used.items():
+    for name, path in {**used, **archives}.items():
         if fault := _unwritable(path):
             yield f"{arrived.source(name)}: {fault}; it must be a directory that this user may write"
-    archive = used.pop("files_dir", None)
-    for name, path in used.items():
-        if archive is not None and _overlap(archive, path):
-            source = arrived.source("files_dir")
-            yield f"{source}: must be apart from --{name}, neither inside it nor around it"
+    for archive, inside in archives.items():
+        for name, path in used.items():
+            if _overlap(inside, path):
+                source = arrived.source(archive)
+                yield f"{source}: must be apart from --{name}, neither inside it nor around it"
 
 
 def _here(dead_letters: str) -> Path | None:
@@ -266,7 +267,7 @@ def _overlap(one: Path, other: Path) -> bool:
 def _plain_http(settings: Settings, parameters: Mapping[str, Parameter]) -> Iterator[str]:
     """A warning rather than a fault: a TLS proxy beside the job is a common way to run."""
     for name, parameter in parameters.items():
-        if parameter.placeholder == "URL" and (url := urlsplit(getattr(settings, name))).scheme == "http":
+        if parameter.placeholder == "URL" and (url := urlsplit(settings[name] or "")).scheme == "http":
             host = url.hostname or ""
             if not _loopback(host):
                 yield f"{parameter.flag}: http:// sends events and the secret unencrypted to {host}; use https://"

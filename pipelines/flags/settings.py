@@ -1,4 +1,4 @@
-"""Settings: all parameters of pipelines/groups, read from flags and environment and checked together."""
+"""Settings: all parameters, read from flags and environment and checked together."""
 
 from __future__ import annotations
 
@@ -7,8 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from pipelines.flags import command_line, manual, rules
-from pipelines.flags.destinations import CustomParameters
+from pipelines.flags import command_line, destinations, manual, rules
 from pipelines.flags.general import (
     FeedParameters,
     HttpParameters,
@@ -17,16 +16,7 @@ from pipelines.flags.general import (
     WatchingParameters,
 )
 from pipelines.flags.parameter import Parameter, declared
-from pipelines.groups.bigquery import BigQueryParameters
-from pipelines.groups.datadog import DatadogParameters
-from pipelines.groups.files import FilesParameters
-from pipelines.groups.kafka import KafkaParameters
-from pipelines.groups.pubsub import PubSubParameters
-from pipelines.groups.s3 import S3Parameters
-from pipelines.groups.splunk import SplunkParameters
-from transforms.batch import BatchPolicy
 from transforms.secret import redact
-from transforms.way_out import WayOut
 
 
 class BadParameters(Exception):
@@ -37,54 +27,58 @@ class BadParameters(Exception):
         self.lines = lines
 
 
+# In the order in which help and the table tell them; the built-in destinations come before one's own.
+ROOMS = (RunParameters, FeedParameters, KeepingParameters, WatchingParameters, HttpParameters)
+PARAMETERS: Mapping[str, Parameter] = {
+    each.name: each
+    for each in (
+        *(each for room in ROOMS for each in declared(room)),
+        *(each for kind in destinations.KINDS for each in destinations.parameters_of(kind)),
+        *declared(destinations.CustomParameters),
+    )
+}
+
+
 @dataclass(frozen=True, kw_only=True, repr=False)
 class Settings(
-    # In the order in which help and README tell them.
     RunParameters,
     FeedParameters,
     KeepingParameters,
     WatchingParameters,
     HttpParameters,
-    BigQueryParameters,
-    S3Parameters,
-    DatadogParameters,
-    SplunkParameters,
-    KafkaParameters,
-    PubSubParameters,
-    FilesParameters,
-    CustomParameters,
+    destinations.CustomParameters,
 ):
-    """What a run was asked to do; "" and None stand for what was not given and has no default."""
+    """What a run was asked to do; "" and None stand for what was not given and has no default.
 
+    of_destinations: the flags of built-in destinations that are not at their defaults; read them, and any
+    other by its name, as `settings["splunk_index"]`.
+    """
+
+    of_destinations: Mapping[str, Any] = field(default_factory=dict)
     given: frozenset[str] = frozenset()  # names that a flag or the environment set
     # Beam's own flags, checked and nothing else, for PipelineOptions.
     beam_args: list[str] = field(default_factory=list)
     warnings: tuple[str, ...] = ()  # to be logged at the start
 
-    @property
-    def way_out(self) -> WayOut:
-        """What feed and destinations go out through, and with."""
-        paths = (self.ca_file, self.client_certificate, self.client_key)
-        return WayOut(self.http_proxy, *(None if path is None else str(path) for path in paths))
+    def __getitem__(self, name: str) -> Any:
+        """The value of the parameter `name`."""
+        if name in self.of_destinations:
+            return self.of_destinations[name]
+        return getattr(self, name) if hasattr(type(self), name) else PARAMETERS[name].default
 
-    @property
-    def ca_file_text(self) -> str | None:
-        """`ca_file` as librdkafka takes it, which knows neither proxies nor our certificate."""
-        return None if self.ca_file is None else str(self.ca_file)
-
-    def batch_policy(self, destination: str) -> BatchPolicy:
-        """The policy of `destination` ("splunk", "files")."""
-        return BatchPolicy(
-            *(getattr(self, f"{destination}_{end}") for end in ("max_events", "max_bytes", "max_age"))
-        )
+    def changed(self, **values: Any) -> Settings:
+        """These settings with other values of the parameters of these names."""
+        own = {name: value for name, value in values.items() if hasattr(type(self), name)}
+        of_destinations = {
+            **self.of_destinations,
+            **{name: values[name] for name in values.keys() - own.keys()},
+        }
+        return replace(self, **own, of_destinations=of_destinations)
 
     def __repr__(self) -> str:
-        shown = [f"{each}={getattr(self, each)!r}" for each in PARAMETERS]
+        shown = [f"{each}={self[each]!r}" for each in PARAMETERS]
         beam = [arg.partition("=")[0] for arg in self.beam_args]
         return redact(f"Settings({', '.join(shown)}, beam_args={beam})")
-
-
-PARAMETERS: Mapping[str, Parameter] = declared(Settings)
 
 
 def parse(argv: Sequence[str], environ: Mapping[str, str]) -> Settings:
@@ -100,9 +94,10 @@ def parse(argv: Sequence[str], environ: Mapping[str, str]) -> Settings:
         raise SystemExit(0)
     arrived = command_line.read(argv, environ, PARAMETERS)
     read, bad, lines = _values(arrived)
-    settings = _with_given(Settings(**read, beam_args=arrived.beam_args), frozenset(arrived.given))
+    settings = replace(Settings().changed(**read), beam_args=arrived.beam_args)
+    settings = _with_given(settings, frozenset(arrived.given))
     more, warnings = rules.check(settings, PARAMETERS, arrived, bad, environ)
-    lines = [*arrived.faults, *lines, *more]
+    lines = [*arrived.faults, *lines, *more, *destinations.faults(settings, arrived.source, bad)]
     if lines:
         raise BadParameters([redact(line) for line in lines])
     return replace(settings, warnings=tuple(redact(line) for line in warnings))
@@ -112,7 +107,7 @@ def _with_given(settings: Settings, names: frozenset[str]) -> Settings:
     """The form of a template hands over defaults, also of what is not switched on: there they count as not
     given."""
     if not settings.in_process:
-        names -= {name for name in names if getattr(settings, name) == PARAMETERS[name].default}
+        names -= {name for name in names if settings[name] == PARAMETERS[name].default}
     return replace(settings, given=names)
 
 

@@ -16,15 +16,21 @@ from pipelines.flags.settings import PARAMETERS
 
 # For whoever starts the job by hand; the image says which runner it is for.
 LEFT_OUT = frozenset({"runner", "log_format"})
+# By placeholder: the kind of input, and what fits it. Patterns are read by RE2 and by POSIX, so there is no
+# \s, \w or \d in them.
 KINDS = {
-    "NUMBER": ("NUMBER", r"[0-9]+"),
-    "BYTES": ("NUMBER", r"[0-9]+"),
+    "NUMBER": ("NUMBER", "[0-9]+"),
+    "BYTES": ("NUMBER", "[0-9]+"),
     "SECONDS": ("NUMBER", r"([0-9]+\.?[0-9]*|\.[0-9]+)"),
-    "URL": ("TEXT", r"https?://[^\s?#@]+"),
+    "URL": ("TEXT", "https?://[^ ?#@]+"),
     "SECRET": (
         "TEXT",
-        r"(secret:projects/[^/\s]+/secrets/[^/\s]+(/versions/[^/\s]+)?|aws-secret:\S+|env:\w+|file:\S+)",
+        "(secret:projects/[^/ ]+/secrets/[^/ ]+(/versions/[^/ ]+)?|aws-secret:[^ ]+|env:[A-Za-z0-9_]+"
+        "|file:[^ ]+)",
     ),
+    "PROJECT.DATASET.TABLE": ("BIGQUERY_TABLE", ""),
+    "projects/PROJECT/topics/NAME": ("PUBSUB_TOPIC", ""),
+    "projects/PROJECT/subscriptions/NAME": ("PUBSUB_SUBSCRIPTION", ""),
 }
 WORKERS = "Workers"
 # Beam's own flags for which the launch of a template has no place of its own.
@@ -45,7 +51,7 @@ OF_BEAM = [
         "helpText": "The template's own image unless you derive another from it.",
         "isOptional": True,
         "paramType": "TEXT",
-        "regexes": [r"^[^\s]+$"],
+        "regexes": ["^[^ ]+$"],
         "groupName": WORKERS,
     },
 ]
@@ -63,7 +69,6 @@ def metadata(parameters: Mapping[str, Parameter] = PARAMETERS) -> dict[str, Any]
         # A batch must not change when it is tried again, which at-least-once mode does not promise.
         "supportsExactlyOnce": True,
         "supportsAtLeastOnce": False,
-        "defaultStreamingMode": "EXACTLY_ONCE",
         "parameters": [*map(_parameter, _shown(parameters)), *OF_BEAM],
     }
 
@@ -82,7 +87,7 @@ def _parameter(parameter: Parameter) -> dict[str, Any]:
         "label": _label(parameter),
         "helpText": _help(parameter),
         "isOptional": parameter.name != "dead_letters",
-        "paramType": parameter.param_type or kind,
+        "paramType": kind,
     }
     if isinstance(parameter.default, bool):
         found["paramType"] = "BOOLEAN"

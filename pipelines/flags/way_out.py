@@ -126,5 +126,5 @@ def _of_group(settings: Settings, parameters: Mapping[str, Parameter], first_fla
         for name, each in parameters.items()
         if each.group.first == first_flag and each.placeholder == "URL"
     ]
-    given = [getattr(settings, name) for name in names if getattr(settings, name)]
+    given = [settings[name] for name in names if settings[name]]
     return given or ([SOMEWHERE] if names else [])

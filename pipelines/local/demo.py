@@ -11,7 +11,6 @@ import socket
 import tempfile
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -148,7 +147,7 @@ def _kafka(stack: contextlib.ExitStack, settings: Settings, stop: threading.Even
 
 
 def _files(stack: contextlib.ExitStack, settings: Settings, stop: threading.Event) -> Added:
-    return {"files_dir": FILES, "files_max_age": ARCHIVE_SECONDS}
+    return {"files_dir": str(FILES), "files_max_age": ARCHIVE_SECONDS}
 
 
 # Each further practice destination is a function above and a name here.
@@ -218,8 +217,7 @@ def practice(settings: Settings, stop: threading.Event) -> Iterator[Settings]:
         added = begin(stack, settings, stop)
         stack.enter_context(feed.publishing(EVENTS_PER_SECOND))
         log.info("%.0f made-up events/s to practice services; Ctrl-C ends it", EVENTS_PER_SECOND)
-        effective = replace(
-            settings,
+        effective = settings.changed(
             state_dir=state,
             feed_url=feed.url,
             feed_api_key=parse_secret(feed.api_key),
@@ -227,7 +225,7 @@ def practice(settings: Settings, stop: threading.Event) -> Iterator[Settings]:
             **added,
         )
         yield effective
-        log.info("over; the NDJSON files it wrote are in %s", effective.files_dir)
+        log.info("over; the NDJSON files it wrote are in %s", effective["files_dir"])
 
 
 def _status_port(settings: Settings) -> int:

@@ -58,11 +58,22 @@ class Writer:
 
 
 class Destination:
-    """Settings of one destination: a frozen dataclass, picklable, that opens connections on the worker."""
+    """Settings of one destination: a frozen dataclass, picklable, that opens connections on the worker.
+
+    Each field is a setting that a person may give; `transforms.setting.setting` says more of it than its
+    annotation does. `title` is the destination's name in words.
+    """
 
     name: ClassVar[str] = ""
+    title: ClassVar[str] = ""
     policy: BatchPolicy = BatchPolicy()
     concurrency: int = 1  # writers opened; each is used by one thread at a time
+
+    def faults(self) -> Iterator[tuple[str, str]]:
+        """What these settings may not be together: a field, and what is wrong with it (other fields in
+        braces, "needs {role_arn}"). Asked for what a person gave; a class that cannot be with such faults
+        raises `BadSettings(self.faults())` as well."""
+        yield from ()
 
     def size(self, event: Event) -> int:
         """Encoded size of `event` in bytes as it counts against `policy.max_bytes`."""

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from pipelines.flags import rules
-from pipelines.flags.destinations import load
+from pipelines.flags.custom import load
 from pipelines.flags.settings import BadParameters, parse
 from tests.integration.job import world
 from transforms.batch import BatchPolicy
@@ -102,8 +102,8 @@ def test_its_name_survives_the_way_to_a_worker_and_is_its_label() -> None:
         (f"{HERE}?name=x&path=y&ratio=hush-hush", "ratio: must be a number"),
         (f"{HERE}?name=x&path=y&loud=hush-hush", "loud: must be true or false"),
         (f"{HERE}?name=x&path=y&token=env:hush-hush", "token: is not of the form env:NAME"),
-        (f"{HERE}?name=x&path=y&hosts=hush-hush", "hosts cannot be given as text"),
-        (f"{HERE}?name=x&path=y&max_events=0", "max_events: max_events and max_bytes start at 1"),
+        (f"{HERE}?name=x&path=y&hosts=hush-hush", "hosts: cannot be given as text"),
+        (f"{HERE}?name=x&path=y&max_events=0", "max_events: must be at least 1"),
         (f"{__name__}:Picky?name=x&path=hush-hush", "cannot be made: ValueError: nothing is good enough"),
         (f"{__name__}:Named?name=x&max_age=1", "has no field `policy`, so max_age cannot be set"),
     ],

@@ -81,7 +81,7 @@ def test_a_key_that_cannot_be_read_is_a_fault() -> None:
 def test_tags_are_taken_as_datadog_takes_them() -> None:
     given = "env:production, team:identity/eu, kube_pod:a-1.b, größe:x, simple"
     settings = parse([FEED, KEY, f"--datadog_tags={given}"], ENVIRON)
-    assert settings.datadog_tags == (
+    assert settings["datadog_tags"] == (
         "env:production",
         "team:identity/eu",
         "kube_pod:a-1.b",

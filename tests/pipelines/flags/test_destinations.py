@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-from pathlib import Path
 
 import certifi
 import pytest
 
-from pipelines.flags.destinations import BY_GROUP, destinations
+from pipelines.flags.destinations import KINDS, destinations
 from pipelines.flags.settings import PARAMETERS, parse
 from transforms.batch import BatchPolicy
 from transforms.secret import EnvSecret
@@ -54,6 +53,7 @@ EVERYTHING: list[tuple[list[str], Destination]] = [
         S3(
             "archive",
             "a/b",
+            "flat",
             "eu-central-1",
             "https://minio:9000",
             "zstd",
@@ -63,12 +63,13 @@ EVERYTHING: list[tuple[list[str], Destination]] = [
             "alias/k",
             WAY_OUT,
             POLICY,
-            layout="flat",
         ),
     ),
     (
         ["api_key=env:KEY", "site=datadoghq.eu", "service=s", "tags=env:a,team:b"],
-        Datadog(EnvSecret("KEY"), "datadoghq.eu", None, "s", ("env:a", "team:b"), "none", WAY_OUT, POLICY),
+        Datadog(
+            EnvSecret("KEY"), "datadoghq.eu", None, "s", ("env:a", "team:b"), "tag", "none", WAY_OUT, POLICY
+        ),
     ),
     (
         ["api_key=env:KEY", "endpoint=https://proxy", "too_old=dead_letter"],
@@ -135,7 +136,7 @@ def test_every_flag_of_a_destination_arrives_in_it(flags: list[str], destination
 
 def test_every_flag_is_tried_above() -> None:
     tried = {arg.partition("=")[0] for flags, made in EVERYTHING for arg in given(made.name, flags)}
-    of_destinations = {group.destination for group in BY_GROUP}
+    of_destinations = {kind.name for kind in KINDS}
     flags = {each.flag for each in PARAMETERS.values() if each.group.destination in of_destinations}
     assert flags <= tried
 
@@ -159,4 +160,4 @@ def test_a_destination_is_on_when_its_first_flag_is_given() -> None:
         kept = {field.name: getattr(each, field.name) for field in dataclasses.fields(each)}  # type: ignore[arg-type]
         default = {f.name: f.default for f in dataclasses.fields(each)}  # type: ignore[arg-type]
         assert kept["policy"] == default["policy"]
-    assert Path("out") == parse(argv, ENVIRON).files_dir
+    assert parse(argv, ENVIRON)["files_dir"] == "out"

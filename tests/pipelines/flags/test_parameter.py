@@ -1,36 +1,39 @@
 """Values and single parameters: what each kind accepts, refuses and shows."""
 
-# ruff: noqa: E501, RUF009 (messages in full; the calls are dataclasses.field behind a name)
+# ruff: noqa: E501 (messages in full)
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import ClassVar, Literal
 
 import pytest
 
-from pipelines.flags import parameter
 from pipelines.flags.parameter import Group, Parameter, declared
-
-GROUP = Group("Things")
+from transforms.secret import Secret
+from transforms.setting import setting
 
 
 @dataclass(frozen=True, kw_only=True)
 class Things:
-    size: int = parameter.byte_count(GROUP, 16 * 1024**2, "Size.")
-    wait: float = parameter.seconds(GROUP, 2, "Wait.")
-    count: int = parameter.whole(GROUP, 1, "Count.", at_least=1, at_most=5)
-    least: int = parameter.whole(GROUP, 1, "Least.", at_least=1)
-    on: bool = parameter.switch(GROUP, "On.")
-    kind: str = parameter.choice(GROUP, "INFO", "Kind.", ("INFO", "ERROR"))
-    root: str = parameter.url(GROUP, "", "Root.", ours="/v1/events", example="https://example.com")
-    key: Any = parameter.secret(GROUP, "Key.", example="env:KEY")
-    place: Path = parameter.directory(GROUP, Path("out"), "Place.", default_text="./out")
-    several: tuple[str, ...] = parameter.names(GROUP, "Several.", repeatable=True)
+    group: ClassVar[Group] = Group("Things")
+
+    size: int = setting("Size.", 16 * 1024**2, unit="bytes")
+    wait: float = setting("Wait.", 2.0, unit="seconds")
+    count: int = setting("Count.", 1, at_least=1, at_most=5)
+    least: int = setting("Least.", 1, at_least=1)
+    on: bool = setting("On.", False)
+    kind: str = setting("Kind.", "INFO", choices=("INFO", "ERROR"))
+    word: Literal["one", "two"] = setting("Word.", "one")
+    root: str = setting("Root.", "", url="/v1/events", example="https://example.com")
+    key: Secret | None = setting("Key.", None, example="env:KEY")
+    place: Path = setting("Place.", Path("out"), default_text="./out")
+    several: tuple[str, ...] = setting("Several.", (), repeatable=True)
+    code: str | None = setting("Code.", None, pattern="[a-z]+", right="lower-case letters")
 
 
-THINGS = declared(Things)
+THINGS = {each.name: each for each in declared(Things)}
 
 
 def fault(name: str, text: str) -> str:
@@ -53,6 +56,8 @@ def fault(name: str, text: str) -> str:
         ("on", "true", True),
         ("on", "False", False),
         ("kind", "error", "ERROR"),
+        ("word", "Two", "two"),
+        ("code", "abc", "abc"),
         ("root", "https://api.grantex.dev/", "https://api.grantex.dev"),
         ("root", "http://[::1]:8088/grantex//", "http://[::1]:8088/grantex"),
         ("root", "http://splunk_hec:8088", "http://splunk_hec:8088"),
@@ -83,6 +88,8 @@ def test_a_kind_reads_its_text(name: str, text: str, value: object) -> None:
         ("size", "5TB", "--size=5TB: must be a number of bytes, such as 1000000, 16MiB or 10GiB; the default is 16 MiB"),
         ("on", "yes", "--on: must be true or false; the default is false"),
         ("kind", "LOUD", "--kind: must be one of INFO, ERROR; the default is INFO"),
+        ("word", "three", "--word: must be one of one, two; the default is one"),
+        ("code", "a1", "--code: must be lower-case letters"),
         ("several", "a,,b", "--several: has an empty name between its commas"),
         ("several", "a b", "--several: must not contain blanks or characters that cannot be printed"),
         ("place", "gs://bucket", "--place: must be a directory or file on this machine; the default is ./out"),
@@ -140,38 +147,10 @@ def test_a_secret_on_the_wrong_flag_is_not_repeated(name: str, text: str) -> Non
     assert text.rstrip(" ,") not in fault(name, text)
 
 
-def test_harmless_values_are_repeated() -> None:
-    assert parameter.shown("/srv/state") == "=/srv/state"
-    assert parameter.shown("http://127.0.0.1:99999") == "=http://127.0.0.1:99999"
-
-
-@pytest.mark.parametrize(
-    ("count", "words"),
-    [(10 * 1024**3, "10 GiB"), (64_000_000, "64 MB"), (4_500_000, "4500 kB"), (1536, "1536"), (0, "0")],
-)
-def test_a_number_of_bytes_is_told_in_the_unit_that_a_person_would_take(count: int, words: str) -> None:
-    assert parameter.bytes_in_words(count) == words
-    assert parameter.read_byte_count(words) == count
-
-
-@dataclass(frozen=True, kw_only=True)
-class More:
-    more: int = parameter.whole(GROUP, 1, "More.")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Together(Things, More):
-    last: int = parameter.whole(GROUP, 1, "Last.")
-    no_parameter: int = 0
-
-
-def test_parameters_come_in_the_order_of_the_bases() -> None:
-    assert list(declared(Together)) == [*THINGS, "more", "last"]
-
-
-def test_every_field_of_a_settings_class_is_a_parameter_by_its_name() -> None:
-    assert list(THINGS) == list(Things.__dataclass_fields__)
+def test_every_setting_of_a_room_is_a_parameter_by_its_name() -> None:
+    assert list(THINGS) == [each.name for each in fields(Things)]
     wait = THINGS["wait"]
     assert isinstance(wait, Parameter)
     assert (wait.flag, wait.variable, wait.default) == ("--wait", "GRANTEX_WAIT", 2)
+    assert wait.group is Things.group
     assert Things().wait == 2

@@ -152,8 +152,8 @@ def test_several_values_fit_into_one_parameter() -> None:
     """A template's parameter, like a variable, can be given only once."""
     several = "^~^linger.ms=7~sasl.password=secret:projects/p/secrets/s~ssl.cipher.suites=a,b=c d"
     settings = accepted(*DATAFLOW, SUBSCRIPTION, KAFKA, LETTERS, f"--kafka_config={several}")
-    assert [key for key, _ in settings.kafka_config] == ["linger.ms", "sasl.password", "ssl.cipher.suites"]
-    assert settings.kafka_config[2][1] == "a,b=c d"
+    assert [key for key, _ in settings["kafka_config"]] == ["linger.ms", "sasl.password", "ssl.cipher.suites"]
+    assert settings["kafka_config"][2][1] == "a,b=c d"
     for wrong in ("^linger.ms=7", "^^a=b", "^~^a=b~", "^~^"):
         [line] = faults(*DATAFLOW, SUBSCRIPTION, KAFKA, LETTERS, f"--kafka_config={wrong}")
         assert line.startswith("--kafka_config: must be ^~^ONE~OTHER"), wrong

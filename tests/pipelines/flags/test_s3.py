@@ -74,7 +74,7 @@ def test_every_flag_but_the_first_needs_the_first() -> None:
 
 @pytest.mark.parametrize(("given", "prefix"), [("/a/b/", "a/b"), ("/", ""), ("dt", "dt"), ("a b", "a b")])
 def test_slashes_around_a_prefix_are_not_part_of_it(given: str, prefix: str) -> None:
-    assert parse([FEED, BUCKET, f"--s3_prefix={given}"], ENVIRON).s3_prefix == prefix
+    assert parse([FEED, BUCKET, f"--s3_prefix={given}"], ENVIRON)["s3_prefix"] == prefix
 
 
 @pytest.mark.parametrize(
@@ -82,9 +82,9 @@ def test_slashes_around_a_prefix_are_not_part_of_it(given: str, prefix: str) -> 
     ["a.b-c", "Old_Bucket", "arn:aws:s3:us-west-2:123456789012:accesspoint/archive"],
 )
 def test_every_kind_of_bucket_is_taken(name: str) -> None:
-    assert parse([FEED, f"--s3_bucket={name}"], ENVIRON).s3_bucket == name
+    assert parse([FEED, f"--s3_bucket={name}"], ENVIRON)["s3_bucket"] == name
 
 
 def test_what_another_service_is_called_may_have_a_path() -> None:
     settings = parse([FEED, BUCKET, "--s3_endpoint=https://gate.example.com/s3/"], ENVIRON)
-    assert settings.s3_endpoint == "https://gate.example.com/s3"
+    assert settings["s3_endpoint"] == "https://gate.example.com/s3"

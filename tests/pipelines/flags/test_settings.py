@@ -15,6 +15,7 @@ import certifi
 import pytest
 
 from pipelines.flags import command_line, manual
+from pipelines.flags.destinations import destinations
 from pipelines.flags.settings import PARAMETERS, BadParameters, Settings, parse
 from transforms.batch import BatchPolicy
 from transforms.secret import EnvSecret, LiteralSecret
@@ -48,13 +49,13 @@ def test_a_run_with_one_destination_has_typed_values_and_defaults() -> None:
     assert settings.feed_url == "https://api.grantex.dev"
     assert settings.feed_api_key == EnvSecret("FEED_KEY")
     assert settings.feed_types == ()
-    assert settings.splunk_hec_url == "https://splunk.example.com:8088"
-    assert settings.files_dir is None
+    assert settings["splunk_hec_url"] == "https://splunk.example.com:8088"
+    assert settings["files_dir"] is None
     assert settings.state_dir == Path("state")
     assert settings.dead_letters_place == "state/dead_letters"
     assert parse([*FEED, *SPLUNK, "--dead_letters=gs://b/x/"], ENVIRON).dead_letters_place == "gs://b/x"
     assert settings.journal_max_bytes == 10 * 1024**3
-    assert settings.batch_policy("splunk") == BatchPolicy(500, 1_000_000, 0.2)
+    assert destinations(settings)[0].policy == BatchPolicy(500, 1_000_000, 0.2)
     assert settings.given == {"feed_api_key", "splunk_hec_url", "splunk_hec_token", "splunk_max_age"}
     assert settings.beam_args == []
     assert settings.warnings == ()
@@ -63,14 +64,15 @@ def test_a_run_with_one_destination_has_typed_values_and_defaults() -> None:
 @pytest.mark.parametrize("name", ["bigquery", "s3", "datadog", "splunk", "kafka", "files"])
 def test_a_destination_has_the_same_defaults_here_as_in_anyones_pipeline(name: str) -> None:
     destination = importlib.import_module(f"transforms.write.{name}.destination")
-    assert Settings().batch_policy(name) == destination.POLICY
+    policy = [Settings()[f"{name}_{end}"] for end in ("max_events", "max_bytes", "max_age")]
+    assert BatchPolicy(*policy) == destination.POLICY
 
 
 def test_flags_win_over_the_environment_even_over_a_wrong_one() -> None:
     environ = {**ENVIRON, "GRANTEX_FILES_DIR": "./out", "GRANTEX_WINDOW_SIZE": "wrong"}
     settings = parse([*FEED, "--window_size=60"], environ)
     assert settings.window_size == 60
-    assert settings.files_dir == Path("out")
+    assert settings["files_dir"] == "out"
 
 
 def test_several_names_come_between_commas_or_by_repeating() -> None:
@@ -235,8 +237,8 @@ def test_beam_is_not_imported_for_our_own_flags() -> None:
 def test_the_demo_needs_nothing_and_takes_other_settings() -> None:
     assert parse(["--demo=true"], {}).demo
     settings = parse(["--demo", "true", "--splunk_max_events=7", "--files_dir=./here"], {})
-    assert settings.batch_policy("splunk").max_events == 7
-    assert settings.files_dir == Path("here")
+    assert settings["splunk_max_events"] == 7
+    assert settings["files_dir"] == "here"
 
 
 def test_the_demo_brings_its_own_addresses_and_secrets() -> None:

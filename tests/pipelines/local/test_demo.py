@@ -30,13 +30,13 @@ def test_everything_a_run_needs_is_on_this_machine(tmp_path: Path, stop: threadi
     with practice(parse(["--demo=true", f"--files_dir={tmp_path}"], {}), stop) as settings:
         on = destinations(settings)
         assert [each.name for each in on] == ["bigquery", "s3", "datadog", "splunk", "kafka", "files"]
-        urls = [getattr(settings, name) for name, each in PARAMETERS.items() if each.placeholder == "URL"]
+        urls = [settings[name] for name, each in PARAMETERS.items() if each.placeholder == "URL"]
         urls = [url for url in urls if url]  # the feed's and, but for Kafka, the destinations'
         assert len(urls) == 6
         assert all(url.startswith("http://127.0.0.1:") for url in urls)
-        assert settings.kafka_bootstrap_servers.startswith("127.0.0.1:")
-        assert settings.files_dir == tmp_path
-        assert settings.files_max_age == settings.s3_max_age == 5.0
+        assert settings["kafka_bootstrap_servers"].startswith("127.0.0.1:")
+        assert settings["files_dir"] == str(tmp_path)
+        assert settings["files_max_age"] == settings["s3_max_age"] == 5.0
         assert settings.state_dir.is_dir()
     assert not settings.state_dir.exists()
 
@@ -44,7 +44,7 @@ def test_everything_a_run_needs_is_on_this_machine(tmp_path: Path, stop: threadi
 def test_what_a_person_gives_is_taken(stop: threading.Event) -> None:
     argv = ["--demo=true", "--files_max_age=60", "--s3_max_age=61", "--kafka_topic=mine"]
     with practice(parse(argv, {}), stop) as settings:
-        assert (settings.files_max_age, settings.s3_max_age, settings.kafka_topic) == (60, 61, "mine")
+        assert [settings[name] for name in ("files_max_age", "s3_max_age", "kafka_topic")] == [60, 61, "mine"]
 
 
 def test_nothing_of_a_persons_own_cloud_is_used(

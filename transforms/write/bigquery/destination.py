@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-from transforms.batch import BatchPolicy
+from transforms.batch import BatchPolicy, batches
 from transforms.event import Event
+from transforms.setting import BadSettings, setting, shared
 from transforms.way_out import USUAL, WayOut
 from transforms.write.bigquery.rows import SchemaName, json_size, proto_size
-from transforms.write.bigquery.table import TableName, parse_table
+from transforms.write.bigquery.table import TABLE, TableName, parse_table
 from transforms.write.contract import Destination, Writer
 
 Method = Literal["storage_write", "insert_all"]
@@ -17,9 +19,14 @@ Method = Literal["storage_write", "insert_all"]
 # BigQuery takes 10 MB a request by either method and recommends 500 rows for insertAll (50,000 at most); 5 s
 # is the peer's flush interval and small against the time in which people query.
 POLICY = BatchPolicy(max_events=500, max_bytes=9_000_000, max_age=5.0)
-# More than this could make a request that is refused.
+# More than this could make a request that is refused: the rest of the 10 MB is for what surrounds the rows.
 MOST_BYTES = 9_500_000
 MOST_ROWS = 50_000
+
+
+def table_name(text: str) -> str:
+    """A table's full name, as BigQuery and its older tools write it."""
+    return str(parse_table(text))
 
 
 @dataclass(frozen=True)
@@ -38,18 +45,39 @@ class BigQuery(Destination):
     Raises ValueError for a table's name or limits that BigQuery would refuse.
     """
 
-    table: str
-    method: Method = "storage_write"
-    schema: SchemaName = "typed"
-    endpoint: str | None = None
-    storage_endpoint: str | None = None
-    way_out: WayOut = USUAL
-    policy: BatchPolicy = POLICY
+    table: str = setting(
+        "Table that events go to; it is created when missing, its dataset is not.",
+        read=table_name,
+        placeholder="PROJECT.DATASET.TABLE",
+        pattern=TABLE,
+        target=True,
+        example="my-project.grantex.events",
+    )
+    method: Method = setting("storage_write: each event once; insert_all: at least once.", "storage_write")
+    schema: SchemaName = setting(
+        "typed: TIMESTAMP and JSON columns; compatible: four STRING columns.", "typed"
+    )
+    endpoint: str | None = setting(
+        "Root of another REST service; http:// is an emulator without credentials.",
+        None,
+        url="/bigquery/v2",
+        example="http://127.0.0.1:9050",
+    )
+    storage_endpoint: str | None = setting(
+        "Root of another Storage Write (gRPC) service.",
+        None,
+        parent=("method", "storage_write"),
+        url="/google.cloud",
+        example="http://127.0.0.1:9060",
+    )
+    way_out: WayOut = shared("way_out", USUAL)
+    policy: BatchPolicy = batches(POLICY, "in one request", most_events=MOST_ROWS, most_bytes=MOST_BYTES)
     # An append takes BigQuery some 100 ms, so each writer makes 5,000 events/s at 500 a batch. Each is a
     # stream, a connection and three threads.
     concurrency: int = 4
 
     name: ClassVar[str] = "bigquery"
+    title: ClassVar[str] = "BigQuery"
 
     def __post_init__(self) -> None:
         parse_table(self.table)
@@ -58,8 +86,13 @@ class BigQuery(Destination):
                 f"BigQuery takes 10 MB and {MOST_ROWS} rows a request: max_bytes must be at most "
                 f"{MOST_BYTES} and max_events at most {MOST_ROWS}"
             )
+        if faults := list(self.faults()):
+            raise BadSettings(faults)
+
+    def faults(self) -> Iterator[tuple[str, str]]:
+        """Half of an emulator would send the other half of the calls to Google without credentials."""
         if self.method == "storage_write" and self.anonymous and not self.storage_endpoint:
-            raise ValueError("an emulator's endpoint needs its storage_endpoint, too (or method insert_all)")
+            yield "endpoint", "an emulator needs {storage_endpoint}, too, or {method}=insert_all"
 
     @property
     def name_of_table(self) -> TableName:

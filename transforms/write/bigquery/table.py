@@ -11,7 +11,9 @@ import msgspec
 
 from transforms.write.bigquery.rows import Column, SchemaName, columns
 
-_PARTS = re.compile(r"(?P<project>(?:[a-z0-9.-]+:)?[a-z][a-z0-9-]*)[.:](?P<dataset>\w+)\.(?P<table>[\w-]+)")
+# A project may have its organisation before a colon ("example.com:my-project"). For forms as well as here, so
+# without what only Python reads; that a table's name has no other signs is seen to by `parse_table`.
+TABLE = r"([a-z0-9.-]+:)?[a-z][a-z0-9-]*[.:][A-Za-z0-9_]+\.[^ .:/]+"
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,10 +36,13 @@ class TableName:
 def parse_table(text: str) -> TableName:
     """ "project.dataset.table" (or the older "project:dataset.table"). Raises ValueError with what would be
     right."""
-    found = _PARTS.fullmatch(text)
-    if found is None or len(found["dataset"]) > 1024 or len(found["table"]) > 1024:
+    rest, _, table = text.rpartition(".")
+    if not re.fullmatch(TABLE, text) or not re.fullmatch(r"[\w-]{1,1024}", table):
         raise ValueError("must be project.dataset.table, as BigQuery names it")
-    return TableName(found["project"], found["dataset"], found["table"])
+    project, dataset = re.split(r"[.:](?=[^.:]+$)", rest)
+    if len(dataset) > 1024:
+        raise ValueError("must be project.dataset.table, as BigQuery names it")
+    return TableName(project, dataset, table)
 
 
 def definition(table: TableName, schema: SchemaName) -> dict[str, Any]:

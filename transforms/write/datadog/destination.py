@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+import re
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import ClassVar, Literal
 from urllib.parse import urlsplit
 
 import httpx
 
-from transforms.batch import BatchPolicy
+from transforms import readers
+from transforms.batch import BatchPolicy, batches
 from transforms.clock import Clock, SystemClock
 from transforms.event import Batch, Event
 from transforms.secret import Secret, SecretError
+from transforms.setting import setting, shared
 from transforms.way_out import USUAL, WayOut
 from transforms.write.contract import Destination, Outcome, Writer
 from transforms.write.datadog import reply as datadog_sites
@@ -31,6 +34,31 @@ MAX_BYTES = 5_000_000
 # 500 events of the feed are 250 kB and take Datadog some 100 ms; nine tenths of the limit in bytes.
 POLICY = BatchPolicy(max_events=500, max_bytes=4_500_000, max_age=2.0)
 TOO_OLD = "too_old: created more than 18 h ago, which Datadog would drop"
+# Datadog's "Getting started with tags": a letter first, 200 characters, no colon at the end. What else there
+# may be it turns into "_", so that nobody would find it.
+TAG = re.compile(r"[^\W\d_][\w:./-]{0,198}[\w./-]")
+OURS = ("type", "grantex_late", "grantex_early", "grantex_cut")
+
+
+def site_name(text: str) -> str:
+    """One of Datadog's sites."""
+    if fault := datadog_sites.fault(text):
+        raise ValueError(fault)
+    return text
+
+
+def tag_names(text: str) -> tuple[str, ...]:
+    """KEY:VALUE,KEY:VALUE."""
+    found = readers.names(text)
+    for tag in found:
+        if not TAG.fullmatch(tag):
+            raise ValueError(
+                "must be KEY:VALUE, at most 200 letters, digits, _, -, :, . and /, a letter first, as "
+                "Datadog's tags are"
+            )
+        if tag.partition(":")[0] in OURS:
+            raise ValueError(f"must not have the key {tag.partition(':')[0]}, which each event has already")
+    return found
 
 
 @dataclass(frozen=True)
@@ -50,19 +78,35 @@ class Datadog(Destination):
     Raises ValueError for a site that is none and for a policy beyond what the intake takes.
     """
 
-    api_key: Secret
-    site: str = "datadoghq.com"
-    endpoint: str | None = None
-    service: str = "grantex"
-    tags: tuple[str, ...] = ()
-    compression: Literal["gzip", "none"] = "gzip"
-    way_out: WayOut = USUAL
-    policy: BatchPolicy = POLICY
-    too_old: Literal["tag", "dead_letter"] = "tag"
+    api_key: Secret = setting("API key.", example="env:DATADOG_API_KEY")
+    site: str = setting("Site of the account.", "datadoghq.com", read=site_name, target=True)
+    endpoint: str | None = setting(
+        "Root of a proxy to use instead of the site's intake.",
+        None,
+        url=PATH,
+        example="https://proxy.example.com",
+    )
+    service: str = setting("Datadog's service of each event.", "grantex")
+    tags: tuple[str, ...] = setting(
+        "Tags of each event, beside its type.",
+        (),
+        read=tag_names,
+        placeholder="KEY:VALUE,KEY:VALUE",
+        example="env:production,team:identity",
+    )
+    too_old: Literal["tag", "dead_letter"] = setting(
+        "What Datadog would drop as older than 18 h: sent with a tag and no time, or a dead letter.", "tag"
+    )
+    compression: Literal["gzip", "none"] = shared("http_compression", "gzip")
+    way_out: WayOut = shared("way_out", USUAL)
+    policy: BatchPolicy = batches(
+        POLICY, "in one request", compressed=True, most_events=MAX_EVENTS, most_bytes=MAX_BYTES
+    )
     # One request is encoded and packed while another waits for its answer.
     concurrency: int = 2
 
     name: ClassVar[str] = "datadog"
+    title: ClassVar[str] = "Datadog"
 
     def __post_init__(self) -> None:
         if not self.endpoint and (fault := datadog_sites.fault(self.site)):
@@ -71,6 +115,11 @@ class Datadog(Destination):
             raise ValueError(f"Datadog takes {MAX_EVENTS} events and {MAX_BYTES} bytes a request at most")
         # Text around the raw bytes, made once; a frozen dataclass lets itself be written only like this.
         object.__setattr__(self, "_form", LogForm(self.service, self.tags))
+
+    def faults(self) -> Iterator[tuple[str, str]]:
+        """A site beside an endpoint would be passed over in silence."""
+        if self.endpoint and self.site != type(self).site:
+            yield "site", "has no meaning beside {endpoint}; leave out one of them"
 
     def size(self, event: Event) -> int:
         """At least the bytes of `event` in an uncompressed request, so that a batch is never too large."""

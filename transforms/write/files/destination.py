@@ -11,9 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
-from transforms.batch import BatchPolicy
+from transforms.batch import BatchPolicy, batches
 from transforms.durable import sync
 from transforms.event import Batch, Event
+from transforms.readers import path_text
+from transforms.setting import setting
 from transforms.write.archive import (
     SUFFIXES,
     Compression,
@@ -66,11 +68,19 @@ class Files(Destination):
     compression: of the files; `gzip`, `zstd` or `none`.
     """
 
-    dir: str
+    dir: str = setting(
+        "Where NDJSON files are written.",
+        read=path_text,
+        placeholder="DIRECTORY",
+        on_cluster="refused",
+        example="./out",
+    )
     compression: Compression = "gzip"
-    policy: BatchPolicy = POLICY
+    # A batch is held in memory until its file is written.
+    policy: BatchPolicy = batches(POLICY, "in one file", compressed=True)
 
     name: ClassVar[str] = "files"
+    title: ClassVar[str] = "Files"
 
     def partition(self, event: Event) -> str:
         """The hour of `created_at`: a file never mixes hours."""

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import ClassVar
 
-from transforms.batch import BatchPolicy
+from transforms.batch import BatchPolicy, batches
 from transforms.event import Event
+from transforms.readers import each_of
+from transforms.setting import setting, shared
 from transforms.write.contract import Destination
 from transforms.write.created_at import epoch_text
 from transforms.write.kafka import config as kafka_config
@@ -36,16 +38,34 @@ class Kafka(Destination):
     ca_file: PEM file of an authority to trust beside the usual ones; librdkafka's own ssl.ca.* replace both.
     """
 
-    bootstrap_servers: str
-    topic: str = "grantex-events"
-    config: Mapping[str, Value] = field(default_factory=dict, hash=False)
-    policy: BatchPolicy = POLICY
+    bootstrap_servers: str = setting(
+        "Where the cluster is found.",
+        read=kafka_config.servers,
+        pattern=kafka_config.SERVERS,
+        placeholder="HOST:PORT,HOST:PORT",
+        target=True,
+        example="kafka.example.com:9092",
+    )
+    topic: str = setting("Topic that events go to; it must exist.", "grantex-events", read=kafka_config.topic)
+    config: Mapping[str, Value] = setting(
+        "A setting of librdkafka, or file:PATH of a file of them; a VALUE may be a SECRET's reference.",
+        default_factory=dict,
+        hash=False,
+        read=each_of(kafka_config.pairs),
+        combine=dict,  # a key given later replaces an earlier one, so flags after a file win
+        placeholder="KEY=VALUE",
+        secret=True,
+        repeatable=True,
+        example="security.protocol=SASL_SSL",
+    )
+    policy: BatchPolicy = batches(POLICY, "handed over at once", compressed=True)
     # One producer, which has five requests under way by itself. A second one could not know what the first
     # has in its queue, and a batch that comes again would be sent by both.
     concurrency: int = 1
-    ca_file: str | None = None
+    ca_file: str | None = shared("ca_file", None)
 
     name: ClassVar[str] = "kafka"
+    title: ClassVar[str] = "Kafka"
 
     def __post_init__(self) -> None:
         config = kafka_config.protected(self.config)

@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from transforms import pubsub_names as names
-from transforms.batch import BatchPolicy
+from transforms.batch import BatchPolicy, batches
 from transforms.event import Event
+from transforms.setting import setting, shared
 from transforms.way_out import USUAL, WayOut
 from transforms.write.contract import Destination, Writer
 
@@ -35,14 +36,27 @@ class PubSub(Destination):
     again after an unclear answer repeats: readers tell by `event_id`, Dataflow by itself for ten minutes.
     """
 
-    topic: str
-    endpoint: str | None = None
-    way_out: WayOut = USUAL
-    policy: BatchPolicy = POLICY
+    topic: str = setting(
+        "Topic that events go to; it must exist. --pubsub_subscription reads them on Dataflow.",
+        read=names.topic,
+        placeholder="projects/PROJECT/topics/NAME",
+        pattern=names.TOPIC,
+        target=True,
+        example="projects/my-project/topics/grantex-events",
+    )
+    endpoint: str | None = setting(
+        "Root of a regional service; http:// is an emulator without credentials.",
+        None,
+        url="/google.pubsub",
+        example="https://europe-west1-pubsub.googleapis.com",
+    )
+    way_out: WayOut = shared("way_out", USUAL)
+    policy: BatchPolicy = batches(POLICY, "in one request", most_events=MAX_EVENTS, most_bytes=MAX_BYTES)
     # One request is packed while another waits for its answer: at 50 ms a round trip 40,000 events/s.
     concurrency: int = 2
 
     name: ClassVar[str] = "pubsub"
+    title: ClassVar[str] = "Pub/Sub"
 
     def __post_init__(self) -> None:
         names.topic(self.topic)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal
 
-from transforms.batch import BatchPolicy
+from transforms import readers
+from transforms.batch import BatchPolicy, batches
 from transforms.event import Event
+from transforms.setting import BadSettings, setting, shared
 from transforms.way_out import USUAL, WayOut
 from transforms.write.archive import Compression, hour_partition
 from transforms.write.contract import Destination
@@ -19,6 +22,37 @@ Layout = Literal["hive", "flat"]
 # The peer's and the archive's sizes: a query engine likes few large objects, and five minutes is what people
 # wait for an archive. One PUT takes 5 GB; 64 MB are what one batch may hold in memory.
 POLICY = BatchPolicy(max_events=10_000, max_bytes=64_000_000, max_age=300.0)
+MOST_BYTES = 5_000_000_000
+
+# Capitals and _ are for older buckets and other services; the second is an access point's ARN.
+BUCKET = "([A-Za-z0-9][A-Za-z0-9_.-]{1,61}[A-Za-z0-9]|arn:[A-Za-z0-9_:/.-]+)"
+ROLE = "arn:[A-Za-z0-9_-]+:iam::[0-9]*:role/[A-Za-z0-9_+=,.@/-]+"
+SIGNS = "[A-Za-z0-9_+=,.@:/-]+"  # STS's AssumeRole: of an external id
+LONGEST_EXTERNAL_ID = 1224
+
+
+def bucket_name(text: str) -> str:
+    """A bucket's name, or an access point's ARN."""
+    if text.startswith("s3://"):
+        raise ValueError("must be the bucket's name without s3://; what follows it goes into --s3_prefix")
+    return readers.matching(BUCKET, "a bucket's name, 3 to 63 letters, digits, -, . and _")(text)
+
+
+def key_prefix(text: str) -> str:
+    """What object keys begin with, without slashes around it; a "/" alone is none."""
+    found = readers.line(text).strip("/")
+    # Keys have 1024 bytes, and hour, time and hash take up to a hundred.
+    if "//" in found or len(found.encode()) > 900:
+        raise ValueError("must be at most 900 bytes without two slashes in a row")
+    return found
+
+
+def external_id_text(text: str) -> str:
+    """An id that a role's owner asks for."""
+    right = f"2 to {LONGEST_EXTERNAL_ID} letters, digits and _+=,.@:/-"
+    if not 2 <= len(text) <= LONGEST_EXTERNAL_ID:
+        raise ValueError(f"must be {right}")
+    return readers.matching(SIGNS, right)(text)
 
 
 @dataclass(frozen=True)
@@ -36,24 +70,85 @@ class S3(Destination):
     storage_class: None leaves it to S3 ("STANDARD").
     kms_key: id, alias or ARN of the KMS key to encrypt with; None leaves it to the bucket's own setting.
     way_out: the proxy, and the authorities to trust beside the usual ones.
+
+    Raises ValueError for an external id without a role.
     """
 
-    bucket: str
-    prefix: str = "grantex-events"
-    region: str | None = None
-    endpoint: str | None = None
-    compression: Compression = "gzip"
-    role_arn: str | None = None
-    external_id: str | None = None
-    storage_class: str | None = None
-    kms_key: str | None = None
-    way_out: WayOut = USUAL
-    policy: BatchPolicy = POLICY
+    bucket: str = setting(
+        "Bucket that objects go to; credentials come from boto3's usual chain.",
+        read=bucket_name,
+        pattern=BUCKET,
+        target=True,
+        example="my-archive",
+    )
+    prefix: str = setting("What object keys begin with; / for nothing.", "grantex-events", read=key_prefix)
+    layout: Layout = setting(
+        "hive: dt=DATE/hour=HH of created_at; flat: no directories, as the Node package.", "hive"
+    )
+    region: str | None = setting(
+        "Region of the bucket.",
+        None,
+        pattern="[a-z0-9][a-z0-9-]*",
+        right="a region's code, such as eu-central-1",
+        default_text="boto3's, or us-east-1",
+        example="eu-central-1",
+    )
+    endpoint: str | None = setting(
+        "URL of another service with S3's protocol, addressed in path style.",
+        None,
+        url="",
+        example="https://minio.example.com:9000",
+    )
+    compression: Compression = setting("How objects are compressed.", "gzip")
+    role_arn: str | None = setting(
+        "Role to assume.",
+        None,
+        pattern=ROLE,
+        right="a role's ARN",
+        target=True,
+        example="arn:aws:iam::123456789012:role/archive",
+    )
+    external_id: str | None = setting(
+        "External id that the role's owner asks for.",
+        None,
+        parent=("role_arn",),
+        read=external_id_text,
+        pattern=SIGNS,
+        target=True,
+    )
+    storage_class: str | None = setting(
+        "Storage class of the objects.",
+        None,
+        pattern="[A-Z][A-Z0-9_]*",
+        right="a storage class, such as STANDARD_IA or GLACIER_IR",
+        default_text="STANDARD",
+        example="STANDARD_IA",
+    )
+    kms_key: str | None = setting(
+        "Id, alias or ARN of the KMS key to encrypt with.",
+        None,
+        pattern="[A-Za-z0-9_:/-]+",
+        right="a KMS key's id, alias/NAME or ARN",
+        default_text="the bucket's own",
+        example="alias/archive",
+    )
+    way_out: WayOut = shared("way_out", USUAL)
+    # A batch is held in memory until its object is written.
+    policy: BatchPolicy = batches(POLICY, "in one object", compressed=True, most_bytes=MOST_BYTES)
     # One object is packed while another is on its way; each one more is a client of 20 MB.
     concurrency: int = 2
-    layout: Layout = "hive"
 
     name: ClassVar[str] = "s3"
+    title: ClassVar[str] = "S3"
+
+    def __post_init__(self) -> None:
+        if faults := list(self.faults()):
+            raise BadSettings(faults)
+
+    def faults(self) -> Iterator[tuple[str, str]]:
+        """An external id without a role would be passed over in silence."""
+        if self.external_id and not self.role_arn:
+            yield "external_id", "needs {role_arn}, the role that asks for it"
 
     def partition(self, event: Event) -> str:
         """The hour of `created_at` in the Hive layout: an object never mixes hours."""

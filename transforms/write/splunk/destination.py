@@ -10,10 +10,11 @@ from typing import ClassVar, Literal
 import httpx
 import msgspec
 
-from transforms.batch import BatchPolicy
+from transforms.batch import BatchPolicy, batches
 from transforms.clock import Clock, SystemClock
 from transforms.event import Batch, Event
 from transforms.secret import Secret, SecretError
+from transforms.setting import setting, shared
 from transforms.way_out import USUAL, WayOut
 from transforms.write.contract import Destination, Outcome, Writer
 from transforms.write.created_at import MAX_FRACTION, epoch_texts
@@ -56,23 +57,36 @@ class Splunk(Destination):
     concurrency: batches under way at once; 0 is 2, or 64 with acknowledge, where most of them only wait.
     """
 
-    url: str
-    token: Secret
-    index: str = "main"
-    source: str = "grantex"
-    sourcetype: str = "_json"
-    host: str | None = None
-    compression: Literal["gzip", "none"] = "gzip"
-    way_out: WayOut = USUAL
-    policy: BatchPolicy = POLICY
+    url: str = setting(
+        "Root of the HTTP Event Collector.",
+        called="hec_url",
+        url="/services/collector",
+        example="https://splunk.example.com:8088",
+    )
+    token: Secret = setting("HEC token.", called="hec_token", example="env:SPLUNK_TOKEN")
+    index: str = setting(
+        "Index that events go to.",
+        "main",
+        pattern="[a-z0-9_][a-z0-9_-]*",
+        right="lower-case letters, digits, _ and -, as Splunk's index names are",
+    )
+    source: str = setting("Splunk's source of each event.", "grantex")
+    sourcetype: str = setting("Splunk's sourcetype of each event.", "_json")
+    host: str | None = setting("Splunk's host of each event; without it Splunk puts the sender's.", None)
+    compression: Literal["gzip", "none"] = shared("http_compression", "gzip")
+    way_out: WayOut = shared("way_out", USUAL)
+    acknowledge: bool = setting(
+        "Delivered is what an indexer has acknowledged; the token must have acknowledgement.", False
+    )
+    policy: BatchPolicy = batches(POLICY, "in one request", compressed=True)
     concurrency: int = 0
-    acknowledge: bool = False
     # Indexers that replicate take seconds, busy ones tens: shorter attempts would call that an outage.
     acknowledge_wait: float = 30.0
     # Splunk's own connector for Kafka, and Vector, send again after five minutes as well.
     acknowledge_timeout: float = 300.0
 
     name: ClassVar[str] = "splunk"
+    title: ClassVar[str] = "Splunk HEC"
 
     def __post_init__(self) -> None:
         if not self.concurrency:

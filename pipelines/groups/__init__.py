@@ -1,1 +1,0 @@
-"""The parameters, a file a group: each declared once, and for a destination also what is made of them."""
