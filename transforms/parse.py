@@ -1,8 +1,9 @@
-"""A frame becomes an Event, or a dead letter that says why it is none; its bytes are kept exact."""
+"""What is an event, for every way in: its exact bytes become an Event, or a dead letter that says why not."""
 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, NoReturn, TypeAlias
@@ -29,71 +30,108 @@ class _Envelope(msgspec.Struct, gc=False):
 
     id: str
     type: str = ""
-    createdAt: str = ""
+    createdAt: str = ""  # the feed's own name
 
 
 _decode = msgspec.json.Decoder(_Envelope).decode
+# As deep as BigQuery's JSON goes. Parsers recurse, and how far they get depends on who calls them: without a
+# bound of our own the same bytes would be an event in one place and none in another.
+MAX_DEPTH = 500
+_SHALLOW = 2 * MAX_DEPTH  # bytes that cannot open and close more levels
 
 
 def parse_frames(frames: Iterable[Frame], now: float) -> tuple[list[Event], list[DeadLetter]]:
     """Events and dead letters of `frames`, each in the order of arrival; `now` in epoch seconds."""
     events: list[Event] = []
     strays: list[DeadLetter] = []
-    take = events.append
+    add = events.append
     for frame in frames:
         # msgspec skips strings unread: bytes that are no UTF-8 would pass it.
-        if isinstance(frame, bytes) and frame.isascii():
+        if isinstance(frame, bytes) and frame.isascii() and (len(frame) <= _SHALLOW or not _is_deep(frame)):
             try:
                 head = _decode(frame)
                 if head.id:
-                    take(Event(head.id, head.type, head.createdAt, frame))
+                    add(Event(head.id, head.type, head.createdAt, frame))
                     continue
             except (msgspec.MsgspecError, RecursionError):
                 pass
         parsed = parse_frame(frame, now)
         if isinstance(parsed, Event):
-            take(parsed)
+            add(parsed)
         else:
             strays.append(parsed)
     return events, strays
 
 
-def parse_frame(frame: Frame, now: float) -> Event | DeadLetter:
-    """One frame as an Event; otherwise a dead letter of stage "feed" with one of the causes
+def parse_frame(
+    frame: Frame, now: float, *, stage: str = "feed", destination: str = ""
+) -> Event | DeadLetter:
+    """One frame as an Event; otherwise a dead letter of that stage and destination, with one of the causes
     `frame_too_large`, `not_utf8`, `not_json`, `no_id`, followed by a detail for a person.
 
-    `type` and `createdAt` are "" when they are missing or no strings: an event is never refused for them.
+    An event is a JSON object in UTF-8, at most MAX_DEPTH levels deep, whose `id` is a non-empty string.
+    `type` and `createdAt` are "" when they are missing or no strings: none is ever refused for them.
     """
     if isinstance(frame, Oversized):
         detail = f"{frame.size} bytes, of which the first {len(frame.head)} are kept"
-        return _stray("frame_too_large", detail, frame.head, now)
+        return DeadLetter(stage, destination, f"frame_too_large: {detail}", frame.head, at=now)
     try:
-        text = frame.decode()
+        return _event(frame)
+    except _NoEvent as why:
+        return DeadLetter(stage, destination, str(why), frame, at=now)
+
+
+class _NoEvent(Exception):
+    """Its text is a dead letter's cause."""
+
+
+def _event(raw: bytes) -> Event:
+    """Raises _NoEvent."""
+    try:
+        text = raw.decode()
     except UnicodeDecodeError as error:
-        return _stray("not_utf8", f"byte {error.start} begins no UTF-8 character", frame, now)
+        raise _NoEvent(f"not_utf8: byte {error.start} begins no UTF-8 character") from None
     try:
-        value = _read(frame, text)
+        value = _read(raw, text)
     except RecursionError:
-        return _stray("not_json", "nested too deeply to be read", frame, now)
+        raise _NoEvent(f"not_json: nested too deeply to be read, more than {MAX_DEPTH} levels") from None
     except ValueError as error:
-        return _stray("not_json", str(error), frame, now)
+        raise _NoEvent(f"not_json: {error}") from None
     if not isinstance(value, dict):
-        return _stray("no_id", "the JSON is not an object", frame, now)
+        raise _NoEvent("no_id: the JSON is not an object")
     event_id = _string(value.get("id"))
     if not event_id:
-        return _stray("no_id", "`id` is missing or no non-empty string of valid Unicode", frame, now)
-    return Event(event_id, _string(value.get("type")), _string(value.get("createdAt")), frame)
+        raise _NoEvent("no_id: `id` is missing or no non-empty string of valid Unicode")
+    return Event(event_id, _string(value.get("type")), _string(value.get("createdAt")), raw)
 
 
-def _read(frame: bytes, text: str) -> Any:
+def _read(raw: bytes, text: str) -> Any:
     """What the JSON says, as far as it matters here. Raises ValueError and RecursionError."""
+    if len(raw) > _SHALLOW and _is_deep(raw):
+        raise RecursionError
     try:
-        head = _decode(frame)
+        head = _decode(raw)
     except msgspec.MsgspecError:
         # The standard library also reads what msgspec refuses (odd types of the three fields, lone
         # surrogates, huge numbers); numbers are not needed and may be too long for Python's int().
         return json.loads(text, parse_constant=_refuse, parse_int=_skip, parse_float=_skip)
     return {"id": head.id, "type": head.type, "createdAt": head.createdAt}
+
+
+_STRING = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"?', re.DOTALL)
+_BRACKET = re.compile(rb"[\[{]|[\]}]")
+
+
+def _is_deep(raw: bytes) -> bool:
+    """Whether it has more than MAX_DEPTH levels. Only what has so many brackets is looked at closely."""
+    if raw.count(b"[") + raw.count(b"{") <= MAX_DEPTH:
+        return False
+    depth = 0
+    for bracket in _BRACKET.findall(_STRING.sub(b"", raw)):
+        depth += 1 if bracket in b"[{" else -1
+        if depth > MAX_DEPTH:
+            return True
+    return False
 
 
 def _refuse(constant: str) -> NoReturn:
@@ -115,49 +153,36 @@ def _string(value: object) -> str:
     return value
 
 
-def _stray(cause: str, detail: str, raw: bytes, now: float) -> DeadLetter:
-    return DeadLetter(stage="feed", destination="", cause=f"{cause}: {detail}", raw=raw, at=now)
-
-
-class _Element(msgspec.Struct):
-    id: str
-    type: str = ""
-    createdAt: str = ""  # the feed's own name
-
-
-_decode_element = msgspec.json.Decoder(_Element).decode
-
-
 def as_chunk(element: Any, destination: str, now: float) -> Chunk | DeadLetter:
-    """The chunk that `element` stands for, or a dead letter when it is no event (`not_json`, `no_id`).
+    """The chunk that `element` stands for, or a dead letter when it is no event (see parse_frame).
 
     element: Chunk, Event, bytes or str (one event's JSON, kept as it is) or dict (encoded here).
-    Raises TypeError for anything else: a mistake in the pipeline.
+    Raises TypeError for anything else, and for a dict with what JSON cannot say: a mistake in the pipeline.
     """
     if isinstance(element, Chunk):
         return element
     if isinstance(element, Event):
         return Chunk((element,), taken_at=now)
     if isinstance(element, str):
-        raw = element.encode()
+        raw = element.encode(errors="surrogatepass")  # half a character stays one, and is no UTF-8
     elif isinstance(element, bytes):
         raw = element
     elif isinstance(element, Mapping):
-        raw = msgspec.json.encode(element)
+        try:
+            raw = _encode(element)
+        except RecursionError:
+            return DeadLetter("write", destination, "not_json: nested too deeply to be written", b"", at=now)
     else:
         raise TypeError(
             f"{destination} takes Chunk, Event, bytes, str or dict elements, not {type(element).__name__}"
         )
+    event = parse_frame(raw, now, stage="write", destination=destination)
+    return Chunk((event,), taken_at=now) if isinstance(event, Event) else event
+
+
+def _encode(element: Mapping[Any, Any]) -> bytes:
+    """Raises RecursionError, and TypeError for what JSON cannot say."""
     try:
-        envelope = _decode_element(raw)
-    except msgspec.ValidationError as error:
-        return _no_event(raw, destination, f"no_id: {error}", now)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        return _no_event(raw, destination, f"not_json: {error}", now)
-    if not envelope.id:
-        return _no_event(raw, destination, "no_id: the id is empty", now)
-    return Chunk((Event(envelope.id, envelope.type, envelope.createdAt, raw),), taken_at=now)
-
-
-def _no_event(raw: bytes, destination: str, cause: str, now: float) -> DeadLetter:
-    return DeadLetter("write", destination, cause, raw, at=now)
+        return msgspec.json.encode(element)
+    except UnicodeEncodeError:  # half a character, which JSON can escape; NaN is null as it is above
+        return json.dumps(json.loads(json.dumps(element), parse_constant=_skip)).encode()
