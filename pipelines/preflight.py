@@ -6,7 +6,8 @@ import logging
 import threading
 from collections.abc import Mapping, Sequence
 
-from transforms.feed.request import FeedSettings, try_key
+from transforms.feed.account import try_key
+from transforms.feed.request import FeedSettings
 from transforms.preflight import Finding, Try
 from transforms.secret import redact
 from transforms.write.contract import Destination

@@ -1,4 +1,4 @@
-"""What the feed's connections ask of the journal."""
+"""What the feed's connections ask of whatever keeps events: a journal, or a worker's memory; and its gaps."""
 
 from __future__ import annotations
 
@@ -32,15 +32,19 @@ class JournalFull(Exception):
 class Intake(Protocol):
     """Where received events become durable. Safe to call from several connection threads."""
 
-    def append(self, events: Sequence[Event], strays: Sequence[DeadLetter]) -> int:
+    def append(
+        self, events: Sequence[Event], strays: Sequence[DeadLetter], heard_until: float | None = None
+    ) -> int:
         """Take events, and frames that are no events; durable when it returns.
 
+        heard_until: as for `heard`; the present when None.
         Ids taken before are dropped (same bytes) or kept aside as dead letters (`id_conflict`). Returns
         how many events were new. Raises JournalFull.
         """
 
-    def heard(self) -> None:
-        """The feed was alive just now (an event or a keepalive arrived). Cheap: call it for every read."""
+    def heard(self, until: float | None = None) -> None:
+        """All that the feed published until `until` (epoch seconds; the present, when None) was taken.
+        Cheap: call it for every read."""
 
     def open_gap(self, reason: str, since: float | None = None) -> None:
         """From `since` (epoch seconds; the last moment `heard`, when None) the feed may be losing events.
@@ -48,8 +52,9 @@ class Intake(Protocol):
         Does nothing while a gap is open.
         """
 
-    def close_gap(self) -> None:
-        """The feed is live again: ends the open gap, if there is one, now."""
+    def close_gap(self, until: float | None = None) -> None:
+        """The feed is live again: ends the open gap, if there is one, at `until` (epoch seconds; now, when
+        None)."""
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,8 @@ import threading
 from collections.abc import Callable
 
 from transforms.clock import Clock, SystemClock
-from transforms.feed.connection import FeedConnection, OpenStreams
+from transforms.feed.connection import FeedConnection
+from transforms.feed.coverage import Coverage
 from transforms.feed.journal import Journal
 from transforms.feed.request import FeedSettings
 from transforms.feed.status import ConnectionStatus, Phase
@@ -31,23 +32,27 @@ class FeedReader:
         clock: Clock | None = None,
         on_end: Callable[[], None] = lambda: None,
     ) -> None:
-        """on_end: called once, when the service ended the input or a connection failed for good."""
+        """on_end: called once, when the service ended the input or a connection failed for good. The input
+        has ended when every connection that was made has been told so."""
         self._journal = journal
         self._clock = clock or SystemClock()
         self._on_end = on_end
         self._stop = threading.Event()
-        streams = OpenStreams()
+        coverage = Coverage(journal, self._clock)
         self._connections = [
             FeedConnection(
                 settings,
                 clock=self._clock,
-                streams=streams,
+                coverage=coverage,
                 check_account=journal.check_account,
                 name="feed" if connections == 1 else f"feed {number + 1}",
             )
             for number in range(connections)
         ]
         self._threads: list[threading.Thread] = []
+        self._lock = threading.Lock()
+        self._reading = 0  # connections that were made and have not been told that the input has ended
+        self._ended = False
         self._starter = threading.Thread(target=self._start_all, name="feed-starter", daemon=True)
 
     @property
@@ -63,7 +68,7 @@ class FeedReader:
     @property
     def ended(self) -> bool:
         """Whether the service said that there will be no more events."""
-        return any(status.end_of_input for status in self.statuses)
+        return self._ended
 
     def start(self) -> None:
         """Begin to read; returns at once."""
@@ -83,6 +88,10 @@ class FeedReader:
             thread = threading.Thread(
                 target=self._run, args=(connection,), name=f"feed-{number + 1}", daemon=True
             )
+            with self._lock:
+                if self._stop.is_set():
+                    return
+                self._reading += 1
             self._threads.append(thread)
             thread.start()
             while number + 1 < len(self._connections) and connection.status.phase is not Phase.LIVE:
@@ -93,10 +102,23 @@ class FeedReader:
         try:
             connection.run(self._journal, self._stop)
         except Exception:  # noqa: BLE001 - kept as `failure` for the owner, who is told
+            self._end(connection)
+        else:
+            if connection.status.end_of_input:
+                self._told_the_end(connection)
+
+    def _told_the_end(self, connection: FeedConnection) -> None:
+        with self._lock:
+            self._reading -= 1
+            if self._reading:
+                return
+            self._ended = True
             self._stop.set()
-        if connection.failure is not None or connection.status.end_of_input:
-            self._stop.set()
-            for other in self._connections:
-                if other is not connection:
-                    other.interrupt()
-            self._on_end()
+        self._end(connection)
+
+    def _end(self, ended: FeedConnection) -> None:
+        self._stop.set()
+        for other in self._connections:
+            if other is not ended:
+                other.interrupt()
+        self._on_end()

@@ -1,8 +1,9 @@
-"""When a connection to the feed has ended: how long to wait, why, and what to do first. No I/O."""
+"""Why a connection to the feed ended, read from an answer or an exception, and what to do next."""
 
 from __future__ import annotations
 
 import enum
+import logging
 import socket
 import time
 from collections.abc import Callable, Iterator
@@ -14,7 +15,8 @@ import msgspec
 from transforms.feed.request import is_certificate_problem
 from transforms.retry import MAX_RETRY_AFTER, Backoff, parse_retry_after
 
-# A connection that lived this long had done its work: its end is the first failure of a new row.
+_log = logging.getLogger("grantex.feed")
+# An attempt that lived this long is no failure to back off from: it begins a new streak.
 HEALTHY_AFTER = 10.0
 # The service counts slots with a time to live of 300 s that every refused attempt re-arms: a try before
 # that has passed renews the lock-out.
@@ -24,9 +26,10 @@ REJECTED_WAIT = (30.0, 60.0)
 # The plans' limits count requests a minute.
 RATE_LIMIT_WAIT = (60.0, 75.0)
 MAX_SERVER_RETRY = 300.0
+REDIRECTS = (301, 302, 303, 307, 308)
 
 
-class How(enum.Enum):
+class EndingKind(enum.Enum):
     """How an attempt to read the feed ended."""
 
     END = "end"  # the service closed the stream properly
@@ -49,12 +52,13 @@ class Ending:
     """How a connection ended, as far as the wait depends on it.
 
     detail: plain words from whoever reported it, without secrets.
-    status, code: the HTTP status and the `code` of the service's error body, for How.STATUS.
+    status, code: the HTTP status and the `code` of the service's error body, for EndingKind.STATUS.
     retry_after: seconds the service asked for in `Retry-After`.
-    lived: seconds from the response's headers to the end; 0 when there were none.
+    lived: seconds from the request to the end; 0 when none was sent. The service subscribes before it sends
+        its headers, so a gateway's 504 after half a minute without any ends an attempt that was live.
     """
 
-    how: How
+    kind: EndingKind
     detail: str = ""
     status: int = 0
     code: str = ""
@@ -63,19 +67,18 @@ class Ending:
 
 
 @dataclass(frozen=True)
-class Row:
-    """Failures in a row: how many, and how many of them were the present kind."""
+class Streak:
+    """Failures one after the other: how many, and how many of them were of the present kind."""
 
     failures: int = 0
     same: int = 0
-    kind: tuple[How, int, str] | None = None
+    kind: tuple[EndingKind, int, str] | None = None
 
-    def after(self, ending: Ending) -> Row:
-        """The row with one more ending; a connection that had been healthy begins a new one."""
-        kind = (ending.how, ending.status, ending.code)
-        if ending.lived >= HEALTHY_AFTER:
-            return Row(1, 1, kind)
-        return Row(self.failures + 1, self.same + 1 if kind == self.kind else 1, kind)
+    def after(self, ending: Ending) -> Streak:
+        """The streak with one more ending; an attempt that had been healthy begins a new one."""
+        kind = (ending.kind, ending.status, ending.code)
+        failures = 1 if ending.lived >= HEALTHY_AFTER else self.failures + 1
+        return Streak(failures, self.same + 1 if kind == self.kind else 1, kind)
 
 
 @dataclass(frozen=True)
@@ -90,53 +93,53 @@ class Decision:
 
 def decide(
     ending: Ending,
-    row: Row,
+    streak: Streak,
     others_open: int,
     server_retry: float | None,
     uniform: Callable[[float, float], float],
 ) -> Decision:
     """The decision after `ending`; it never gives up, however often it fails.
 
-    row: failures in a row, `ending` included (`Row.after`).
+    streak: the failures so far, `ending` included (`Streak.after`).
     others_open: this process's other streams that are open now.
     server_retry: seconds from the stream's `retry:`, which WHATWG makes the least wait.
     uniform: the dice, `uniform(low, high)`.
     """
-    if ending.how is How.STATUS:
-        return _after_status(ending, row, others_open, uniform)
-    wait = Backoff().wait(row.failures, uniform) + min(server_retry or 0.0, MAX_SERVER_RETRY)
-    reason = _REASONS[ending.how]
+    if ending.kind is EndingKind.STATUS:
+        return _after_status(ending, streak, others_open, uniform)
+    wait = Backoff().wait(streak.failures, uniform) + min(server_retry or 0.0, MAX_SERVER_RETRY)
+    reason = _REASONS[ending.kind]
     return Decision(wait, f"{reason} ({ending.detail})" if ending.detail else reason)
 
 
 _REASONS = {
-    How.END: "the service closed the stream",
-    How.CUT: "the stream was cut off",
-    How.RESET: "the connection was reset",
-    How.REFUSED: "the service refused the connection: nothing listens at --feed_url",
-    How.UNRESOLVED: "the host of --feed_url has no address: check the name and DNS",
-    How.UNREACHABLE: "the service cannot be reached",
-    How.TLS: "the TLS handshake failed: check --feed_url, and --ca_file for a private authority",
-    How.CONNECT_TIMEOUT: "the service did not accept the connection in time",
-    How.SILENCE: "the feed fell silent: neither an event nor a keepalive came",
-    How.CONTENT: "what answered is not the event stream: check --feed_url",
-    How.NO_KEY: "the API key cannot be read: check --feed_api_key",
-    How.PROTOCOL: "the answer was not valid HTTP",
+    EndingKind.END: "the service closed the stream",
+    EndingKind.CUT: "the stream was cut off",
+    EndingKind.RESET: "the connection was reset",
+    EndingKind.REFUSED: "the service refused the connection: nothing listens at --feed_url",
+    EndingKind.UNRESOLVED: "the host of --feed_url has no address: check the name and DNS",
+    EndingKind.UNREACHABLE: "the service cannot be reached",
+    EndingKind.TLS: "the TLS handshake failed: check --feed_url, and --ca_file for a private authority",
+    EndingKind.CONNECT_TIMEOUT: "the service did not accept the connection in time",
+    EndingKind.SILENCE: "the feed fell silent: neither an event nor a keepalive came",
+    EndingKind.CONTENT: "what answered is not the event stream: check --feed_url",
+    EndingKind.NO_KEY: "the API key cannot be read: check --feed_api_key",
+    EndingKind.PROTOCOL: "the answer was not valid HTTP",
 }
 
 
 def _after_status(
-    ending: Ending, row: Row, others_open: int, uniform: Callable[[float, float], float]
+    ending: Ending, streak: Streak, others_open: int, uniform: Callable[[float, float], float]
 ) -> Decision:
     status = ending.status
     if status == 204:
         # WHATWG: "clients can be told to stop reconnecting using the HTTP 204 No Content response code".
         return Decision(0.0, "the service says that the stream has ended (204)", stop=True)
     if status == 429:
-        return _after_429(ending, row, others_open, uniform)
+        return _after_429(ending, streak, others_open, uniform)
     if status == 401:
         # The first time soon: after a rotation the new key is usually already in place.
-        wait = uniform(0.0, 0.5) if row.same == 1 else uniform(*REJECTED_WAIT)
+        wait = uniform(0.0, 0.5) if streak.same == 1 else uniform(*REJECTED_WAIT)
         why = _told("the service rejected the API key (401): check --feed_api_key", ending)
         return Decision(wait, why, reread_secret=True)
     if status == 403:
@@ -145,17 +148,17 @@ def _after_status(
     if status == 404:
         why = _told("there is no event stream at this address (404): check --feed_url", ending)
         return Decision(uniform(*REJECTED_WAIT), why)
-    if 300 <= status < 400:
+    if status in REDIRECTS:
         why = f"the service redirects elsewhere ({status}), where the key is not sent: correct --feed_url"
         return Decision(uniform(*REJECTED_WAIT), why)
-    wait = Backoff().wait(row.failures, uniform)
+    wait = Backoff().wait(streak.failures, uniform)
     if status == 503 and ending.retry_after is not None:
         wait = _asked(ending.retry_after, uniform)
     return Decision(wait, _told(f"the service answered {status}", ending))
 
 
 def _after_429(
-    ending: Ending, row: Row, others_open: int, uniform: Callable[[float, float], float]
+    ending: Ending, streak: Streak, others_open: int, uniform: Callable[[float, float], float]
 ) -> Decision:
     if ending.code == "TOO_MANY_CONNECTIONS":
         wait = uniform(SLOT_WAIT, SLOT_WAIT + 30.0)
@@ -192,55 +195,67 @@ class _ErrorBody(msgspec.Struct):
     message: str = ""
 
 
-def ending_of_error(error: httpx.HTTPError, lived: float = 0.0) -> Ending:
-    """How a connection ended that httpx gave up on; `lived` in seconds since its headers."""
-    return Ending(_how(error), detail=_plain(error), lived=lived)
+def ending_of_error(error: Exception, lived: float = 0.0) -> Ending:
+    """How an attempt ended that raised `error`; `lived` as in `Ending`. Whatever it is, it came from the
+    network or an answer: nothing that a server sends may end the reading."""
+    if isinstance(error, httpx.HTTPError):
+        return Ending(_kind_of(error), detail=_plain(error), lived=lived)
+    _log.debug("an answer that could not be read", exc_info=error)
+    return Ending(EndingKind.PROTOCOL, detail=_one_line(f"{type(error).__name__}: {error}"), lived=lived)
 
 
 def refusal(response: httpx.Response, now: float) -> Ending | None:
     """Why `response` is no event stream, or None when it is one; `now` in epoch seconds.
 
-    Reads the body of an error (bounded). Raises httpx.HTTPError when that fails.
+    Reads the body of an error (bounded). Raises httpx.HTTPError when that fails. `lived` is left at 0.
     """
     if response.status_code != 200:
         body = _ErrorBody() if response.status_code == 204 else _error_body(response)
         return Ending(
-            How.STATUS,
+            EndingKind.STATUS,
             detail=_one_line(body.message),
             status=response.status_code,
             code=body.code,
             retry_after=parse_retry_after(response.headers.get("retry-after", ""), now),
         )
-    content_type = response.headers.get("content-type", "")
-    if content_type.partition(";")[0].strip().lower() != "text/event-stream":
-        return Ending(How.CONTENT, detail=f"content type {_one_line(content_type) or 'missing'}")
-    encoding = response.headers.get("content-encoding", "identity").strip().lower()
-    if encoding not in ("", "identity"):
-        return Ending(How.CONTENT, detail=f"content encoding {_one_line(encoding)}, which was not asked for")
+    types = _values(response, "content-type")
+    if not types or any(value.partition(";")[0].strip() != "text/event-stream" for value in types):
+        return Ending(EndingKind.CONTENT, detail=f"content type {_one_line(', '.join(types)) or 'missing'}")
+    encodings = [value for value in _values(response, "content-encoding") if value != "identity"]
+    if encodings:
+        text = f"content encoding {_one_line(', '.join(encodings))}, which was not asked for"
+        return Ending(EndingKind.CONTENT, detail=text)
     return None
 
 
-def _how(error: httpx.HTTPError) -> How:
+def _values(response: httpx.Response, name: str) -> list[str]:
+    """Every value of a header, which may be given several times, in lower case."""
+    values = response.headers.get_list(name, split_commas=True)
+    return [value.strip().lower() for value in values if value.strip()]
+
+
+def _kind_of(error: httpx.HTTPError) -> EndingKind:
     causes = list(_causes(error))
     if is_certificate_problem(error) and isinstance(error, httpx.ConnectError):
-        return How.TLS
+        return EndingKind.TLS
     if any(isinstance(cause, socket.gaierror) for cause in causes):
-        return How.UNRESOLVED
+        return EndingKind.UNRESOLVED
     if any(isinstance(cause, ConnectionRefusedError) for cause in causes):
-        return How.REFUSED
+        return EndingKind.REFUSED
     if any(isinstance(cause, (ConnectionResetError, BrokenPipeError)) for cause in causes):
-        return How.RESET
+        return EndingKind.RESET
     if isinstance(error, httpx.ConnectTimeout):
-        return How.CONNECT_TIMEOUT
+        return EndingKind.CONNECT_TIMEOUT
     if isinstance(error, httpx.TimeoutException):
-        return How.SILENCE
+        return EndingKind.SILENCE
     if isinstance(error, httpx.RemoteProtocolError):
         # httpx's own words for an end of the bytes in the middle, before or after the headers.
         text = str(error)
-        return How.CUT if "closed connection" in text or "disconnected" in text else How.PROTOCOL
+        is_cut = "closed connection" in text or "disconnected" in text
+        return EndingKind.CUT if is_cut else EndingKind.PROTOCOL
     if isinstance(error, (httpx.ConnectError, httpx.ProxyError, httpx.UnsupportedProtocol)):
-        return How.UNREACHABLE
-    return How.CUT if isinstance(error, httpx.NetworkError) else How.PROTOCOL
+        return EndingKind.UNREACHABLE
+    return EndingKind.CUT if isinstance(error, httpx.NetworkError) else EndingKind.PROTOCOL
 
 
 def _causes(error: BaseException | None) -> Iterator[BaseException]:

@@ -1,4 +1,4 @@
-"""What is asked of the service: its settings, addresses and headers."""
+"""A request to the feed and the wire it travels on: settings, addresses, headers, the HTTP client."""
 
 from __future__ import annotations
 
@@ -6,22 +6,20 @@ import contextlib
 import socket
 import ssl
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
+from http.cookiejar import CookieJar
 from typing import Any
 from urllib.parse import quote, urlsplit
 
 import httpcore
 import httpx
-import msgspec
 
-from transforms.preflight import Finding
-from transforms.secret import Secret, SecretError, redact
+from transforms.clock import Clock
+from transforms.secret import Secret, SecretError
 from transforms.way_out import USUAL, WayOut
 
 STREAM_PATH = "/v1/events/stream"
-ACCOUNT_PATH = "/v1/me"
 
 
 @dataclass(frozen=True)
@@ -67,21 +65,32 @@ def read_key(settings: FeedSettings) -> str:
     return key
 
 
-def stream_headers(key: str, last_event_id: str) -> dict[str, str]:
-    """The stream's request headers; the last event id goes along when a header can carry it."""
-    headers = {
-        "Authorization": f"Bearer {key}",
-        "Accept": "text/event-stream",
-        "Cache-Control": "no-store",
-        "Accept-Encoding": "identity",
-    }
-    if last_event_id and last_event_id.isprintable():
-        headers["Last-Event-ID"] = last_event_id
+def stream_headers(key: str, last_event_id: bytes) -> list[tuple[bytes, bytes]]:
+    """The stream's request headers; the last event id goes along when a header can carry it unchanged."""
+    headers = [
+        (b"Authorization", f"Bearer {key}".encode()),
+        (b"Accept", b"text/event-stream"),
+        (b"Cache-Control", b"no-cache"),
+        (b"Accept-Encoding", b"identity"),
+    ]
+    if _fits_in_a_header(last_event_id):
+        headers.append((b"Last-Event-ID", last_event_id))
     return headers
 
 
+def _fits_in_a_header(value: bytes) -> bool:
+    """Whether `value` arrives as it is sent: WHATWG sends an id as UTF-8; HTTP takes blanks off both ends
+    and no control characters (RFC 9110, 5.5)."""
+    try:
+        value.decode()
+    except UnicodeDecodeError:
+        return False
+    return bool(value) and value == value.strip(b" \t") and all(c >= 32 and c != 127 for c in value)
+
+
 def open_client(settings: FeedSettings) -> httpx.Client:
-    """A client that never follows a redirect (the key must not travel).
+    """A client that keeps nothing of an answer: no redirect is followed or even computed (the key must not
+    travel), no cookie kept.
 
     Raises OSError (ssl.SSLError included) when an authority or a certificate cannot be read, ProxyError for a
     proxy that is none, and SecretError when its password is not of this process.
@@ -93,10 +102,24 @@ def open_client(settings: FeedSettings) -> httpx.Client:
         proxy=None if proxy is None else httpx.Proxy(proxy.url, auth=proxy.login()),
         timeout=timeout,
         follow_redirects=False,
+        cookies=_NoCookies(),
+        event_hooks={"response": [_drop_location]},
         # Each request on its own connection, so that its Wire sees the TCP connection come up.
         limits=httpx.Limits(max_keepalive_connections=0),
         trust_env=False,
     )
+
+
+class _NoCookies(CookieJar):
+    """A cookie would be sent back, and may be one that no header can carry."""
+
+    def extract_cookies(self, response: Any, request: Any) -> None:
+        """Keep none."""
+
+
+def _drop_location(response: httpx.Response) -> None:
+    """httpx reads it, and raises when it is no URL, also for a redirect that it does not follow."""
+    response.headers.pop("location", None)
 
 
 def is_certificate_problem(error: BaseException) -> bool:
@@ -109,91 +132,39 @@ def is_certificate_problem(error: BaseException) -> bool:
     return False
 
 
-MAX_BODY = 64 * 1024
-
-
-class _Me(msgspec.Struct):
-    developerId: str
-
-
-def fetch_developer_id(
-    client: httpx.Client, settings: FeedSettings, key: str, extensions: dict[str, Any] | None = None
-) -> str | None:
-    """The `developerId` that `GET /v1/me` answers (the service's public source), or None when it cannot
-    be known now: another status, no JSON, a network error, or no answer in `account_timeout` seconds."""
-    until = time.monotonic() + settings.account_timeout
-    try:
-        with client.stream(
-            "GET",
-            settings.root + ACCOUNT_PATH,
-            headers=_account_headers(key),
-            timeout=settings.account_timeout,
-            extensions=extensions,
-        ) as response:
-            if response.status_code != 200 or "json" not in response.headers.get("content-type", ""):
-                return None
-            body = bytearray()
-            for block in response.iter_raw():
-                body += block
-                if len(body) > MAX_BODY or time.monotonic() > until:
-                    return None
-        return msgspec.json.decode(body, type=_Me).developerId or None
-    except (httpx.HTTPError, msgspec.MsgspecError, RecursionError, UnicodeDecodeError):
-        return None
-
-
-def _account_headers(key: str) -> dict[str, str]:
-    return {"Authorization": f"Bearer {key}", "Accept": "application/json", "Accept-Encoding": "identity"}
-
-
-def try_key(settings: FeedSettings) -> Iterator[Finding]:
-    """Try the API key with `GET /v1/me`, which opens no stream: one that is closed in its first milliseconds
-    costs one of the five slots. Raises nothing that a reply or a broken connection can cause."""
-    what, where = "the API key", settings.root
-    try:
-        key = read_key(settings)
-        with open_client(settings) as client:
-            reply = client.get(
-                where + ACCOUNT_PATH, headers=_account_headers(key), timeout=settings.account_timeout
-            )
-    except SecretError as error:
-        yield Finding(what, False, f"{error}.")
-    except (httpx.HTTPError, httpx.InvalidURL, OSError) as error:
-        yield Finding(
-            what, None, f"{where} could not be reached ({redact(str(error)) or type(error).__name__})."
-        )
-    else:
-        if reply.status_code == 200:
-            yield Finding(what, True)
-        elif reply.status_code in (401, 403):
-            yield Finding(
-                what, False, f"{where} refused the key (status {reply.status_code}): give one that is valid."
-            )
-        else:
-            yield Finding(what, None, f"{where} answered {reply.status_code} when asked whose key it is.")
+# The service leaks the slot of a stream that is closed within its first milliseconds, for as long as it runs.
+MIN_STREAM_SECONDS = 2.0
 
 
 class Wire:
-    """Hand `trace` to httpx as the request extension of that name; httpcore then shows its stream
-    (https://www.encode.io/httpcore/extensions/#trace).
+    """One attempt's connection. Hand `trace` to httpx as the request extension of that name; httpcore then
+    shows its stream (https://www.encode.io/httpcore/extensions/#trace).
 
     on_tcp: called once the TCP connection is up, long before the response's headers.
     before_read: called each time httpcore is about to read from the network because everything received
-        so far has been handed out, on the reading thread; what it raises comes out of the response. The
-        argument says whether bytes are already waiting.
+        so far has been handed out, on the reading thread; what it raises comes out of the response. Its
+        argument tells, when asked, whether bytes are already waiting.
     """
 
     def __init__(
         self,
+        clock: Clock,
         on_tcp: Callable[[], None] = lambda: None,
-        before_read: Callable[[bool], None] = lambda waiting: None,
+        before_read: Callable[[Callable[[], bool]], None] = lambda is_waiting: None,
     ) -> None:
+        self._clock = clock
         self._on_tcp = on_tcp
         self._before_read = before_read
         self._lock = threading.Lock()
         self.is_watched = False  # whether `before_read` will be called
+        self._asked_at: float | None = None
         self._is_cut = False
         self._socket: socket.socket | None = None
+
+    @property
+    def lived(self) -> float:
+        """Seconds since the request was sent; 0 when it was not."""
+        return 0.0 if self._asked_at is None else self._clock.monotonic() - self._asked_at
 
     def trace(self, name: str, info: dict[str, Any]) -> None:
         """httpcore's trace callback."""
@@ -204,32 +175,48 @@ class Wire:
             with self._lock:
                 self._socket = handle
                 if self._is_cut:
-                    _shut(handle)
+                    _shut(handle, socket.SHUT_RDWR)
             self._on_tcp()
             self._watch(stream)
         elif name.endswith("start_tls.complete"):
             self._watch(info["return_value"])
+        elif name.endswith("send_request_headers.started") and info["request"].method != b"CONNECT":
+            with self._lock:
+                if self._is_cut:
+                    raise httpx.WriteError("ended before the request was sent")
+                self._asked_at = self._clock.monotonic()
 
-    def cut(self) -> None:
-        """End every read and write on the connection at once, also one that is yet to come; thread-safe."""
+    def cut(self) -> float:
+        """Let nothing more come; what has arrived can still be read. Thread-safe.
+
+        An open stream is not cut before it is `MIN_STREAM_SECONDS` old: returns the seconds until then.
+        """
         with self._lock:
+            if self._socket is not None and self._asked_at is not None:
+                left = self._asked_at + MIN_STREAM_SECONDS - self._clock.monotonic()
+                if left > 0:
+                    return left
             self._is_cut = True
             if self._socket is not None:
-                _shut(self._socket)
+                _shut(self._socket, socket.SHUT_RDWR if self._asked_at is None else socket.SHUT_RD)
+            return 0.0
 
     def release(self) -> None:
         """Let go of the connection, once the response is closed."""
         with self._lock:
             if self._socket is not None:
-                _shut(self._socket)
+                _shut(self._socket, socket.SHUT_RDWR)
                 self._socket.close()
                 self._socket = None
 
     def _watch(self, stream: httpcore.NetworkStream) -> None:
         read = stream.read
 
+        def is_waiting() -> bool:
+            return bool(stream.get_extra_info("is_readable"))
+
         def watched(max_bytes: int, timeout: float | None = None) -> bytes:
-            self._before_read(bool(stream.get_extra_info("is_readable")))
+            self._before_read(is_waiting)
             return read(max_bytes, timeout)
 
         # httpcore has no other place to ask at: a backend of our own would lose httpx's proxies.
@@ -237,6 +224,6 @@ class Wire:
         self.is_watched = True
 
 
-def _shut(handle: socket.socket) -> None:
+def _shut(handle: socket.socket, how: int) -> None:
     with contextlib.suppress(OSError):  # already gone
-        handle.shutdown(socket.SHUT_RDWR)
+        handle.shutdown(how)

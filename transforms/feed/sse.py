@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import re
 
-from httpx_sse._decoders import SSEDecoder
-
 from transforms.parse import Frame, Oversized
 
 # 10 MB is the most any destination takes in one request (BigQuery's row and request limit).
@@ -20,25 +18,27 @@ _PREFIX = b"data: "
 class FrameReader:
     """Splits one connection's bytes into frames; the bytes of each frame's data are kept exact.
 
-    Frames with empty data, comments and unknown fields vanish, as WHATWG's "event stream interpretation"
-    asks (https://html.spec.whatwg.org/multipage/server-sent-events.html#event-stream-interpretation), and
-    a frame without its final blank line is never handed out. Memory is bounded by a few times
+    WHATWG's "event stream interpretation" is the rule
+    (https://html.spec.whatwg.org/multipage/server-sent-events.html#event-stream-interpretation): comments,
+    unknown fields and frames without a data line vanish, a data line without data is a frame without data,
+    and a frame without its final blank line is never handed out. Memory is bounded by a few times
     `max_frame_bytes`, whatever arrives.
 
-    last_event_id: what to send as Last-Event-ID, "" when the stream gave none.
+    last_event_id: the id in force, as it came: at first that of the stream before (as browsers do), b"" when
+        there was none, it was taken back, or it is longer than `MAX_ID_BYTES`.
     retry: seconds the server asked clients to wait before reconnecting, None when it did not.
     """
 
-    def __init__(self, max_frame_bytes: int = MAX_FRAME_BYTES) -> None:
+    def __init__(self, max_frame_bytes: int = MAX_FRAME_BYTES, last_event_id: bytes = b"") -> None:
         self._max = max_frame_bytes
         self._start: bytes | None = b""  # None once the place of a byte-order mark has passed
         self._skip_lf = False  # the last block ended in CR: an LF now belongs to it
         self._line = bytearray()  # what follows the last line end, at most `max` and a field name
         self._line_size = 0  # how long that line really is
-        self._frame = _OpenFrame(max_frame_bytes)
+        self._frame = _OpenFrame(max_frame_bytes, last_event_id)
 
     @property
-    def last_event_id(self) -> str:
+    def last_event_id(self) -> bytes:
         return self._frame.last_event_id
 
     @property
@@ -78,7 +78,7 @@ class FrameReader:
             return None
         self._line = bytearray(rest)
         self._line_size = len(rest)
-        return [frame for frame in frames if frame] if b"" in frames else frames
+        return frames
 
     def _by_line(self, block: bytes) -> list[Frame]:
         """Everything WHATWG allows, line by line."""
@@ -86,10 +86,10 @@ class FrameReader:
         *ended, rest = _LINE_END.split(block)
         for piece in ended:
             self._hold(piece)
-            frame = self._frame.take(bytes(self._line), self._line_size)
+            frame = self._frame.add_line(bytes(self._line), self._line_size)
             self._line.clear()
             self._line_size = 0
-            if frame:
+            if frame is not None:
                 frames.append(frame)
         self._hold(rest)
         self._skip_lf = block.endswith(b"\r")
@@ -111,70 +111,56 @@ class FrameReader:
 
 
 class _OpenFrame:
-    """The lines of one frame until its blank line; httpx-sse's decoder reads the fields.
+    """The lines of one frame until its blank line, as bytes throughout."""
 
-    Bytes go through that decoder as text with surrogateescape, so that they come out as they went in.
-    """
-
-    def __init__(self, max_bytes: int) -> None:
+    def __init__(self, max_bytes: int, last_event_id: bytes) -> None:
         self.open = False
-        self.last_event_id = ""
+        self.last_event_id = last_event_id
         self.retry: float | None = None
         self._max = max_bytes
-        self._decoder = SSEDecoder()
-        self._size = 0
+        self._id = last_event_id  # in force from the next blank line on
+        self._data = bytearray()  # the data so far, at most `max` of it
         self._data_lines = 0
-        self._head: bytearray | None = None  # the beginning of a frame that has become too large
+        self._size = 0  # how long the data really is
 
-    def take(self, line: bytes, size: int) -> Frame | None:
-        """Take one line; `size` is its length, more than `len(line)` when its end was discarded."""
+    def add_line(self, line: bytes, size: int) -> Frame | None:
+        """Take one line; `size` is its length, more than `len(line)` when its end was discarded. Returns the
+        frame that it ends."""
         if not line:
             return self._end()
         self.open = True
-        if line.startswith(b"data:") or line == b"data":
-            self._take_data(line, size)
-        elif line.startswith(b"retry:"):
-            self._take_retry(line[6:].removeprefix(b" "))
-        elif len(line) <= MAX_ID_BYTES:  # a comment, an id, an event name, or a field to ignore
-            self._decoder.decode(_text(line))
-        return None
+        name, _, value = line.partition(b":")
+        if name == b"data":
+            self._add_data(line, size)
+        elif name == b"id":
+            self._set_id(value.removeprefix(b" "))
+        elif name == b"retry":
+            self._set_retry(value.removeprefix(b" "))
+        return None  # or a comment, an event name, a field to ignore
 
-    def _take_data(self, line: bytes, size: int) -> None:
+    def _add_data(self, line: bytes, size: int) -> None:
         start = min(6 if line.startswith(_PREFIX) else 5, len(line))
-        separator = 1 if self._data_lines else 0
-        self._size += size - start + separator
+        separator = b"\n" if self._data_lines else b""
+        self._size += size - start + len(separator)
         self._data_lines += 1
-        if self._size <= self._max:
-            self._decoder.decode(_text(line))
-            return
-        if self._head is None:
-            earlier = self._decoder.decode("")
-            self._head = bytearray(_bytes(earlier.data) if earlier else b"")
-        room = self._max - len(self._head)
+        room = self._max - len(self._data)
         if room > 0:
-            self._head += (b"\n" * separator + line[start:])[:room]
+            self._data += (separator + line[start:])[:room]
 
-    def _take_retry(self, value: bytes) -> None:
-        # WHATWG: ASCII digits only; httpx-sse takes whatever int() takes. Ten digits are 115 days.
-        if value.isdigit() and len(value) <= 10:
-            self.retry = int(value) / 1000
+    def _set_id(self, value: bytes) -> None:
+        if b"\0" not in value:
+            self._id = value if len(value) <= MAX_ID_BYTES else b""
+
+    def _set_retry(self, value: bytes) -> None:
+        if value.isdigit():  # ASCII digits only; eleven of them are three years already
+            self.retry = int(value.lstrip(b"0")[:11] or b"0") / 1000
 
     def _end(self) -> Frame | None:
-        event = self._decoder.decode("")
-        # The decoder answers nothing only when no id is in force, also after an empty `id`.
-        self.last_event_id = event.id if event else ""
-        frame: Frame | None = _bytes(event.data) if event else None
-        if self._head is not None:
-            frame = Oversized(bytes(self._head), self._size)
+        self.last_event_id = self._id
+        frame: Frame | None = bytes(self._data) if self._data_lines else None
+        if self._size > self._max:
+            frame = Oversized(bytes(self._data), self._size)
         self.open = False
         self._size = self._data_lines = 0
-        self._head = None
+        self._data.clear()
         return frame
-
-
-def _text(line: bytes) -> str:
-    return line.decode("utf-8", "surrogateescape")
-
-
-def _bytes(text: str) -> bytes:
-    return text.encode("utf-8", "surrogateescape")

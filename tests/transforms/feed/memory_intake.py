@@ -19,13 +19,18 @@ class MemoryIntake:
         self.strays: list[DeadLetter] = []
         self.appends: list[int] = []
         self.gaps: list[str] = []  # reasons of all gaps so far
+        self.closed: list[tuple[float | None, float | None]] = []  # since and until of those that ended
         self.gap_is_open = False
+        self._since: float | None = None
         self.heard_count = 0
+        self.heard_until: float | None = None
         self.full = 0
         self.failure: BaseException | None = None
         self._changed = threading.Condition()
 
-    def append(self, events: Sequence[Event], strays: Sequence[DeadLetter]) -> int:
+    def append(
+        self, events: Sequence[Event], strays: Sequence[DeadLetter], heard_until: float | None = None
+    ) -> int:
         with self._changed:
             if self.failure is not None:
                 raise self.failure
@@ -33,25 +38,30 @@ class MemoryIntake:
                 self.full -= 1
                 raise JournalFull("no room for testing")
             self.events += events
+            self.heard_until = heard_until
             self.strays += strays
             self.appends.append(len(events))
             self._changed.notify_all()
         return len(events)
 
-    def heard(self) -> None:
+    def heard(self, until: float | None = None) -> None:
         with self._changed:
             self.heard_count += 1
+            self.heard_until = until
             self._changed.notify_all()
 
     def open_gap(self, reason: str, since: float | None = None) -> None:
         with self._changed:
             if not self.gap_is_open:
                 self.gaps.append(reason)
+                self._since = since
             self.gap_is_open = True
             self._changed.notify_all()
 
-    def close_gap(self) -> None:
+    def close_gap(self, until: float | None = None) -> None:
         with self._changed:
+            if self.gap_is_open:
+                self.closed.append((self._since, until))
             self.gap_is_open = False
             self._changed.notify_all()
 

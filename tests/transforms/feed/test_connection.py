@@ -20,7 +20,11 @@ from pipelines.practice.events import generate
 from pipelines.practice.feed import PRACTICE_DEVELOPER, PRACTICE_KEY, PracticeFeed
 from pipelines.practice.feed_stream import Finish
 from tests.transforms.feed.memory_intake import HurriedClock, MemoryIntake
-from transforms.feed.connection import FeedConnection, FeedSettings, OpenStreams
+from transforms.clock import SystemClock
+from transforms.feed import request
+from transforms.feed.connection import FeedConnection
+from transforms.feed.coverage import Coverage
+from transforms.feed.request import FeedSettings
 from transforms.feed.status import Phase
 from transforms.secret import SecretError
 from transforms.way_out import WayOut
@@ -44,6 +48,12 @@ class Key:
         return value
 
 
+@pytest.fixture(autouse=True)
+def _streams_may_be_closed_young(monkeypatch: pytest.MonkeyPatch) -> None:
+    """So that no test waits for it; test_connection_ending.py has that rule."""
+    monkeypatch.setattr(request, "MIN_STREAM_SECONDS", 0.0)
+
+
 @pytest.fixture
 def feed() -> Iterator[PracticeFeed]:
     with PracticeFeed(keepalive=None) as feed:
@@ -52,11 +62,11 @@ def feed() -> Iterator[PracticeFeed]:
 
 @contextlib.contextmanager
 def reading(
-    feed: PracticeFeed, url: str = "", **options: Any
+    feed: PracticeFeed | None, url: str = "", **options: Any
 ) -> Iterator[tuple[FeedConnection, MemoryIntake]]:
     """A connection in its thread; ended, and its thread gone, on leaving."""
     settings = FeedSettings(
-        url or feed.url,
+        url or (feed.url if feed is not None else ""),
         options.pop("key", None) or Key(),
         **{name: options.pop(name) for name in ("types", "way_out", "read_timeout") if name in options},
     )
@@ -196,14 +206,15 @@ def test_too_many_connections_waits_more_than_300_s(feed: PracticeFeed) -> None:
 
 
 def test_a_second_connection_carries_on_without_a_slot(feed: PracticeFeed) -> None:
-    streams = OpenStreams()
-    with reading(feed, streams=streams) as (_, first):
+    intake = MemoryIntake()
+    coverage = Coverage(intake, SystemClock())
+    with reading(feed, coverage=coverage, intake=intake) as (_, first):
         feed.wait_for_streams()
         feed.publish(EVENTS[0])
         first.wait_for(lambda: len(first.events) == 1)
         for _ in range(4):
             feed.slots.acquire(PRACTICE_DEVELOPER)
-        with reading(feed, streams=streams) as (second, _):
+        with reading(feed, coverage=coverage, intake=intake) as (second, _):
             until(lambda: "carrying on with 1 open" in second.status.last_problem)
 
 
@@ -371,7 +382,7 @@ def test_the_request_says_what_it_should(feed: PracticeFeed) -> None:
         assert (request.method, request.target) == ("GET", "/v1/events/stream")
         assert request.headers["authorization"] == f"Bearer {PRACTICE_KEY}"
         assert request.headers["accept"] == "text/event-stream"
-        assert request.headers["cache-control"] == "no-store"
+        assert request.headers["cache-control"] == "no-cache"
         assert request.headers["accept-encoding"] == "identity"
         assert "last-event-id" not in request.headers
 
@@ -461,36 +472,45 @@ def test_the_account_is_told_once_and_asked_for_until_it_is_known(feed: Practice
     feed.api_keys = {"other": PRACTICE_DEVELOPER}
     with reading(feed, key=Key("bad", "other"), check_account=told.append):
         feed.wait_for_streams()
+        feed.publish(EVENTS[0])
+        until(lambda: told)
         feed.finish_streams(Finish.END)
         feed.wait_for(lambda: len(feed.streams) == 2)
     assert told == [PRACTICE_DEVELOPER]
     paths = [(request.path, request.status) for request in feed.requests]
     stream = "/v1/events/stream"
-    assert paths == [("/v1/me", 401), (stream, 401), ("/v1/me", 200), (stream, 200), (stream, 200)]
+    asked = [("/v1/me", 200), ("/v1/me", 401), (stream, 200), (stream, 200), (stream, 401)]
+    assert sorted(paths) == sorted(asked)  # beside each other
 
 
-def test_the_wrong_account_ends_the_run_before_any_stream(feed: PracticeFeed) -> None:
+def test_the_wrong_account_ends_the_run_before_any_event_is_kept(feed: PracticeFeed) -> None:
     def refuse(developer: str) -> None:
         raise RuntimeError(f"this journal is not {developer}'s")
 
-    with reading(feed, check_account=refuse) as (connection, _):
+    feed.withhold_headers = False
+    with reading(feed, check_account=refuse) as (connection, intake):
+        feed.wait_for_streams()
+        feed.publish(EVENTS[0])
         until(lambda: connection.failure is not None)
         assert "dev_practice" in str(connection.failure)
-        assert feed.streams == []
+        assert intake.events == []
 
 
 def test_losing_one_of_two_streams_is_no_gap(feed: PracticeFeed) -> None:
-    streams, intake = OpenStreams(), MemoryIntake()
-    with reading(feed, streams=streams, intake=intake), reading(feed, streams=streams, intake=intake):
+    intake = MemoryIntake()
+    coverage = Coverage(intake, SystemClock())
+    with reading(feed, coverage=coverage, intake=intake), reading(feed, coverage=coverage, intake=intake):
         feed.wait_for_streams(2)
         feed.publish(EVENTS[0])
-        until(lambda: streams.open == 2)
+        until(lambda: coverage.open == 2)
         feed.streams[0].put(Finish.CUT)
         feed.wait_for(lambda: len(feed.streams) == 3)
         assert intake.gaps == ["not running"]
         assert not intake.gap_is_open
         feed.publish(EVENTS[1])
-        until(lambda: streams.open == 2)
+        until(lambda: coverage.open == 2)
+        feed.publish(EVENTS[2])
+        intake.wait_for(lambda: len(intake.events) == 6)
         feed.refuse_connections()
         feed.finish_streams(Finish.CUT)
         intake.wait_for(lambda: intake.gap_is_open)

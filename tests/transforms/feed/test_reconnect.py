@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from transforms.feed.reconnect import Decision, Ending, How, Row, decide
+from transforms.feed.reconnect import Decision, Ending, EndingKind, Streak, decide
 from transforms.retry import parse_retry_after
 
 
@@ -19,24 +19,24 @@ def high(a: float, b: float) -> float:
 
 
 def after(
-    ending: Ending, row: Row | None = None, others: int = 0, retry: float | None = None
+    ending: Ending, streak: Streak | None = None, others: int = 0, retry: float | None = None
 ) -> tuple[Decision, Decision]:
     """The decisions at both ends of the dice."""
-    row = (row or Row()).after(ending)
-    return decide(ending, row, others, retry, low), decide(ending, row, others, retry, high)
+    streak = (streak or Streak()).after(ending)
+    return decide(ending, streak, others, retry, low), decide(ending, streak, others, retry, high)
 
 
 def status(number: int, **fields: object) -> Ending:
-    return Ending(How.STATUS, status=number, **fields)  # type: ignore[arg-type]
+    return Ending(EndingKind.STATUS, status=number, **fields)  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("how", [how for how in How if how is not How.STATUS])
-def test_each_ending_is_retried_with_full_jitter_up_to_30_s_and_never_given_up(how: How) -> None:
-    row = Row()
+@pytest.mark.parametrize("kind", [kind for kind in EndingKind if kind is not EndingKind.STATUS])
+def test_each_ending_is_retried_with_full_jitter_up_to_30_s_and_never_given_up(kind: EndingKind) -> None:
+    streak = Streak()
     bounds = []
     for _ in range(2000):
-        soonest, latest = after(Ending(how), row)
-        row = row.after(Ending(how))
+        soonest, latest = after(Ending(kind), streak)
+        streak = streak.after(Ending(kind))
         assert soonest.wait == 0.0
         assert not latest.stop
         assert re.search(r"[a-z]{3} [a-z]", latest.reason)
@@ -46,24 +46,24 @@ def test_each_ending_is_retried_with_full_jitter_up_to_30_s_and_never_given_up(h
 
 
 def test_the_first_reconnect_after_a_healthy_connection_is_nearly_immediate() -> None:
-    row = Row()
+    streak = Streak()
     for _ in range(20):
-        row = row.after(Ending(How.REFUSED))
-    _, latest = after(Ending(How.CUT, lived=60.0), row)
+        streak = streak.after(Ending(EndingKind.REFUSED))
+    _, latest = after(Ending(EndingKind.CUT, lived=60.0), streak)
     assert latest.wait == 0.5
-    _, latest = after(Ending(How.CUT, lived=0.2), row)
+    _, latest = after(Ending(EndingKind.CUT, lived=0.2), streak)
     assert latest.wait == 30.0
 
 
 def test_the_servers_retry_is_the_least_wait() -> None:
-    soonest, latest = after(Ending(How.END, lived=60.0), retry=3.0)
+    soonest, latest = after(Ending(EndingKind.END, lived=60.0), retry=3.0)
     assert (soonest.wait, latest.wait) == (3.0, 3.5)
-    soonest, _ = after(Ending(How.END), retry=1e9)
+    soonest, _ = after(Ending(EndingKind.END), retry=1e9)
     assert soonest.wait == 300.0
 
 
 def test_the_detail_is_told() -> None:
-    assert "(no route)" in after(Ending(How.UNREACHABLE, "no route"))[0].reason
+    assert "(no route)" in after(Ending(EndingKind.UNREACHABLE, "no route"))[0].reason
 
 
 def test_204_stops() -> None:
@@ -75,16 +75,16 @@ def test_401_rereads_the_secret_soon_and_then_twice_a_minute() -> None:
     assert latest.wait <= 0.5
     assert soonest.reread_secret
     assert "rejected the API key" in soonest.reason
-    row = Row().after(status(401))
+    streak = Streak().after(status(401))
     for _ in range(50):
-        soonest, latest = after(status(401), row)
-        row = row.after(status(401))
+        soonest, latest = after(status(401), streak)
+        streak = streak.after(status(401))
         assert (soonest.wait, latest.wait, latest.reread_secret) == (30.0, 60.0, True)
 
 
 def test_a_401_after_other_failures_is_still_the_first_401() -> None:
-    row = Row().after(Ending(How.REFUSED)).after(Ending(How.REFUSED))
-    assert after(status(401), row)[1].wait <= 0.5
+    streak = Streak().after(Ending(EndingKind.REFUSED)).after(Ending(EndingKind.REFUSED))
+    assert after(status(401), streak)[1].wait <= 0.5
 
 
 def test_too_many_connections_with_none_open_waits_out_the_leaked_slots() -> None:
@@ -125,10 +125,10 @@ def test_503_obeys_retry_after() -> None:
     ],
 )
 def test_other_statuses_are_retried_with_plain_words(code: int, words: str) -> None:
-    row = Row()
+    streak = Streak()
     for _ in range(100):
-        row = row.after(status(code))
-    for decision in after(status(code, detail="said so"), row):
+        streak = streak.after(status(code))
+    for decision in after(status(code, detail="said so"), streak):
         assert words in decision.reason
         assert decision.wait <= 60.0
         assert not decision.stop

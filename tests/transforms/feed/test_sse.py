@@ -43,7 +43,7 @@ def test_the_captured_stream_is_byte_exact_in_blocks_of_any_size(size: int) -> N
             [b"first event", b"second event", b" third event"],
             id="comment, id, no space, one space removed",
         ),
-        pytest.param(b"data\n\ndata\ndata\n\ndata:", [b"\n"], id="field without colon, half frame at end"),
+        pytest.param(b"data\n\ndata\ndata\n\ndata:", [b"", b"\n"], id="field without colon, half a frame"),
         pytest.param(b"data:test\n\ndata: test\n\n", [b"test", b"test"], id="space after colon is ignored"),
         pytest.param(b"data: a\r\n\r\ndata: b\r\n\r\n", [b"a", b"b"], id="CRLF"),
         pytest.param(b"data: a\r\rdata: b\r\r", [b"a", b"b"], id="CR"),
@@ -53,7 +53,7 @@ def test_the_captured_stream_is_byte_exact_in_blocks_of_any_size(size: int) -> N
         pytest.param(b"event: x\ndata: a\n\n", [b"a"], id="event name"),
         pytest.param(b"foo: 1\nDATA: x\n data: y\ndata: a\n\n", [b"a"], id="unknown fields ignored"),
         pytest.param(b": keepalive\n\n: keepalive\n\n", [], id="keepalives are invisible"),
-        pytest.param(b"data: \n\ndata:\n\ndata: a\n\n", [b"a"], id="empty data dropped"),
+        pytest.param(b"data: \n\ndata:\n\ndata: a\n\n", [b"", b"", b"a"], id="data without a byte"),
         pytest.param(
             b"id: 7\ndata: a\n\n\n\n\ndata: b\n\n", [b"a", b"b"], id="no phantom events after an id"
         ),
@@ -96,23 +96,49 @@ def test_any_blocks_give_the_same_frames() -> None:
 
 def test_last_event_id_is_that_of_the_last_whole_frame() -> None:
     reader = FrameReader()
-    assert reader.last_event_id == ""
+    assert reader.last_event_id == b""
     reader.feed(b"id: 1\ndata: a\n\nid: 2\ndata: b\n")
-    assert reader.last_event_id == "1"
+    assert reader.last_event_id == b"1"
     reader.feed(b"\ndata: c\n\n")
-    assert reader.last_event_id == "2"
+    assert reader.last_event_id == b"2"
     reader.feed(b"id: nul\0\n\n")
-    assert reader.last_event_id == "2"
+    assert reader.last_event_id == b"2"
     reader.feed(b"id\n\n")
-    assert reader.last_event_id == ""
+    assert reader.last_event_id == b""
+
+
+def test_the_id_of_the_stream_before_is_in_force_until_another_comes() -> None:
+    reader = FrameReader(last_event_id=b"five")
+    reader.feed(b"data: a\n\n: k\n\n")
+    assert reader.last_event_id == b"five"
+    reader.feed(b"id:\ndata: b\n\n")
+    assert reader.last_event_id == b""
+
+
+@pytest.mark.parametrize("value", [b"gr\xc3\xb6\xc3\x9fe", b"abc ", b" lead", b" ", b"\xff\xfe", b"a\tb"])
+def test_an_id_is_kept_byte_for_byte(value: bytes) -> None:
+    reader = FrameReader()
+    reader.feed(b"id: " + value + b"\n\n")
+    assert reader.last_event_id == value
+
+
+def test_an_id_beyond_the_limit_is_none_rather_than_an_older_one() -> None:
+    reader = FrameReader(last_event_id=b"older")
+    reader.feed(b"id: " + b"x" * 5000 + b"\n\n")
+    assert reader.last_event_id == b""
 
 
 def test_retry_is_honoured_only_when_it_is_digits() -> None:
     reader = FrameReader()
-    reader.feed(b"retry: 1_000\n\nretry: -5\n\nretry: x\n\n")
+    reader.feed(b"retry: 1_000\n\nretry: -5\n\nretry: x\n\nretry\n\nretry:\n\nretry: \xd9\xa3\n\n")
     assert reader.retry is None
     reader.feed(b"retry: 2500\n")
     assert reader.retry == 2.5
+    reader.feed(b"retry: 0\n")
+    assert reader.retry == 0.0
+    reader.feed(b"retry: " + b"9" * 900 + b"\n")
+    assert reader.retry is not None
+    assert reader.retry > 300
 
 
 @pytest.mark.parametrize("size", [1, 10, 5000])

@@ -73,9 +73,10 @@ class GapLog:
         self._until: float | None = None  # when the open gap ended, while that cannot be written
         self.total = int(str(database.rows("SELECT coalesce(max(number), 0) FROM gaps")[0][0]))
 
-    def heard(self) -> None:
-        """The feed is alive; on disk every few seconds, so a gap after a kill begins a little early."""
-        self._heard = self._clock.now()
+    def heard(self, until: float | None = None) -> None:
+        """All that was published until then (epoch seconds; None: now) was taken; on disk every few seconds,
+        so a gap after a kill begins a little early."""
+        self._heard = self._clock.now() if until is None else until
         if self._clock.monotonic() - self._noted >= HEARD_EVERY:
             self.note_heard()
 
@@ -115,10 +116,11 @@ class GapLog:
             reason,
         )
 
-    def end(self) -> None:
-        """Close the open gap and put it among the dead letters, for whoever audits them."""
+    def end(self, until: float | None = None) -> None:
+        """Close the open gap, now or at `until`; it goes among the dead letters, for whoever audits them."""
         if self.open is not None:
-            self._until = max(self.open.since, self._clock.now())  # the wall clock may have been set back
+            until = self._clock.now() if until is None else until
+            self._until = max(self.open.since, until)  # the wall clock may have been set back
             self._save_end()
 
     def _save_end(self) -> None:

@@ -147,7 +147,9 @@ class Journal:
             del self.cursors[name]
             return True
 
-    def append(self, events: Sequence[Event], strays: Sequence[DeadLetter]) -> int:
+    def append(
+        self, events: Sequence[Event], strays: Sequence[DeadLetter], heard_until: float | None = None
+    ) -> int:
         """Take events and frames that are none; see `Intake.append`. Raises JournalFull."""
         with self._database.lock:
             self._room.check(self._chunks.bytes)
@@ -157,7 +159,7 @@ class Journal:
                 self._store(taken, letters)
             self.duplicates += taken.duplicates
             self.feed_dead_letters += len(letters)
-            self._gaps.heard()
+            self._gaps.heard(heard_until)
         if taken.fresh or letters:
             for listener in self.listeners:
                 listener()
@@ -224,21 +226,21 @@ class Journal:
                 for name, c in self.cursors.items()
             }
 
-    def heard(self) -> None:
+    def heard(self, until: float | None = None) -> None:
         """See `Intake.heard`."""
         with self._database.lock:
-            self._gaps.heard()
+            self._gaps.heard(until)
 
     def open_gap(self, reason: str, since: float | None = None) -> None:
         """See `Intake.open_gap`."""
         with self._database.lock:
             self._gaps.begin(reason, since)
 
-    def close_gap(self) -> None:
+    def close_gap(self, until: float | None = None) -> None:
         """See `Intake.close_gap`."""
         with self._database.lock:
             had_gap = self._gaps.open is not None
-            self._gaps.end()
+            self._gaps.end(until)
         if had_gap:
             for listener in self.listeners:
                 listener()

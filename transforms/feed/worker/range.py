@@ -19,8 +19,9 @@ class FeedRange:
 
     connection: its number, 0 and up.
     session: whose offsets they are, 16 bytes that name one ring in one process; none before the first.
-    complete_until: epoch seconds; all that was received by then has been claimed. 0 when nothing was ever
-        heard. Whatever came later is lost with the process, and a gap begins here.
+    complete_until: epoch seconds; all that was published by then has been claimed, or is in a gap on record.
+        The first session's birth at first, 0 before. Whatever came later is lost with the process, and a gap
+        begins here.
     sought_since: epoch seconds since which the owner of `session` has been looked for; 0 with the owner.
     draining: the feed is not to be read any more, only what the ring holds.
     """

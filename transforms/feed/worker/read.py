@@ -193,7 +193,8 @@ class _Bundle:
         self._end(over, count)
 
     def _claim(self, part: Part) -> bool:
-        left = replace(self._left, start=part.end, complete_until=part.newest)
+        complete = part.heard_until or self._left.complete_until
+        left = replace(self._left, start=part.end, complete_until=complete)
         if not self._hold.is_valid or not self._tracker.try_claim(left):
             return False
         self._left = left
@@ -212,7 +213,7 @@ class _Bundle:
             if session.failure is not None:
                 raise RuntimeError(f"reading the feed failed: {session.failure}") from session.failure
             session.finished = self._tracker.try_claim(left.finish())
-        elif self._tracker.try_claim(replace(left, complete_until=max(left.complete_until, quiet))):
+        elif self._tracker.try_claim(replace(left, complete_until=quiet or left.complete_until)):
             _advance(self._watermark, self._clock.now())
             session.idle = 0 if count else session.idle + 1
             delay = min(MAX_DELAY, FIRST_DELAY * 2 ** min(session.idle, 10))

@@ -26,12 +26,18 @@ PUSH_BACK = 1.0
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """What was taken at once: events, then strays, each with an offset of its own from `first` on."""
+    """What was taken at once: events, then strays, each with an offset of its own from `first` on.
+
+    taken_at: epoch seconds.
+    heard_before, heard_until: until when all that was published lies before it, and with it; epoch seconds.
+    """
 
     first: int
     events: Sequence[Event]
     strays: Sequence[DeadLetter]
-    taken_at: float  # epoch seconds
+    taken_at: float
+    heard_before: float
+    heard_until: float
     size: int
 
     @property
@@ -42,14 +48,18 @@ class Entry:
 
 @dataclass(frozen=True)
 class Part:
-    """Neighbouring entries, read together: `events` have the offsets from `first` on, strays follow them."""
+    """Neighbouring entries, read together: `events` have the offsets from `first` on, strays follow them.
+
+    oldest: when the first of them was taken, epoch seconds.
+    heard_until: until when all that was published lies below `end`, epoch seconds.
+    """
 
     first: int
     end: int
     events: Sequence[Event]
     strays: Sequence[DeadLetter]
-    oldest: float  # when the first of them was taken, epoch seconds
-    newest: float
+    oldest: float
+    heard_until: float
 
 
 class Ring:
@@ -80,7 +90,9 @@ class Ring:
 
     # What the connection asks
 
-    def append(self, events: Sequence[Event], strays: Sequence[DeadLetter]) -> int:
+    def append(
+        self, events: Sequence[Event], strays: Sequence[DeadLetter], heard_until: float | None = None
+    ) -> int:
         """Take all of it, waiting a moment for room; see `Intake.append`. Knows no duplicates.
 
         Raises JournalFull when there is still none, or the ring is closed.
@@ -96,14 +108,15 @@ class Ring:
                 raise JournalFull("nobody reads it any more", PLACE, ADVICE)
             if not self._has_room(size):
                 raise JournalFull(f"{self._bytes} bytes wait for the runner to take them", PLACE, ADVICE)
-            self._put(events, strays, size)
-            self._heard = self._clock.now()
+            before = self._heard
+            self._heard = self._clock.now() if heard_until is None else heard_until
+            self._put(events, strays, size, before)
         return len(events)
 
-    def heard(self) -> None:
+    def heard(self, until: float | None = None) -> None:
         """See `Intake.heard`."""
         with self._changed:
-            self._heard = self._clock.now()
+            self._heard = self._clock.now() if until is None else until
 
     def open_gap(self, reason: str, since: float | None = None) -> None:
         """See `Intake.open_gap`. Without `since`, nothing can be missing before the feed was ever heard."""
@@ -112,19 +125,20 @@ class Ring:
             if self._gap is None and since:
                 self._gap = Gap(since, None, self._label + reason)
 
-    def close_gap(self) -> None:
+    def close_gap(self, until: float | None = None) -> None:
         """See `Intake.close_gap`."""
         with self._changed:
             if self._gap is not None:
-                until = max(self._gap.since, self._clock.now())  # the wall clock may have been set back
+                until = self._clock.now() if until is None else until
+                until = max(self._gap.since, until)  # the wall clock may have been set back
                 gap, self._gap = Gap(self._gap.since, until, self._gap.reason), None
-                self._heard = max(self._heard, until)
-                self._put((), [as_dead_letter(gap)], ENTRY_BYTES + EVENT_BYTES)
+                before, self._heard = self._known_until, max(self._heard, until)
+                self._put((), [as_dead_letter(gap)], ENTRY_BYTES + EVENT_BYTES, before)
 
     def note(self, letters: Sequence[DeadLetter]) -> None:
         """News of the process, to be claimed like events: a bundle that fails does not take them with it."""
         with self._changed:
-            self._put((), letters, ENTRY_BYTES + EVENT_BYTES * len(letters))
+            self._put((), letters, ENTRY_BYTES + EVENT_BYTES * len(letters), self._known_until)
 
     # What the bundles ask
 
@@ -139,6 +153,12 @@ class Ring:
         """When that was received: now, if nothing is kept."""
         with self._changed:
             return self._entries[0].taken_at if self._entries else self._clock.now()
+
+    @property
+    def heard_before(self) -> float:
+        """Until when all that was published lies below `first`, epoch seconds; 0 when nothing was heard."""
+        with self._changed:
+            return self._entries[0].heard_before if self._entries else self._known_until
 
     @property
     def end(self) -> int:
@@ -175,7 +195,7 @@ class Ring:
             return None
         events = taken[0].events if len(taken) == 1 else [event for one in taken for event in one.events]
         last = taken[-1]
-        return Part(taken[0].first, last.end, events, last.strays, taken[0].taken_at, last.taken_at)
+        return Part(taken[0].first, last.end, events, last.strays, taken[0].taken_at, last.heard_until)
 
     def quiet_since(self, position: int) -> float | None:
         """Until when all that the feed sent was received and lies below `position`, in epoch seconds (0: the
@@ -183,7 +203,7 @@ class Ring:
         with self._changed:
             if self._end > position:
                 return None
-            return self._heard if self._gap is None else min(self._heard, self._gap.since)
+            return self._known_until
 
     def pending_bytes(self, position: int) -> int:
         """About how many bytes wait from `position` on."""
@@ -219,11 +239,18 @@ class Ring:
     def _has_room(self, size: int) -> bool:
         return not self._bounded or not self._entries or self._bytes + size <= self._max_bytes
 
-    def _put(self, events: Sequence[Event], strays: Sequence[DeadLetter], size: int) -> None:
+    @property
+    def _known_until(self) -> float:
+        """Until when nothing is missing: an open gap's beginning does not move, whatever is heard or put."""
+        return self._heard if self._gap is None else min(self._heard, self._gap.since)
+
+    def _put(
+        self, events: Sequence[Event], strays: Sequence[DeadLetter], size: int, heard_before: float
+    ) -> None:
         if not events and not strays:
             return
         self._taken_at = max(self._taken_at, self._clock.now())  # arrival times never step back
-        entry = Entry(self._end, events, strays, self._taken_at, size)
+        entry = Entry(self._end, events, strays, self._taken_at, heard_before, self._known_until, size)
         self._entries.append(entry)
         self._bytes += size
         self._end = entry.end

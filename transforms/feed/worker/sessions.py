@@ -307,7 +307,10 @@ class Sessions:
             log.warning("%s: feed gap: %s", session.name, reason)
         elif wanted.session == session.id:
             ring.evict(start)
-        left = replace(wanted, session=session.id, start=max(start, first), sought_since=0.0)
+        complete = wanted.complete_until or session.born_at
+        left = replace(
+            wanted, session=session.id, start=max(start, first), complete_until=complete, sought_since=0.0
+        )
         return Hold(session, left, letters, session.take())
 
     def _take_over(self, feed: WorkerFeed, wanted: FeedRange) -> Hold:
@@ -326,7 +329,8 @@ class Sessions:
         lease = session.take()
         session.ring.note(self._take_letters(feed.reader))
         session.start()
-        left = replace(wanted, session=session.id, start=0, sought_since=0.0)
+        complete = wanted.complete_until or session.born_at  # the first claim: what came since may be lost
+        left = replace(wanted, session=session.id, start=0, complete_until=complete, sought_since=0.0)
         return Hold(session, left, (), lease)
 
     def _nothing(self, feed: WorkerFeed, wanted: FeedRange) -> Hold:
@@ -356,7 +360,7 @@ class Sessions:
 
 def _lose(session: Session) -> list[DeadLetter]:
     """Close a session that nobody reads any more, and say what that loses."""
-    since = session.ring.first_taken_at
+    since = session.ring.heard_before or session.born_at
     lost = session.close()
     if session.finished:
         return []

@@ -108,7 +108,7 @@ def test_a_range_is_complete_until_its_last_chunk_came_or_the_feed_was_heard(
     process: Process, clock: StepClock
 ) -> None:
     opened = process.bundle(FIRST)
-    assert opened.left.complete_until == 0.0
+    assert opened.left.complete_until == clock.now()  # its birth
     process.connections[0].receive(1)
     came = clock.now()
     clock.advance(3)

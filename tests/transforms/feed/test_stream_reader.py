@@ -12,8 +12,9 @@ from tests.transforms.write.manual_clock import ManualClock
 from transforms.clock import Clock
 from transforms.dead_letter import DeadLetter
 from transforms.event import Event
-from transforms.feed.connection import Reading
+from transforms.feed.coverage import Coverage
 from transforms.feed.intake import Intake, JournalFull
+from transforms.feed.stream_reader import StreamReader
 from transforms.feed.worker.ring import Ring
 
 THREE = b"".join(b'data: {"id":"evt_%d","type":"t","createdAt":""}\n\n' % n for n in range(3))
@@ -26,9 +27,10 @@ def stop() -> threading.Event:
 
 def take(intake: Intake, stop: threading.Event, clock: Clock) -> None:
     """Three events come."""
-    reading = Reading(intake, stop, clock, lambda now, events: None, lambda paused: None)
-    reading.add(THREE)
-    reading.take()
+    reader = StreamReader(intake, Coverage(intake, clock), stop, clock)
+    reader.went_live()
+    reader.add_block(THREE)
+    reader.hand_over()
 
 
 class StoppedMeanwhile(ManualClock):
@@ -54,7 +56,9 @@ def test_room_that_comes_with_the_stop_is_used(stop: threading.Event) -> None:
     """A drain makes room and then says stop, just when the intake has said that it is full."""
 
     class RoomAtTheEnd(MemoryIntake):
-        def append(self, events: Sequence[Event], strays: Sequence[DeadLetter]) -> int:
+        def append(
+            self, events: Sequence[Event], strays: Sequence[DeadLetter], heard_until: float | None = None
+        ) -> int:
             if not stop.is_set():
                 stop.set()
                 raise JournalFull("no room for testing")

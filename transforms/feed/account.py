@@ -1,0 +1,111 @@
+"""Whose API key it is: `GET /v1/me`, asked beside the stream, which never waits for it."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+
+import httpx
+import msgspec
+
+from transforms.feed.request import FeedSettings, open_client, read_key
+from transforms.preflight import Finding
+from transforms.secret import SecretError, redact
+
+ACCOUNT_PATH = "/v1/me"
+MAX_BODY = 64 * 1024
+# The service answers in milliseconds. For so long the first events are held back, lest those of another
+# account are kept; their stream is open meanwhile.
+PATIENCE = 1.0
+_log = logging.getLogger("grantex.feed")
+
+
+class AccountCheck:
+    """Finds out whose key it is, once, and asks again at each attempt until that is known.
+
+    check: called with the developer's id, on the thread that calls `confirm`; what it raises comes out there.
+    """
+
+    def __init__(self, settings: FeedSettings, check: Callable[[str], None] | None) -> None:
+        self._settings = settings
+        self._check = check
+        self._asking: threading.Thread | None = None
+        self._until = 0.0  # monotonic seconds
+        self._developer_id: str | None = None
+
+    def ask(self, client: httpx.Client, key: str) -> None:
+        """Ask in a thread of its own, unless it is known or being asked; returns at once."""
+        if self._check is None or (self._asking is not None and self._asking.is_alive()):
+            return
+        self._until = time.monotonic() + PATIENCE
+        self._asking = threading.Thread(
+            target=self._ask, args=(client, key), name="feed-account", daemon=True
+        )
+        self._asking.start()
+
+    def confirm(self) -> None:
+        """Events are about to be kept: wait a moment for the answer, and have it checked."""
+        if self._check is None:
+            return
+        if self._asking is not None:
+            self._asking.join(max(0.0, self._until - time.monotonic()))
+        if self._developer_id is not None:
+            self._check(self._developer_id)
+            self._check = None
+
+    def _ask(self, client: httpx.Client, key: str) -> None:
+        self._developer_id = fetch_developer_id(client, self._settings, key)
+
+
+def _asking(client: httpx.Client, settings: FeedSettings, key: str) -> AbstractContextManager[httpx.Response]:
+    headers = {"Authorization": f"Bearer {key}", "Accept": "application/json", "Accept-Encoding": "identity"}
+    url = settings.root + ACCOUNT_PATH
+    return client.stream("GET", url, headers=headers, timeout=settings.account_timeout)
+
+
+class _Me(msgspec.Struct):
+    developerId: str
+
+
+def fetch_developer_id(client: httpx.Client, settings: FeedSettings, key: str) -> str | None:
+    """The `developerId` that `GET /v1/me` answers (the service's public source), or None when it cannot
+    be known now: another status, no JSON, a network error, or no answer in `account_timeout` seconds."""
+    until = time.monotonic() + settings.account_timeout
+    try:
+        with _asking(client, settings, key) as response:
+            if response.status_code != 200 or "json" not in response.headers.get("content-type", ""):
+                return None
+            body = bytearray()
+            for block in response.iter_raw():
+                body += block
+                if len(body) > MAX_BODY or time.monotonic() > until:
+                    return None
+        return msgspec.json.decode(body, type=_Me).developerId or None
+    except Exception as error:  # noqa: BLE001 - whatever an answer causes, it is only not known yet
+        _log.debug("whose API key it is could not be asked: %s", type(error).__name__)
+        return None
+
+
+def try_key(settings: FeedSettings) -> Iterator[Finding]:
+    """Try the API key with `GET /v1/me`, which opens no stream: one that is closed in its first milliseconds
+    costs one of the five slots. Raises nothing that a reply or a broken connection can cause."""
+    what, where = "the API key", settings.root
+    try:
+        key = read_key(settings)
+        with open_client(settings) as client, _asking(client, settings, key) as reply:
+            status = reply.status_code
+    except SecretError as error:
+        yield Finding(what, False, f"{error}.")
+    except Exception as error:  # noqa: BLE001 - whatever an answer causes, the key may still be right
+        detail = redact(str(error)) or type(error).__name__
+        yield Finding(what, None, f"{where} could not be reached ({detail}).")
+    else:
+        if status == 200:
+            yield Finding(what, True)
+        elif status in (401, 403):
+            yield Finding(what, False, f"{where} refused the key (status {status}): give one that is valid.")
+        else:
+            yield Finding(what, None, f"{where} answered {status} when asked whose key it is.")
