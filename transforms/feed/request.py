@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import select
 import socket
 import ssl
 import threading
@@ -132,8 +133,13 @@ def is_certificate_problem(error: BaseException) -> bool:
     return False
 
 
-# The service leaks the slot of a stream that is closed within its first milliseconds, for as long as it runs.
+# The service leaks the slot of a stream that is closed within its first milliseconds.
 MIN_STREAM_SECONDS = 2.0
+# A socket is read to its end once nothing was seen waiting in it so many times in a row: what did not fit
+# into it may still be in the sender's. Whoever sends without a pause is cut off after the most looks.
+LOOK_SECONDS = 0.01
+QUIET_LOOKS = 3
+MOST_LOOKS = 100
 
 
 class Wire:
@@ -159,6 +165,7 @@ class Wire:
         self.is_watched = False  # whether `before_read` will be called
         self._asked_at: float | None = None
         self._is_cut = False
+        self._looks = self._quiet_looks = 0
         self._socket: socket.socket | None = None
 
     @property
@@ -189,17 +196,28 @@ class Wire:
     def cut(self) -> float:
         """Let nothing more come; what has arrived can still be read. Thread-safe.
 
-        An open stream is not cut before it is `MIN_STREAM_SECONDS` old: returns the seconds until then.
+        An open stream is not cut before it is `MIN_STREAM_SECONDS` old and read to its end: returns after
+        how many seconds to ask again.
         """
         with self._lock:
             if self._socket is not None and self._asked_at is not None:
                 left = self._asked_at + MIN_STREAM_SECONDS - self._clock.monotonic()
                 if left > 0:
                     return left
+                if not self._is_read_to_its_end(self._socket):
+                    return LOOK_SECONDS
             self._is_cut = True
             if self._socket is not None:
                 _shut(self._socket, socket.SHUT_RDWR if self._asked_at is None else socket.SHUT_RD)
             return 0.0
+
+    def _is_read_to_its_end(self, handle: socket.socket) -> bool:
+        self._looks += 1
+        poll = select.poll()  # not `select`, which knows no file above the 1024th
+        poll.register(handle, select.POLLIN)
+        waiting = poll.poll(0)
+        self._quiet_looks = 0 if waiting else self._quiet_looks + 1
+        return self._quiet_looks >= QUIET_LOOKS or self._looks >= MOST_LOOKS
 
     def release(self) -> None:
         """Let go of the connection, once the response is closed."""
