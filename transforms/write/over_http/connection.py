@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import functools
 import os
 import re
 import select
@@ -96,6 +97,7 @@ def gzip(body: bytes) -> bytes:
     return bytes(packer.compress(body) + packer.flush())
 
 
+@functools.cache  # importlib reads the file of our version at each call: 1 ms
 def user_agent() -> str:
     try:
         return f"grantex-beam/{version('grantex-beam')}"

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 import threading
 from collections import Counter
 from collections.abc import Iterator
@@ -350,3 +352,22 @@ def test_batches_as_large_as_they_are_made_are_never_too_large(server: PracticeB
         events.append(made)
     assert settings.open().write(Batch(events)) is None
     assert ids(server).total() == len(events)
+
+
+def test_neither_way_into_a_table_brings_arrow_into_memory() -> None:
+    """28 MB, which pipelines/beam.py keeps out; google-cloud-bigquery would take it along."""
+    program = (
+        "import sys\n"
+        "import pipelines.beam\n"
+        "from pipelines.practice.bigquery import PracticeBigQuery\n"
+        "from tests.transforms.write.bigquery.server import reaching\n"
+        "from tests.transforms.write.encodings import batch\n"
+        "with PracticeBigQuery() as server:\n"
+        "    for method in ('insert_all', 'storage_write'):\n"
+        "        writer = reaching(server, method).open()\n"
+        "        assert writer.write(batch(3)) is None\n"
+        "        writer.close()\n"
+        "assert 'google.cloud.bigquery' in sys.modules\n"
+        "assert not {'pyarrow', 'pandas'} & set(sys.modules)\n"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True)
