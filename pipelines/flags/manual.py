@@ -1,8 +1,12 @@
-"""What is told about the parameters: `--help`, `--version` and the README's table."""
+"""What is told about the parameters: `--help`, `--version`, and docs/settings.md with its table.
+
+python -m pipelines.flags.manual > docs/settings.md
+"""
 
 from __future__ import annotations
 
 import argparse
+import sys
 import textwrap
 from collections.abc import Mapping
 from importlib import metadata
@@ -58,12 +62,17 @@ def _facts(parameter: Parameter) -> str:
 
 
 def markdown(parameters: Mapping[str, Parameter]) -> str:
-    """The README's table, one section a group."""
+    """The table of all parameters, one section a group."""
     lines = [*textwrap.wrap(USAGE, 110, break_on_hyphens=False)]
     for title, members in groupby(parameters.values(), key=lambda each: each.group.title):
         lines += ["", f"**{title}**", "", "| flag | meaning | default |", "|---|---|---|"]
         lines += [_row(each) for each in members]
     return "\n".join(lines) + "\n"
+
+
+def page(parameters: Mapping[str, Parameter]) -> str:
+    """docs/settings.md."""
+    return f"# Settings\n\n{markdown(parameters)}"
 
 
 def _row(parameter: Parameter) -> str:
@@ -75,3 +84,9 @@ def _row(parameter: Parameter) -> str:
         default = "off"
     help = parameter.help + (" May be repeated." if parameter.repeatable else "")
     return f"| `{parameter.flag}` {values} | {help} | {default} |"
+
+
+if __name__ == "__main__":
+    from pipelines.flags.settings import PARAMETERS
+
+    sys.stdout.write(page(PARAMETERS))

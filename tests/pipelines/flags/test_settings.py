@@ -4,7 +4,6 @@
 
 from __future__ import annotations
 
-import argparse
 import importlib
 import os
 import subprocess
@@ -14,7 +13,7 @@ from pathlib import Path
 import certifi
 import pytest
 
-from pipelines.flags import command_line, manual
+from pipelines.flags import command_line
 from pipelines.flags.destinations import destinations
 from pipelines.flags.settings import PARAMETERS, BadParameters, Settings, parse
 from transforms.batch import BatchPolicy
@@ -145,7 +144,6 @@ def test_a_destination_without_its_token_is_refused() -> None:
         (TOKEN, "argument 4 is not a flag; every setting is --name=value"),
         ("-v", "argument 4 is not a flag; every setting is --name=value"),
         ("--", "argument 4 is not a flag; every setting is --name=value"),
-        ("--demo", "--demo: needs a value, such as --demo=true"),
         ("--window_size", "--window_size: needs a value, such as --window_size=300"),
         ("--splunk_index=", "--splunk_index: needs a value; the default is main"),
         (f"--splunk_index={TOKEN.upper()}", "--splunk_index: must be lower-case letters"),
@@ -330,35 +328,3 @@ def test_a_literal_secret_never_shows() -> None:
 def test_settings_cannot_be_changed() -> None:
     with pytest.raises(AttributeError):
         Settings().window_size = 1  # type: ignore[misc]
-
-
-def test_help_and_version_end_well(capsys: pytest.CaptureFixture[str]) -> None:
-    for flag in ("--help", "-h", "--version"):
-        with pytest.raises(SystemExit) as ended:
-            parse(["--wrong", flag], {})
-        assert ended.value.code == 0
-    printed = capsys.readouterr().out
-    assert "grantex-beam" in printed
-    for parameter in PARAMETERS.values():
-        assert f"  {parameter.flag} " in printed
-
-
-def test_argparse_knows_every_parameter() -> None:
-    parser = manual.argument_parser(PARAMETERS)
-    assert isinstance(parser, argparse.ArgumentParser)
-    assert [action.dest for action in parser._actions] == list(PARAMETERS)
-
-
-def test_the_readme_has_the_flags_as_they_are_declared() -> None:
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    table = readme.partition("<!-- flags -->")[2].partition("<!-- /flags -->")[0]
-    printed = subprocess.run(
-        [sys.executable, "-m", "pipelines.flags.settings"],
-        cwd=ROOT,
-        capture_output=True,
-        check=True,
-        text=True,
-    ).stdout
-    assert table.strip() == printed.strip(), (
-        "run `python -m pipelines.flags.settings` and put it between the markers"
-    )
