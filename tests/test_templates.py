@@ -172,6 +172,7 @@ def test_probes_ask_the_pages_that_the_job_serves(probe: str, path: str) -> None
 def test_the_pod_is_locked_down() -> None:
     assert pod()["securityContext"]["runAsNonRoot"] is True
     assert pod()["automountServiceAccountToken"] is False
+    assert pod()["enableServiceLinks"] is False
     assert container()["securityContext"] == {
         "allowPrivilegeEscalation": False,
         "readOnlyRootFilesystem": True,

@@ -10,9 +10,23 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from pipelines.cluster import flink
-from pipelines.flags.parameter import Parameter
+from pipelines.flags.parameter import PREFIX, Parameter
 
-PREFIX = "GRANTEX_"
+# What Kubernetes sets in every pod for a Service named grantex or grantex-SOMETHING ("Service: Discovering
+# services" in its documentation): their prefix is ours as well. PORT by itself may end one of our own names
+# (GRANTEX_STATUS_PORT), so there the value tells.
+_LINK = re.compile(
+    rf"{PREFIX}([A-Z0-9_]+_)?(SERVICE_HOST|SERVICE_PORT(_[A-Z0-9_]+)?"
+    r"|PORT_[0-9]+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)"
+)
+_LINK_PORT = re.compile(rf"{PREFIX}([A-Z0-9_]+_)?PORT")
+_LINK_VALUE = re.compile(r"(tcp|udp|sctp)://\S+:[0-9]+")
+# What people look for that is not there, and what there is.
+_NO_FILE = (
+    "there is no file of settings; each flag is also read from the environment as GRANTEX_<FLAG>, which "
+    "systemd (EnvironmentFile=), docker (--env-file) and a shell (set -a; . ./FILE) read from a file"
+)
+INSTEAD = dict.fromkeys(("config", "config_file", "configuration", "settings", "env_file"), _NO_FILE)
 
 
 @dataclass
@@ -70,6 +84,7 @@ def _pairs(argv: Sequence[str]) -> Iterator[tuple[int, str | None, str | None]]:
 
 
 def _ours(arrived: Arrived, parameter: Parameter, value: str | None) -> None:
+    value = "true" if value is None and parameter.is_switch else value
     if value is None:
         example = parameter.example or parameter.default_in_words or parameter.placeholder
         if parameter.choices:
@@ -99,6 +114,8 @@ def _not_ours(
         return
     meant = did_you_mean(name, [*parameters, *beam])
     hint = f"; did you mean --{meant}?" if meant else "; --help lists all flags"
+    if instead := INSTEAD.get(_normal(name)):
+        hint = f"; {instead}"
     shown = _shown_name(name, parameters)
     arrived.faults.append(
         (f"--{shown}: unknown flag" if shown else f"argument {position}: unknown flag") + hint
@@ -114,6 +131,7 @@ def _shown_name(name: str, parameters: Mapping[str, Parameter]) -> str:
 
 
 def _environment(arrived: Arrived, environ: Mapping[str, str], parameters: Mapping[str, Parameter]) -> None:
+    environ = {name: value for name, value in environ.items() if not is_service_link(name, value)}
     ours = {parameter.variable: parameter for parameter in parameters.values()}
     by_flag = frozenset(arrived.given)
     for variable in sorted(environ):
@@ -125,7 +143,15 @@ def _environment(arrived: Arrived, environ: Mapping[str, str], parameters: Mappi
         if variable.startswith(PREFIX) and variable not in ours and variable not in targets:
             meant = did_you_mean(variable.removeprefix(PREFIX), parameters)
             hint = f"; did you mean {parameters[meant].variable}?" if meant else "; --help lists all settings"
+            if instead := INSTEAD.get(_normal(variable.removeprefix(PREFIX))):
+                hint = f"; {instead}"
             arrived.faults.append(f"{variable}: unknown setting{hint}")
+
+
+def is_service_link(variable: str, value: str) -> bool:
+    """Whether a variable under our prefix was set for a Service of Kubernetes, and not for us."""
+    of_a_port = _LINK_PORT.fullmatch(variable) and _LINK_VALUE.fullmatch(value)
+    return bool(of_a_port or _LINK.fullmatch(variable))
 
 
 def _variables_referenced(arrived: Arrived, parameters: Mapping[str, Parameter]) -> frozenset[str]:

@@ -36,6 +36,11 @@ class Parameter(Setting):
         return f"{PREFIX}{self.name.upper()}"
 
     @property
+    def is_switch(self) -> bool:
+        """True or false: the flag alone says true."""
+        return self.choices == ("true", "false")
+
+    @property
     def in_demo(self) -> bool:
         """May be given together with --demo=true, which brings its own services."""
         return not self.target
