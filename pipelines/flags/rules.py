@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import ipaddress
 import os
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
@@ -15,6 +16,7 @@ from pipelines.flags import way_out
 from pipelines.flags.command_line import Arrived
 from pipelines.flags.general import DATAFLOW, IN_PROCESS, REMOTE
 from pipelines.flags.parameter import Parameter
+from transforms import event_types
 from transforms.secret import EnvSecret, FileSecret, LiteralSecret, Secret, SecretError
 from transforms.write.contract import Destination
 
@@ -22,6 +24,9 @@ if TYPE_CHECKING:
     from pipelines.flags.settings import Settings
 
 # The feed's own settings, which a subscription takes the place of.
+# What a batch is on a cluster: one element of state. Dataflow takes 80 MB of one and refuses more for ever
+# ("Dataflow quotas and limits": maximum size of a single element value in Streaming Engine).
+MOST_ON_CLUSTER = 64_000_000
 OF_THE_FEED = ("feed_api_key", "feed_url", "feed_types", "feed_transport", "feed_connections")
 
 
@@ -32,6 +37,7 @@ def cluster_faults(
     yield from _one_machine(settings, parameters, arrived)
     yield from _dead_letters(settings, parameters, arrived)
     yield from _subscription(settings, arrived)
+    yield from _batches(settings, parameters, arrived)
     if settings.runner == DATAFLOW:
         from pipelines.cluster import dataflow
 
@@ -67,6 +73,17 @@ def _dead_letters(settings: Settings, parameters: Mapping[str, Parameter], arriv
         yield f"{arrived.source('dead_letters')}: must begin with gs:// or s3://; for example {example}"
     elif "dead_letters" not in arrived.given:
         yield f"--dead_letters: is missing, and {settings.runner} needs it; for example {example}"
+
+
+def _batches(settings: Settings, parameters: Mapping[str, Parameter], arrived: Arrived) -> Iterator[str]:
+    """No batch may be larger than what a cluster keeps."""
+    most = f"must be at most 64 MB with --runner={settings.runner}: a cluster keeps each batch in one piece"
+    for name, each in parameters.items():
+        if each.part_of == "policy" and each.unit == "bytes" and settings[name] > MOST_ON_CLUSTER:
+            yield f"{arrived.source(name)}: {most}"
+    for destination in settings.custom_destination:
+        if destination.policy.max_bytes > MOST_ON_CLUSTER:
+            yield f"{arrived.source('custom_destination')}: {destination.name}: max_bytes {most}"
 
 
 def _subscription(settings: Settings, arrived: Arrived) -> Iterator[str]:
@@ -155,7 +172,11 @@ def check(
     if "demo" not in bad:  # else what is needed is not known
         faults += _belonging(settings, parameters, arrived)
         faults += _some_destination(settings, parameters)
-    warnings = [*_plain_http(settings, parameters), *way_out.warnings(settings, arrived, environ)]
+    warnings = [
+        *_unknown_types(settings, arrived),
+        *_plain_http(settings, parameters),
+        *way_out.warnings(settings, arrived, environ),
+    ]
     if not settings.in_process:
         faults += cluster_faults(settings, parameters, arrived, environ)
         warnings += cluster_warnings(settings, parameters, arrived)
@@ -262,6 +283,18 @@ def _unwritable(path: Path) -> str:
 def _overlap(one: Path, other: Path) -> bool:
     first, second = one.resolve(), other.resolve()
     return first.is_relative_to(second) or second.is_relative_to(first)
+
+
+def _unknown_types(settings: Settings, arrived: Arrived) -> Iterator[str]:
+    """A warning rather than a fault: the service may send types that this version has not heard of."""
+    for name in settings.feed_types:
+        if name in event_types.KNOWN:
+            continue
+        meant = event_types.meant(name)
+        # What looks like nothing of ours may be a secret that was given to the wrong flag.
+        shown = name if meant or re.fullmatch(r"[a-z_-]+(\.[a-z_*-]+)+", name) else "one of them"
+        hint = f"did you mean {meant}?" if meant else "types are compared letter by letter, without wildcards"
+        yield f"{arrived.source('feed_types')}: {shown} is no event type that this version knows; {hint}"
 
 
 def _plain_http(settings: Settings, parameters: Mapping[str, Parameter]) -> Iterator[str]:

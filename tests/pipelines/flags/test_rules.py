@@ -148,6 +148,46 @@ def test_what_contradicts_the_job_is_refused(argument: str, line: str) -> None:
     assert found.startswith(line)
 
 
+@pytest.mark.parametrize(
+    "flags",
+    [
+        ["--s3_bucket=archive", "--s3_max_bytes=500000000"],
+        ["--splunk_hec_url=https://s.test", "--splunk_hec_token=env:KEY", "--splunk_max_bytes=65MB"],
+        [KAFKA, "--kafka_max_bytes=1GB"],
+    ],
+)
+def test_a_batch_is_no_larger_than_what_a_cluster_keeps(flags: list[str]) -> None:
+    name = flags[-1].partition("=")[0]
+    assert faults("--runner=FlinkRunner", FEED, LETTERS, *flags) == [
+        f"{name}: must be at most 64 MB with --runner=FlinkRunner: a cluster keeps each batch in one piece"
+    ]
+    accepted(FEED, *flags)
+    accepted("--runner=FlinkRunner", FEED, LETTERS, *flags[:-1], f"{name}=64MB")
+
+
+def test_a_batch_of_ones_own_destination_is_bounded_as_well() -> None:
+    given = ("--runner=FlinkRunner", FEED, LETTERS)
+    splunk = "transforms.write.splunk.destination:Splunk?name=big&hec_url=https://s.test&hec_token=env:KEY"
+    own = f"--custom_destination={splunk}&max_bytes="
+    assert faults(*given, f"{own}65MB") == [
+        "--custom_destination: big: max_bytes must be at most 64 MB with --runner=FlinkRunner: a cluster "
+        "keeps each batch in one piece"
+    ]
+    accepted(*given, f"{own}64MB")
+
+
+def test_a_slip_in_an_event_type_is_warned_about() -> None:
+    given = "grants.created,grant.revoked,Token.Issued,wallet.reloaded,grant.*,gx_live_of_a_person"
+    beginning = "--feed_types: {} is no event type that this version knows; {}"
+    exact = "types are compared letter by letter, without wildcards"
+    assert accepted(FEED, KAFKA, f"--feed_types={given}").warnings == (
+        beginning.format("grants.created", "did you mean grant.created?"),
+        beginning.format("Token.Issued", "did you mean token.issued?"),
+        beginning.format("grant.*", exact),
+        beginning.format("one of them", exact),
+    )
+
+
 def test_several_values_fit_into_one_parameter() -> None:
     """A template's parameter, like a variable, can be given only once."""
     several = "^~^linger.ms=7~sasl.password=secret:projects/p/secrets/s~ssl.cipher.suites=a,b=c d"
