@@ -54,6 +54,8 @@ def test_dataflows_own_type_takes_the_metadata() -> None:
     assert made.streaming
     assert made.supports_exactly_once
     assert not made.supports_at_least_once
+    # Its definition: only for a template that supports both.
+    assert "defaultStreamingMode" not in json.loads(METADATA.read_text())
     assert [each.name for each in made.parameters] == [each["name"] for each in form()]
     kinds = {each.name: each.param_type for each in made.parameters}
     assert kinds["bigquery_method"] == ParameterType.ENUM
@@ -89,6 +91,95 @@ def test_the_form_accepts_examples_and_defaults(each: dict[str, Any]) -> None:
     options = [option["value"] for option in each.get("enumOptions", ())]
     assert bool(options) == (each["paramType"] == "ENUM")
     assert not options or each["defaultValue"] in options
+
+
+def patterns() -> list[tuple[str, str]]:
+    """Every pattern of the form, and the parameter that has it."""
+    return [(each["name"], pattern) for each in form() for pattern in each.get("regexes", ())]
+
+
+@pytest.mark.parametrize(("name", "pattern"), patterns())
+def test_patterns_are_in_a_dialect_that_re2_and_posix_share(name: str, pattern: str) -> None:
+    """The console, gcloud and the service each have a reader of their own."""
+    inside = re.findall(r"\[\^?\]?[^\]]*\]", pattern)
+    assert not any("\\" in each for each in inside), "a backslash in brackets is itself in POSIX"
+    assert not re.search(r"\\[A-Za-z0-9]", pattern), "no \\s, \\w, \\d and the like"
+    assert not re.search(r"\(\?|[*+?}][?+]", pattern), "no groups of another kind, nothing lazy"
+    assert all(int(most) <= 1000 for most in re.findall(r"(\d+)\}", pattern)), (
+        "RE2 repeats 1000 times at most"
+    )
+    assert pattern.isascii()
+    assert subprocess.run(["grep", "-E", pattern], input="", text=True).returncode == 1, "POSIX takes it"
+
+
+# What the job takes and refuses, and so must the form.
+FITS = {
+    "bigquery_table": (
+        ["example.com:my-project.grantex.events", "my-project:d.t", "my-project.d_1.t-2"],
+        ["my-project.d", "d.t", "my project.d.t", "my-project.d.t.u.v", "My.d.t", "p.d-1.t", "p.d.a/b"],
+    ),
+    "s3_bucket": (
+        ["a.b-c", "Old_Bucket", "arn:aws:s3:eu-west-1:1:accesspoint/x"],
+        ["a", "a/b", "a b", "-ab"],
+    ),
+    "s3_region": (["eu-central-1"], ["Frankfurt", "eu west"]),
+    "s3_role_arn": (
+        ["arn:aws:iam::123456789012:role/a+b", "arn:aws-us-gov:iam::1:role/x"],
+        ["role", "arn:x y"],
+    ),
+    "s3_external_id": (["x-42", "a/b:c"], ["a b"]),
+    "s3_storage_class": (["GLACIER_IR"], ["cold"]),
+    "s3_kms_key": (["alias/k", "arn:aws:kms:eu-west-1:1:key/a-b"], ["a b"]),
+    "splunk_index": (["main", "_x-1"], ["Main", "-x", "a b"]),
+    "kafka_bootstrap_servers": (
+        ["a:1", "a:1,b:2", "a:1, b:2", "[::1]:9092"],
+        ["a", "a:1,", "kafka://a:1", "u@a:1"],
+    ),
+    "pubsub_topic": (
+        ["projects/my-project/topics/t-1", "projects/example.com:my-project/topics/t.1"],
+        [
+            "topics/t",
+            "projects/p/topics/t-1",
+            "projects/my-project/topics/1t",
+            "projects/my-project/topics/t x",
+        ],
+    ),
+    "pubsub_subscription": (
+        ["projects/example.com:my-project/subscriptions/s-1"],
+        ["projects/my-project/topics/t-1", "projects/my-project/subscriptions/s"],
+    ),
+    "splunk_hec_url": (
+        ["https://s.test:8088", "http://[::1]:8088/x"],
+        ["s.test", "https://u@s.test", "https://a b"],
+    ),
+    "http_proxy": (["proxy.test:3128", "http://proxy.test:3128/"], ["http://a b:1"]),
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "right"),
+    [
+        (name, text, right)
+        for name, both in FITS.items()
+        for right, some in zip((True, False), both, strict=True)
+        for text in some
+    ],
+)
+def test_what_fits_into_the_form_is_what_the_job_takes(name: str, text: str, right: bool) -> None:
+    [pattern] = [found for owner, found in patterns() if owner == name]
+    value, fault = PARAMETERS[name].attempt("--x", text)
+    assert (not fault) == right, (value, fault)
+    assert bool(re.fullmatch(pattern, text)) == right
+    in_posix = subprocess.run(["grep", "-qE", pattern], input=text, text=True, env={"LC_ALL": "C"})
+    assert (in_posix.returncode == 0) == right
+
+
+def test_every_pattern_has_been_tried_or_is_one_of_a_kind() -> None:
+    kinds = {"NUMBER", "BYTES", "SECONDS", "URL", "SECRET"}
+    left = {
+        name for name, _ in patterns() if name in PARAMETERS and PARAMETERS[name].placeholder not in kinds
+    }
+    assert left - FITS.keys() == {"dead_letters"}, "of which the form takes buckets only"
 
 
 def test_only_references_to_secrets_fit_into_the_form() -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import pickle
+import subprocess
 import sys
 import threading
 from collections import Counter
@@ -16,11 +18,14 @@ import pytest
 
 from pipelines.flags import rules
 from pipelines.flags.custom import load
+from pipelines.flags.destinations import destinations
 from pipelines.flags.settings import BadParameters, parse
 from tests.integration.job import world
 from transforms.batch import BatchPolicy
 from transforms.secret import EnvSecret, LiteralSecret, Secret
+from transforms.setting import shared
 from transforms.write.contract import Destination
+from transforms.write.splunk.destination import Splunk
 from transforms.write.write_to import label
 
 ROOT = Path(__file__).parents[3]
@@ -130,6 +135,119 @@ def test_a_module_that_does_not_import_says_why(
     with pytest.raises(ValueError, match=says):
         load("broken:Audit?name=x")
     sys.modules.pop("broken", None)
+
+
+AUDIT = """
+from dataclasses import dataclass
+from transforms.setting import shared
+from transforms.write.contract import Destination
+from transforms.write.splunk.destination import Splunk
+
+@dataclass(frozen=True)
+class Audit(Destination):
+    limit: int = 1
+"""
+# sys.path as an installed command has it: where the command lies, and not where it was started.
+AS_INSTALLED = """
+import sys
+sys.path[0] = "/nowhere"
+from pipelines.flags.custom import load
+from pipelines.flags.destinations import destinations
+print(load(sys.argv[1])[0].limit)
+"""
+
+
+@pytest.mark.parametrize("under", ["", "mypackage"])
+def test_a_class_is_looked_for_in_the_current_directory_by_an_installed_command(
+    tmp_path: Path, under: str
+) -> None:
+    place = tmp_path / under
+    place.mkdir(exist_ok=True)
+    (place / "own_audit.py").write_text(AUDIT)
+    module = f"{under}.own_audit" if under else "own_audit"
+    environ = {**os.environ, "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-c", AS_INSTALLED, f"{module}:Audit?name=a&limit=7"]
+    done = subprocess.run(command, cwd=tmp_path, env=environ, capture_output=True, text=True, check=False)
+    assert (done.stdout, done.stderr) == ("7\n", "")
+
+
+def test_a_module_that_is_nowhere_says_where_it_was_looked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ValueError) as caught:
+        load("no_such_package.audit:Audit?name=x")
+    assert str(caught.value) == (
+        f"there is no module no_such_package.audit, neither installed nor under {tmp_path}; start in the "
+        "directory that has no_such_package, or install its package (pip install -e PATH)"
+    )
+
+
+def test_what_is_installed_goes_before_what_lies_here(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "json.py").write_text("raise RuntimeError")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [each for each in sys.path if each])
+    with pytest.raises(ValueError, match="json has no Audit"):
+        load("json:Audit?name=x")
+    assert sys.path[-1] == str(tmp_path)
+
+
+# Built-in classes, and what classes say of their fields
+
+
+def test_a_built_in_class_is_one_more_under_a_name_of_its_own() -> None:
+    token = "token=env:TOKEN"
+    (made,) = load(
+        f"transforms.write.splunk.destination:Splunk?name=west&hec_url=https://w.test/&hec_{token}"
+    )
+    assert isinstance(made, Splunk)
+    assert (made.name, made.url, made.token) == ("west", "https://w.test", EnvSecret("TOKEN"))
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ("&external_id=x-42", "external_id: needs role_arn, the role that asks for it"),
+        ("&region=Frankfurt", "region: must be a region's code"),
+        ("&max_bytes=6GB", "max_bytes: must be from 1 to 5000000000 bytes"),
+        ("&layout=deep", "layout: must be one of hive, flat"),
+        ("&way_out=x", "way_out: cannot be given as text"),
+    ],
+)
+def test_it_is_read_as_its_flags_are(options: str, says: str) -> None:
+    with pytest.raises(ValueError) as caught:
+        load(f"transforms.write.s3.destination:S3?name=x&bucket=archive{options}")
+    assert says in str(caught.value)
+
+
+@dataclass(frozen=True)
+class Following(Destination):
+    """Follows two of the job's settings."""
+
+    ca_file: str | None = shared("ca_file", None)
+    packed: str = shared("http_compression", "gzip")
+
+    def faults(self) -> Iterator[tuple[str, str]]:
+        if self.packed == "brotli":
+            yield "packed", "cannot be that beside {ca_file}"
+
+
+def test_what_all_destinations_share_reaches_ones_own() -> None:
+    own = f"--custom_destination={__name__}:Following?name=mine"
+    argv = ["--feed_api_key=env:KEY", "--http_compression=none", own]
+    (made,) = destinations(parse(argv, {"KEY": "feed-key"}))
+    assert isinstance(made, Following)
+    assert (made.name, made.packed, made.ca_file) == ("mine", "none", None)
+    (given,) = destinations(parse([*argv[:-1], f"{own}&packed=zstd"], {"KEY": "feed-key"}))
+    assert isinstance(given, Following)
+    assert given.packed == "zstd"
+
+
+def test_a_class_may_have_rules_between_its_fields() -> None:
+    with pytest.raises(ValueError, match="packed: cannot be that beside ca_file"):
+        load(f"{__name__}:Following?name=mine&packed=brotli")
 
 
 def faults(*argv: str) -> list[str]:
