@@ -14,7 +14,7 @@ from tests.conformance.cases import CASES
 from tests.conformance.tally import Tally
 from transforms.write.bigquery import storage_write as bigquery_storage_client
 from transforms.write.kafka import writer as kafka_writer
-from transforms.write.over_http import connection as http_connection
+from transforms.write.over_http import reply as http_reply
 from transforms.write.pubsub import writer as pubsub_writer
 from transforms.write.s3 import writer as s3_client
 
@@ -43,7 +43,7 @@ def case(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.Mon
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Writers that wait for answers half a second instead of up to half a minute."""
-    monkeypatch.setattr(http_connection, "READ_SECONDS", PATIENCE)
+    monkeypatch.setattr(http_reply, "READ_SECONDS", PATIENCE)
     monkeypatch.setattr(s3_client, "READ_SECONDS", PATIENCE)
     monkeypatch.setattr(bigquery_storage_client, "APPEND_SECONDS", PATIENCE)
     monkeypatch.setattr(bigquery_storage_client, "CALL_SECONDS", PATIENCE)

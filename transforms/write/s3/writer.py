@@ -27,7 +27,8 @@ from transforms.write.archive import (
     object_key,
 )
 from transforms.write.contract import Outcome, Writer
-from transforms.write.over_http.connection import CONNECT_SECONDS, READ_SECONDS, user_agent
+from transforms.write.over_http.connection import CONNECT_SECONDS, user_agent
+from transforms.write.over_http.reply import READ_SECONDS
 from transforms.write.s3.destination import S3
 from transforms.write.s3.reply import MENDED, is_delivered, is_stale_credential, outcome_of
 

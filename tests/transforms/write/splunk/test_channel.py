@@ -15,7 +15,7 @@ from tests.transforms.write.splunk.server import all_later, certificate
 from transforms.secret import LiteralSecret
 from transforms.way_out import WayOut
 from transforms.write.contract import Outcome, Writer
-from transforms.write.over_http import connection as http_connection
+from transforms.write.over_http import reply as http_reply
 from transforms.write.splunk.destination import Splunk
 
 
@@ -56,7 +56,7 @@ def test_a_connection_closed_between_requests_is_replaced(server: PracticeSplunk
 def test_a_read_time_out_is_later_and_unknown(
     server: PracticeSplunk, settings: Splunk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(http_connection, "READ_SECONDS", 0.1)
+    monkeypatch.setattr(http_reply, "READ_SECONDS", 0.1)
     writer = settings.open()
     server.hang()
     assert all_later(writer.write(batch(2)), 2).unknown
