@@ -51,7 +51,8 @@ class LaneSource:
         self._woken = threading.Event()
         self._delivery: Delivery | None = None
         self._drain_until: float | None = None
-        self._flushed = False
+        self._catch_up_to: int | None = None
+        self._caught_up = self._flushed = False
         self._last_turn = self._trimmed = clock.monotonic()
         journal.listeners.append(self.wake)
 
@@ -63,7 +64,12 @@ class LaneSource:
     def begin(self, delivery: Delivery) -> None:
         """A pipeline is about to run with this delivery."""
         self._delivery = delivery
-        self._flushed = False
+        self._caught_up = self._flushed = False
+
+    def catch_up(self, end: int) -> None:
+        """Flush once when the journal is read up to the offset `end`, and go on."""
+        self._catch_up_to = end
+        self.wake()
 
     def drain(self, deadline: float) -> None:
         """Flush when the journal is read to its end; finish when all is settled or at `deadline`."""
@@ -109,6 +115,9 @@ class LaneSource:
         room = delivery.room() if waiting else 0
         if self._drain_until is not None:
             return self._drain_turn(waiting, room, now)
+        if self._catch_up_to is not None and position >= self._catch_up_to and not self._caught_up:
+            self._caught_up = True
+            return Turn(flush=True)
         return Turn(room) if room or _tick_due(delivery, now) else None
 
     def _drain_turn(self, waiting: int, room: int, now: float) -> Turn | None:
@@ -261,6 +270,11 @@ class Lane:
         return status if self._before is None else status.after(self._before)
 
     @property
+    def draining(self) -> bool:
+        """Whether it was asked to end."""
+        return self._stop.is_set()
+
+    @property
     def drained(self) -> bool:
         """Everything the journal holds for this destination is delivered or a dead letter."""
         return self.cursor.pending == 0
@@ -268,6 +282,15 @@ class Lane:
     def start(self) -> None:
         """Run until `drain`, in a thread of its own."""
         self._thread.start()
+
+    @property
+    def is_well(self) -> bool:
+        """It runs, and its destination is not left alone: worth waiting for."""
+        return not self.failure and not self.status.circuit.open
+
+    def catch_up(self, end: int) -> None:
+        """Deliver what the journal holds below the offset `end` without waiting for more; then go on."""
+        self._source.catch_up(end)
 
     def drain(self, deadline: float) -> None:
         """Deliver what the journal holds and end, at the latest at `deadline` (monotonic seconds)."""

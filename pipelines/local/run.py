@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 log = logging.getLogger("grantex.run")
 
 CLOSING_SECONDS = 3.0  # of the drain time-out, kept for closing writers and the journal
+LAST_FLUSH = 0.25  # the part of what is left of it that is kept for what comes until the feed is closed
+LOOK_EVERY = 0.05  # seconds between looks at how far lanes are
 
 
 class CannotStart(Exception):
@@ -85,7 +87,7 @@ def run(
             letters.start()
             reader.start()
             terminal.wait(stop)
-            return _drain(settings, reader, letters, lanes, clock)
+            return _drain(settings, journal, reader, letters, lanes)
 
 
 @contextlib.contextmanager
@@ -149,23 +151,61 @@ def _warn_of_removed(journal: Journal, lanes: Sequence[Lane]) -> None:
 
 
 def _drain(
-    settings: Settings, reader: FeedReader, letters: FeedLetters, lanes: Sequence[Lane], clock: Clock
+    settings: Settings, journal: Journal, reader: FeedReader, letters: FeedLetters, lanes: Sequence[Lane]
 ) -> int:
-    """Stop reading, let every lane deliver what the journal holds, and say what is left."""
+    """Deliver what was received, close the feed, deliver the rest; says what is left.
+
+    The feed is closed last, as what is published after that is heard by nobody. So nothing is waited for
+    that the journal can keep: a destination that is down, or does not catch up in time.
+    """
+    clock = journal.clock
     until = clock.monotonic() + settings.drain_timeout
-    log.info("draining: the feed is closed, what is received is being delivered")
+    end = max(clock.monotonic(), until - CLOSING_SECONDS)
+    log.info("draining: what is received is being delivered; the feed is read until then")
+    caught_up = _catch_up(lanes, journal.end, end - LAST_FLUSH * (end - clock.monotonic()), clock)
     reader.stop()
-    for lane in lanes:
-        lane.drain(max(clock.monotonic(), until - CLOSING_SECONDS))
-    for lane in lanes:
-        if not lane.join(max(0.0, until - clock.monotonic())):
-            log.warning("%s did not stop in time; what it had under way may be sent once more", lane.name)
+    log.info("draining: the feed is closed")
+    for lane in caught_up:
+        lane.drain(end)
+    _join(lanes, until, clock)
     if not letters.finish(max(0.0, until - clock.monotonic())):
         log.warning("dead letters of the feed are kept: the next start writes them (%s)", letters.failure)
     for lane in lanes:
         if not lane.drained:
             log.warning("%d events kept for %s: the next start delivers them", lane.cursor.pending, lane.name)
     return _exit_code(reader.failure, lanes)
+
+
+def _catch_up(lanes: Sequence[Lane], end: int, until: float, clock: Clock) -> list[Lane]:
+    """Let the lanes deliver what is below the offset `end`, until `until` (monotonic seconds); returns those
+    that have. The others have ended, or are about to: the journal keeps their events."""
+    for lane in lanes:
+        lane.catch_up(end)
+    behind = list(lanes)
+    while behind and clock.monotonic() < until:
+        behind = [lane for lane in behind if lane.cursor.position < end]
+        for lane in [lane for lane in behind if not lane.is_well]:
+            lane.drain(clock.monotonic())
+            behind.remove(lane)
+        if behind:
+            clock.wait(threading.Event(), LOOK_EVERY)
+    for lane in behind:
+        lane.drain(clock.monotonic())
+    caught_up = [lane for lane in lanes if not lane.draining]
+    _join([lane for lane in lanes if lane.draining], clock.monotonic() + CLOSING_SECONDS, clock)
+    return caught_up
+
+
+def _join(lanes: Sequence[Lane], until: float, clock: Clock) -> None:
+    """Wait for the end of these lanes; one whose destination goes down meanwhile is asked to end now."""
+    running = list(lanes)
+    while running and clock.monotonic() < until:
+        for lane in running:
+            if not lane.is_well:
+                lane.drain(clock.monotonic())
+        running = [lane for lane in running if not lane.join(LOOK_EVERY)]
+    for lane in running:
+        log.warning("%s did not stop in time; what it had under way may be sent once more", lane.name)
 
 
 def _exit_code(failure: BaseException | None, lanes: Sequence[Lane]) -> int:

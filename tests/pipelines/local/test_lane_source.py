@@ -205,6 +205,22 @@ def test_a_drain_in_the_middle_of_a_sleep_is_noticed() -> None:
     assert bench.wait() == (Turn(flush=True), 0.0)
 
 
+def test_catching_up_flushes_once_when_it_is_there_and_goes_on() -> None:
+    bench = Bench()
+    bench.journal.end = 7
+    bench.source.catch_up(5)
+    assert bench.wait(0) == (Turn(100), 0.0), "not there yet"
+    bench.clock.time += 1.0
+    assert bench.wait(5) == (Turn(flush=True), 0.0)
+    bench.clock.time += 1.0
+    assert bench.wait(5) == (Turn(100), 0.0), "what came meanwhile"
+    bench.clock.time += 1.0
+    assert bench.wait(7) == (Turn(), lane.HEARTBEAT)
+    bench.clock.time += 1.0
+    bench.source.begin(cast(Any, bench.delivery))
+    assert bench.wait(7) == (Turn(flush=True), 0.0), "a lane that was restarted does it again"
+
+
 def test_a_new_pipeline_starts_at_the_cursor_and_a_resumed_one_where_it_was() -> None:
     bench = Bench()
     bench.journal.cursors["x"].position = 40

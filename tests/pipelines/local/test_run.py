@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Iterator
 from dataclasses import replace
@@ -20,6 +21,7 @@ from pipelines.practice.feed import PracticeFeed
 from pipelines.preflight import Preflight
 from pipelines.stages import in_a_lane
 from pipelines.stream import build
+from tests.pipelines.local.test_lane import eventually
 from tests.pipelines.practice.shelf import Other, Shelf, Shelved
 from transforms.feed.journal import Journal
 from transforms.feed.request import FeedSettings
@@ -183,3 +185,61 @@ def test_dead_letters_that_cannot_be_written_hold_up_the_feed_s_and_no_destinati
         feed.wait_for(lambda: len(feed.streams) == 2)
     causes = [letter.cause.partition(":")[0] for letter in read_dead_letters(letters)]
     assert causes[0] == "not_json"
+
+
+def test_a_drain_reads_the_feed_until_the_destinations_have_what_was_received(
+    feed: PracticeFeed, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    shelf, slow = Shelf(), Shelf()
+    slow.released.clear()
+    with Start(feed, tmp_path, Shelved(shelf), Other(slow)) as started:
+        feed.wait_for_streams()
+        events = list(islice(generate(), 45))
+        feed.publish_many(events[:40])
+        assert shelf.wait_for(40)
+        assert slow.wait_for_attempts(1)
+        started.stop.set()
+        assert eventually(lambda: "draining: what is received" in caplog.text)
+        feed.publish_many(events[40:])
+        assert shelf.wait_for(45), "what is published while the slow one catches up is heard"
+        slow.released.set()
+        assert started.wait() == 0
+    assert len(slow.ids) == len(shelf.ids) == 45
+    assert "drained: every event received" in caplog.text
+
+
+def test_a_drain_does_not_wait_for_a_destination_that_is_down(
+    feed: PracticeFeed, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    shelf, down = Shelf(), Shelf(down=True)
+    with Start(feed, tmp_path, Shelved(shelf), Other(down), drain_timeout=300) as started:
+        feed.wait_for_streams()
+        feed.publish_many(islice(generate(), 40))
+        assert shelf.wait_for(40)
+        assert eventually(lambda: "other is left alone for now" in caplog.text)
+        started.stop.set()
+        assert started.wait() == 0, "within the patience of a test, and not after 300 s"
+    assert "40 events kept for other" in caplog.text
+    down.down = False
+    with Start(feed, tmp_path, Shelved(shelf), Other(down)):
+        assert down.wait_for(40)
+
+
+def test_a_destination_that_goes_down_in_a_drain_is_waited_for_no_longer(
+    feed: PracticeFeed, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    slow = Shelf()
+    slow.released.clear()
+    with Start(feed, tmp_path, Shelved(slow), drain_timeout=300) as started:
+        feed.wait_for_streams()
+        feed.publish_many(islice(generate(), 40))
+        assert slow.wait_for_attempts(1)
+        started.stop.set()
+        assert eventually(lambda: "draining: what is received" in caplog.text)
+        slow.down = True
+        slow.released.set()
+        assert started.wait() == 0
+    assert "40 events kept for shelved" in caplog.text

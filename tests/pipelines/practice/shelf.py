@@ -15,10 +15,11 @@ SMALL = BatchPolicy(max_events=10, max_bytes=100_000, max_age=0.05)
 @dataclass
 class Shelf:
     """`failures`: how many more attempts raise. `rejects`: how the ids of rejected events begin, None for no
-    event. `released`: clear it and attempts wait."""
+    event. `down`: nobody answers. `released`: clear it and attempts wait."""
 
     failures: int = 0
     rejects: str | None = None
+    down: bool = False
     ids: list[str] = field(default_factory=list)
     batches: list[list[str]] = field(default_factory=list)  # every attempt
     released: threading.Event = field(default_factory=threading.Event)
@@ -33,6 +34,8 @@ class Shelf:
             self.changed.notify_all()
         self.released.wait(20)
         with self.changed:
+            if self.down:
+                raise ConnectionRefusedError("nobody is there")
             if self.failures > 0:
                 self.failures -= 1
                 raise ZeroDivisionError("a bug in the writer")
