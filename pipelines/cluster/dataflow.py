@@ -19,8 +19,23 @@ MACHINE_TYPE = "n2-standard-2"
 THREADS = 12
 # Several Python processes on a machine would each open a session, and pass restrictions among themselves.
 ONE_PROCESS = "no_use_multiple_sdk_containers"
-SEVERAL_PROCESSES = "use_multiple_sdk_containers"
-AT_LEAST_ONCE = "streaming_mode_at_least_once"
+_PROCESSES = "a stream of the feed needs one process"
+_MODE = "batches must not change when they are tried again, which only exactly-once mode promises"
+_WORKERS = "whenever the number or size of workers changes, a stream of the feed may be cut"
+_RUNNER = "reading the feed, and state with timers, need Runner v2"
+# What the service would be asked for, by name, and why not. It is asked by experiments as well as by service
+# options, whichever was documented first, and takes each by either.
+CONTRADICTING = {
+    "use_multiple_sdk_containers": _PROCESSES,
+    "use_sibling_sdk_workers": _PROCESSES,
+    "streaming_mode_at_least_once": _MODE,
+    "enable_prime": _WORKERS,
+    "enable_vertical_memory_autoscaling": _WORKERS,
+    "min_num_workers": _WORKERS,
+    "max_num_workers": _WORKERS,
+    "disable_runner_v2": _RUNNER,
+    "disable_prime_runner_v2": _RUNNER,
+}
 # The template's image says here what it is called, so that workers run the very same.
 IMAGE_VARIABLE = "WORKER_IMAGE"
 
@@ -45,13 +60,18 @@ def faults(beam_args: Sequence[str], environ: Mapping[str, str]) -> Iterator[str
 
 
 def _mode(options: PipelineOptions) -> Iterator[str]:
-    if SEVERAL_PROCESSES in (options.view_as(DebugOptions).experiments or ()):
-        yield f"--experiments={SEVERAL_PROCESSES}: leave it out; a stream of the feed needs one process"
-    if AT_LEAST_ONCE in (options.view_as(GoogleCloudOptions).dataflow_service_options or ()):
-        yield (
-            f"--dataflow_service_options={AT_LEAST_ONCE}: leave it out; batches must not change when "
-            "they are tried again, which only exactly-once mode promises"
-        )
+    """A template's additional experiments arrive as --experiments, too."""
+    asked = {
+        "experiments": options.view_as(DebugOptions).experiments,
+        "dataflow_service_options": options.view_as(GoogleCloudOptions).dataflow_service_options,
+    }
+    for flag, values in asked.items():
+        for value in values or ():
+            text = value.strip(" []\"'")
+            name = text.partition("=")[0].strip().lower()
+            why = _RUNNER if name.startswith("disable_runner_v2") else CONTRADICTING.get(name)
+            if why:
+                yield f"--{flag}={text}: leave it out; {why}"
 
 
 def _workers(workers: WorkerOptions) -> Iterator[str]:

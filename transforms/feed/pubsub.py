@@ -20,6 +20,9 @@ from transforms.parse import parse_frame
 
 # As many as travel together from the feed.
 CHUNK_EVENTS = 500
+# In raw bytes, looked at before a message is added: a message may have 10 MB and an element at most 80 MB,
+# above which Dataflow refuses it for ever. One message beyond it makes a chunk of its own.
+CHUNK_BYTES = 1_000_000
 
 
 class ReadFromPubSub(beam.PTransform[PBegin, DoOutputsTuple]):  # type: ignore[type-var]
@@ -62,6 +65,7 @@ class ToChunks(beam.DoFn):
     def start_bundle(self) -> None:
         self._counters.declare()
         self._events: list[Event] = []
+        self._bytes = 0
 
     def process(self, element: bytes) -> Iterator[Any]:
         now = self._clock.now()
@@ -70,17 +74,20 @@ class ToChunks(beam.DoFn):
             self._counters.count(parsed)
             yield TaggedOutput(DEAD_LETTERS, parsed)
             return
+        if self._events and self._bytes + len(parsed.raw) > CHUNK_BYTES:
+            yield TimestampedValue(self._take_chunk(now), now)
         self._events.append(parsed)
+        self._bytes += len(parsed.raw)
         if len(self._events) >= CHUNK_EVENTS:
-            yield TimestampedValue(self._take(now), now)
+            yield TimestampedValue(self._take_chunk(now), now)
 
     def finish_bundle(self) -> Iterator[Any]:
         if self._events:
             now = self._clock.now()
-            yield WindowedValue(self._take(now), now, (GlobalWindow(),))
+            yield WindowedValue(self._take_chunk(now), now, (GlobalWindow(),))
 
-    def _take(self, now: float) -> Chunk:
-        events, self._events = self._events, []
+    def _take_chunk(self, now: float) -> Chunk:
+        events, self._events, self._bytes = self._events, [], 0
         chunk = Chunk(events, taken_at=now)
         self._counters.count(chunk)
         return chunk

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import apache_beam as beam
@@ -30,6 +30,8 @@ from transforms.write.metrics import DeliveryCounters
 # Elements of one event cost five times what events in chunks do: they are put together within a bundle.
 GATHER_EVENTS = 500
 GATHER_BYTES = 1_000_000
+# Of one element, raw; an event is at most 10 MB. Dataflow takes 80 MB, and refuses more for ever.
+ELEMENT_BYTES = 16_000_000
 CLOSE_SECONDS = 5.0
 
 
@@ -56,10 +58,13 @@ class Shard(beam.DoFn):
             self._counters.count(chunk)
             yield TaggedOutput(DEAD_LETTERS, chunk)
             return
-        for event in chunk.events[:1]:
-            key = zlib.crc32(event.id.encode()) % self._shards
+        for events, size in in_parts(chunk.events, ELEMENT_BYTES):
+            key = zlib.crc32(events[0].id.encode()) % self._shards
             gathered = self._gathered.setdefault((window, key), _Gathered())
-            gathered.add(chunk.events, chunk.taken_at, timestamp)
+            if gathered.events and gathered.size + size > ELEMENT_BYTES:
+                yield gathered.element(key, window)
+                gathered = self._gathered[window, key] = _Gathered()
+            gathered.add(events, size, chunk.taken_at, timestamp)
             if len(gathered.events) >= GATHER_EVENTS or gathered.size >= GATHER_BYTES:
                 del self._gathered[window, key]
                 yield gathered.element(key, window)
@@ -67,6 +72,18 @@ class Shard(beam.DoFn):
     def finish_bundle(self) -> Iterator[WindowedValue]:
         for (window, key), gathered in self._gathered.items():
             yield WindowedValue(gathered.element(key, window), gathered.timestamp, (window,))
+
+
+def in_parts(events: Sequence[Event], most: int) -> Iterator[tuple[Sequence[Event], int]]:
+    """`events`, in parts of at most `most` raw bytes (or of one event), each with its raw bytes."""
+    size = sum([len(event.raw) for event in events])
+    if size <= most or len(events) < 2:
+        if events:
+            yield events, size
+        return
+    middle = len(events) // 2
+    yield from in_parts(events[:middle], most)
+    yield from in_parts(events[middle:], most)
 
 
 class _Gathered:
@@ -78,11 +95,11 @@ class _Gathered:
         self.taken_at = 0.0
         self.timestamp: Any = None
 
-    def add(self, events: Any, taken_at: float, timestamp: Any) -> None:
+    def add(self, events: Sequence[Event], size: int, taken_at: float, timestamp: Any) -> None:
         self.taken_at = min(self.taken_at, taken_at) if self.events else taken_at
         self.timestamp = timestamp
         self.events += events
-        self.size += sum([len(event.raw) for event in events])
+        self.size += size
 
     def element(self, key: int, window: Any) -> tuple[str, bytes]:
         return f"{key:03d}", pack(Arrival(window_end(window), self.taken_at, pack_events(self.events)))

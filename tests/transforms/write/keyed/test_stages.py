@@ -14,7 +14,7 @@ from tests.transforms.write.service import events
 from transforms.dead_letter import DeadLetter
 from transforms.event import Chunk, Event
 from transforms.window import window_end
-from transforms.write.keyed.stages import GATHER_EVENTS, Shard
+from transforms.write.keyed.stages import ELEMENT_BYTES, GATHER_EVENTS, Shard
 from transforms.write.keyed.state import Arrival, unpack, unpack_events
 
 
@@ -53,6 +53,17 @@ def test_a_chunk_stays_whole_and_keeps_its_time() -> None:
     assert (arrival.taken_at, arrival.window_end) == (5.0, window_end(window(10.0)))
     assert found == list(chunk.events)
     assert arrivals(sharded([(chunk, 10.0)]))[0][0] == key  # again, on any worker
+
+
+def test_no_element_is_larger_than_what_a_cluster_takes() -> None:
+    """Neither by a chunk that is added to others, nor by one that is too large as it comes."""
+    big = [Event(f"evt_{n}", "t", "", b'{"x":"%s"}' % (b"x" * 5_000_000)) for n in range(10)]
+    small = events(0, 3)
+    for given in ([Chunk(big)], [Chunk(small), *(Chunk([one]) for one in big)], [*small, *big]):
+        made = arrivals(sharded([(one, 10.0) for one in given], shards=1))
+        found = [one for _, _, part in made for one in part]
+        assert len(found) == sum(len(one.events) if isinstance(one, Chunk) else 1 for one in given)
+        assert max(sum(len(one.raw) for one in part) for _, _, part in made) <= ELEMENT_BYTES
 
 
 def test_ticks_are_nothing_and_strays_are_dead_letters() -> None:

@@ -12,7 +12,7 @@ from tests.servers import pubsub as server
 from tests.servers.process import free_port
 from tests.servers.pubsub import PubSubServer
 from transforms.event import Batch, Event
-from transforms.feed.pubsub import ToChunks
+from transforms.feed.pubsub import CHUNK_BYTES, ToChunks
 from transforms.write.contract import Outcome
 from transforms.write.pubsub import writer as reply
 from transforms.write.pubsub.destination import MAX_BYTES, PubSub
@@ -124,6 +124,22 @@ def test_what_is_published_is_what_dataflow_makes_events_of(service: PubSubServe
     assert sorted((event.id, event.type, event.raw) for event in found) == sorted(
         (event.id, event.type, event.raw) for event in events
     )
+
+
+def test_no_element_is_larger_than_one_message_or_the_bound() -> None:
+    """Twenty messages of 9 MB made an element of 135 MB, which Dataflow refuses for ever."""
+    chunks = ToChunks()
+    chunks.start_bundle()
+    sizes = [9_000_000] * 20 + [300] * 10 + [CHUNK_BYTES - 400, 300, 300, 9_000_000, 300]
+    made = []
+    for number, size in enumerate(sizes):
+        raw = b'{"id":"evt_%d","type":"t","data":"%s"}' % (number, b"x" * (size - 40))
+        made += list(chunks.process(raw))
+    made += list(chunks.finish_bundle())
+    found = [[len(event.raw) for event in each.value.events] for each in made]
+    assert sum(map(len, found)) == len(sizes)
+    assert all(len(each) == 1 or sum(each) <= CHUNK_BYTES for each in found)
+    assert len(found) == 20 + 5
 
 
 def test_a_message_that_is_no_event_is_a_dead_letter_with_its_bytes() -> None:
