@@ -1,42 +1,35 @@
-"""How long to wait before trying again: exponential back-off with full jitter."""
+"""When to try again: back-off with full jitter, and what a service asks for by `Retry-After`."""
 
 from __future__ import annotations
 
-import math
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from datetime import timezone
 from email.utils import parsedate_to_datetime
 
-
-def parse_retry_after(value: str, now: float) -> float | None:
-    """Seconds asked for by a `Retry-After` header (RFC 9110: seconds or an HTTP date), None if unreadable."""
-    value = value.strip()
-    if value.isascii() and value.isdigit():
-        return float(value[:10])
-    try:
-        return max(0.0, parsedate_to_datetime(value).timestamp() - now)
-    except (ValueError, TypeError, IndexError, OverflowError):
-        return None
-
-
-# A proxy's mistake in `Retry-After` or `retry:` must not park the feed for a day.
+# Whoever asks for more than an hour is wrong (a clock, a proxy), and an hour is a loud outage already.
 MAX_RETRY_AFTER = 3600.0
-# A service that asks for more than this is wrong or broken; it is asked again then.
-RETRY_AFTER_CAP = 3600.0
+# RFC 9110 knows whole seconds; some services send a fraction.
+_SECONDS = re.compile(r"\d{1,18}(\.\d{1,9})?", re.ASCII)
 
 
 def retry_after(headers: Mapping[str, str], now: float) -> float | None:
     """Seconds that `Retry-After` asks for, given as seconds or as an HTTP date (RFC 9110, 10.2.3), within
-    0 and an hour; None when it is absent or unreadable. `now` is seconds since the epoch."""
-    value = headers.get("retry-after")
-    if value is None:
-        return None
-    value = value.strip()
+    0 and MAX_RETRY_AFTER; None when it is absent or unreadable. `now` is seconds since the epoch.
+
+    headers: names in lower case, or of any case in a mapping that does not mind (httpx.Headers).
+    """
+    value = headers.get("retry-after", "").strip()
+    if _SECONDS.fullmatch(value):
+        return min(float(value), MAX_RETRY_AFTER)
     try:
-        seconds = float(value) if value[:1].isdigit() else parsedate_to_datetime(value).timestamp() - now
-    except (ValueError, TypeError, OverflowError):
+        moment = parsedate_to_datetime(value)
+        if moment.tzinfo is None:  # "-0000": UTC, by RFC 5322
+            moment = moment.replace(tzinfo=timezone.utc)
+        return min(max(moment.timestamp() - now, 0.0), MAX_RETRY_AFTER)
+    except (ValueError, TypeError, IndexError, OverflowError):
         return None
-    return min(max(seconds, 0.0), MAX_RETRY_AFTER) if math.isfinite(seconds) else None
 
 
 @dataclass(frozen=True)

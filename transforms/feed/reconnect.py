@@ -13,7 +13,7 @@ import httpx
 import msgspec
 
 from transforms.feed.request import is_certificate_problem
-from transforms.retry import MAX_RETRY_AFTER, Backoff, parse_retry_after
+from transforms.retry import MAX_RETRY_AFTER, Backoff, retry_after
 
 _log = logging.getLogger("grantex.feed")
 # An attempt that lived this long is no failure to back off from: it begins a new streak.
@@ -216,7 +216,7 @@ def refusal(response: httpx.Response, now: float) -> Ending | None:
             detail=_one_line(body.message),
             status=response.status_code,
             code=body.code,
-            retry_after=parse_retry_after(response.headers.get("retry-after", ""), now),
+            retry_after=retry_after(response.headers, now),
         )
     types = _values(response, "content-type")
     if not types or any(value.partition(";")[0].strip() != "text/event-stream" for value in types):

@@ -7,7 +7,6 @@ import re
 import pytest
 
 from transforms.feed.reconnect import Decision, Ending, EndingKind, Streak, decide
-from transforms.retry import parse_retry_after
 
 
 def low(a: float, b: float) -> float:
@@ -132,21 +131,3 @@ def test_other_statuses_are_retried_with_plain_words(code: int, words: str) -> N
         assert words in decision.reason
         assert decision.wait <= 60.0
         assert not decision.stop
-
-
-@pytest.mark.parametrize(
-    ("value", "seconds"),
-    [
-        ("120", 120.0),
-        (" 0 ", 0.0),
-        ("Fri, 31 Dec 1999 23:59:59 GMT", 59.0),
-        ("Fri, 31 Dec 1999 23:00:00 GMT", 0.0),
-        ("", None),
-        ("soon", None),
-        ("-5", None),
-        ("1.5", None),
-        ("\u0663", None),
-    ],
-)
-def test_retry_after_is_seconds_or_a_date(value: str, seconds: float | None) -> None:
-    assert parse_retry_after(value, now=946684740.0) == seconds

@@ -25,12 +25,13 @@ from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 from google.rpc import error_details_pb2, status_pb2  # type: ignore[import-untyped]
 
 from transforms.event import Batch
+from transforms.retry import MAX_RETRY_AFTER
 from transforms.way_out import WayOut
 from transforms.write.bigquery.reply import STREAM_IS_OVER, Status, row_errors_outcome, status_outcome
 from transforms.write.bigquery.rest import Rest
 from transforms.write.bigquery.rows import descriptor, proto_row, proto_text_row
 from transforms.write.contract import Outcome, Writer
-from transforms.write.failure import KEPT, MAX_RETRY_AFTER
+from transforms.write.failure import KEPT
 from transforms.write.google import (
     ALREADY_EXISTS,
     DEADLINE_EXCEEDED,

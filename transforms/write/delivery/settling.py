@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 
 from transforms.dead_letter import DeadLetter
 from transforms.event import Batch, Receipt
-from transforms.retry import RETRY_AFTER_CAP
+from transforms.retry import MAX_RETRY_AFTER
 from transforms.write.contract import Outcome
 from transforms.write.delivery.ledger import Settlement
 
@@ -80,7 +80,7 @@ def check(name: str, batch: Batch, outcome: Outcome) -> None:
 def asked_wait(outcome: Outcome) -> float:
     """Seconds the service asked for, within reason; 0.0 when it did not ask."""
     asked = outcome.retry_after or 0.0
-    return min(asked, RETRY_AFTER_CAP) if asked > 0 else 0.0
+    return min(asked, MAX_RETRY_AFTER) if asked > 0 else 0.0
 
 
 def too_large(outcome: Outcome) -> str:

@@ -17,7 +17,7 @@ from isal import isal_zlib
 
 from transforms.batch import OpenBatch, OpenBatches
 from transforms.event import Batch, Event
-from transforms.retry import RETRY_AFTER_CAP
+from transforms.retry import MAX_RETRY_AFTER
 
 # The first byte of everything. Fields may be appended to a struct (readers default them), never changed.
 VERSION = b"\x01"
@@ -217,7 +217,7 @@ class Book(msgspec.Struct):
 
     def set_back(self, now: float) -> None:
         """Times beyond what anybody asks for are from a wall clock that was set back: then it is time now."""
-        latest = now + RETRY_AFTER_CAP
+        latest = now + MAX_RETRY_AFTER
         self.attempt_at = None if self.attempt_at is None else soon(self.attempt_at, now)
         self.wake_at = None if self.wake_at is None or self.wake_at > latest else self.wake_at
         self.not_before, self.probe_at = soon(self.not_before, now), soon(self.probe_at, now)
@@ -239,7 +239,7 @@ class Book(msgspec.Struct):
 
 def soon(time: float, now: float) -> float:
     """`time`, unless it is further ahead than anything that is waited for."""
-    return time if time <= now + RETRY_AFTER_CAP else now
+    return time if time <= now + MAX_RETRY_AFTER else now
 
 
 _decode = msgspec.msgpack.Decoder(Book).decode
