@@ -25,6 +25,7 @@ MAX_BYTES = 65_536
 _lock = threading.Lock()
 _known: OrderedDict[str, None] = OrderedDict()
 _pattern: re.Pattern[str] | None = None
+_longest = 0  # characters of what `_pattern` finds
 
 
 class SecretError(Exception):
@@ -33,7 +34,7 @@ class SecretError(Exception):
 
 def remember(value: str) -> None:
     """Have `value` taken out of every text that goes through `redact` from now on."""
-    global _pattern
+    global _pattern, _longest
     if len(value) < MIN_LENGTH:
         return
     with _lock:
@@ -45,6 +46,7 @@ def remember(value: str) -> None:
         while len(_known) > MAX_VALUES:
             _known.popitem(last=False)
         forms = {form for known in _known for form in _forms(known)}
+        _longest = max(map(len, forms))
         # Longest first: a value that begins with another one must go as a whole.
         _pattern = re.compile("|".join(map(re.escape, sorted(forms, key=len, reverse=True))))
 
@@ -53,6 +55,22 @@ def redact(text: str) -> str:
     """`text` with every secret value read so far replaced by `[secret]`."""
     pattern = _pattern
     return text if pattern is None else pattern.sub(MARK, text)
+
+
+# Of a foreign text, before secrets are taken out: what is cut away beyond it is never looked at.
+LOOKED_AT = 4096
+
+
+def shown(text: str, most: int = 200) -> str:
+    """What others have said, as a message may show it: one printable line of at most `most` characters,
+    without secrets. A cut never leaves a part of a secret, as redaction comes first.
+    """
+    longest = _longest
+    head = text[: LOOKED_AT + most + 2 * longest]
+    clean = redact("".join(letter for letter in head if letter.isprintable()))
+    if len(head) < len(text):  # a secret at the end of it may be there in part
+        clean = clean[: max(0, len(clean) - longest)]
+    return clean[:most].strip()
 
 
 def _forms(value: str) -> set[str]:

@@ -25,6 +25,8 @@ from transforms.secret import (
     SecretError,
     parse_secret,
     redact,
+    remember,
+    shown,
 )
 
 VALUE = "gx_live_Zx81-not-for-anyone"
@@ -277,3 +279,29 @@ def test_google_secrets_are_read_over_grpc(monkeypatch: pytest.MonkeyPatch) -> N
             GoogleSecret("projects/p/secrets/none").read()
     finally:
         server.stop(None)
+
+
+# What others say, as it is shown
+
+
+SHOWN_SECRET = "tok-" + "abcdefghij" * 4
+
+
+@pytest.mark.parametrize("before", [0, 1, 150, 159, 160, 190, 199, 200, 201, 4000, 4090, 4096, 4200, 10_000])
+def test_a_cut_shows_no_part_of_a_secret(before: int) -> None:
+    remember(SHOWN_SECRET)
+    text = "x" * before + SHOWN_SECRET + "y" * 10_000
+    assert "tok-" not in shown(text)
+    assert len(shown(text)) <= 200
+
+
+def test_many_echoes_of_a_secret_shrink_and_none_is_shown_in_part() -> None:
+    remember(SHOWN_SECRET)
+    for offset in range(50):
+        assert "tok-" not in shown("x" * offset + SHOWN_SECRET * 5000)
+
+
+def test_what_is_shown_is_one_printable_line() -> None:
+    assert shown("a\r\nb\x1b[2J\x9b\u202e\u2028c\x00") == "ab[2Jc"
+    remember(SHOWN_SECRET)
+    assert shown(SHOWN_SECRET[:9] + "\n" + SHOWN_SECRET[9:]) == "[secret]"

@@ -1,24 +1,54 @@
-"""What HTTP statuses and headers mean for a batch: pure functions (broken connections: transient.py)."""
+"""What an exception or a status outside 2xx means for a batch: one Outcome, with what a person should do.
+
+The words come from `advice.py`. What a destination understands better (its own codes) it judges first, with
+`failed`; what is left here is never an event's own fault, so nothing is rejected.
+"""
 
 from __future__ import annotations
 
 import errno
 import http.client
+import logging
 import socket
 import ssl
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Mapping
+from typing import TypeVar
 
 import httpx
 
 from transforms.retry import retry_after
-from transforms.secret import SecretError
+from transforms.secret import SecretError, shown
+from transforms.write.advice import ANY, HTTP, KEPT, ONCE_FIXED, Advice
+from transforms.write.answer import described, is_page
 from transforms.write.contract import Outcome
 
-# Longer waits than this are a mistake of a clock or a proxy, and an hour is already a loud outage.
-MAX_RETRY_AFTER = 3600.0
-# Bad Gateway and Gateway Timeout: the service behind was reached (or may have been), and its answer was not.
-GATEWAY = frozenset({502, 504})
-KEPT = "The events are kept and sent again"
+__all__ = ["KEPT", "ONCE_FIXED", "as_outcome", "asked", "failed", "refused"]
+log = logging.getLogger("grantex.write")
+# A gateway's own statuses: the service behind it was reached, or may have been, and its answer was not. 502
+# and 504 are HTTP's (RFC 9110); 520 to 527 and 530 Cloudflare's; 598 and 599 those of other proxies.
+GATEWAY = frozenset({502, 504, *range(520, 528), 530, 598, 599})
+NETWORK_SIGN_IN = 511  # RFC 6585: a network that wants somebody to sign in
+
+
+def failed(
+    where: str,
+    advice: Advice,
+    later: Collection[int],
+    said: str = "",
+    *,
+    unknown: bool = False,
+    wait: float | None = None,
+    **names: str,
+) -> Outcome:
+    """All of `later` again; the destination is blocked when the advice is for a person.
+
+    said, names: as `Advice.told` takes them. wait: seconds the service asked for.
+    """
+    cause = advice.told(where, said, **names)
+    return Outcome(later=later, cause=cause, blocked=bool(advice.do), unknown=unknown, retry_after=wait)
+
+
+# Statuses
 
 
 def is_delivered(status: int) -> bool:
@@ -31,49 +61,53 @@ def is_credential(status: int) -> bool:
 
 
 def is_retryable(status: int) -> bool:
-    """Statuses that pass by themselves: 408, 429 and all of 5xx."""
-    return status in (408, 429) or status >= 500
+    """Statuses that pass by themselves: 408, 429 and all of 5xx but the one that wants a sign-in."""
+    return status in (408, 429) or (status >= 500 and status != NETWORK_SIGN_IN)
 
 
-def refused(where: str, status: int, headers: Mapping[str, str], count: int, now: float) -> Outcome:
+def refused(
+    where: str,
+    status: int,
+    headers: Mapping[str, str],
+    count: int,
+    now: float,
+    body: bytes = b"",
+    own: bool = True,
+    credential: str = "the key or token",
+) -> Outcome:
     """The outcome of a status outside 2xx for a batch of `count` events, whatever service it is.
 
-    A destination looks first at what it understands better than its status: a 400, a reply with a code.
-    What is left here is never an event's own fault, so nothing is rejected.
-
-    where: the service as a person knows it, "Splunk at https://host:8088".
+    where: the service as a person knows it, "Splunk at https://host:8088". now: seconds since the epoch.
+    own: whether the body may be the service's own words, for a service that is known to speak; a page never
+    is. credential: what the service would have refused by 401 or 403.
     """
-    everything = range(count)
-    if is_retryable(status):
-        wait = retry_after(headers, now)
-        unknown = status in GATEWAY
-        maybe = "; what was sent may have arrived" if unknown else ""
-        cause = f"{where} answered {status}{maybe}. {KEPT}."
-        return Outcome(later=everything, cause=cause, retry_after=wait, unknown=unknown)
+    later = range(count)
     if status == 413:
         cause = f"{where} found the request too large (413). It is sent again in halves."
-        return Outcome(later=everything, cause=cause, too_large=True)
-    return Outcome(later=everything, cause=f"{where} {advice(status, headers)}", blocked=True)
+        return Outcome(later=later, cause=cause, too_large=True)
+    own = own and not is_page(headers, body)
+    said = str(status) if own else f"{status}, {described(headers, body)}"
+    if is_retryable(status):
+        unknown = status in GATEWAY
+        advice = HTTP["gateway" if unknown else "busy"]
+        return failed(where, advice, later, said, unknown=unknown, wait=retry_after(headers, now))
+    if status == NETWORK_SIGN_IN or (is_credential(status) and not own):
+        return failed(where, HTTP["not_its_refusal"], later, said, credential=credential)
+    target = shown(headers.get("location", "")) if 300 <= status < 400 else ""
+    return failed(where, _advice(status), later, f"{status} to {target!r}" if target else said)
 
 
-def advice(status: int, headers: Mapping[str, str]) -> str:
-    """What blocks everything, and what a person can do about it."""
-    kept = f"{KEPT} when this is mended"
+def _advice(status: int) -> Advice:
     if is_credential(status):
-        return f"refused the credential ({status}). {kept}: correct the key or token, or its rights."
+        return HTTP["credential"]
     if 300 <= status < 400:
-        target = headers.get("location", "")[:200]
-        return (
-            f"redirects elsewhere ({status}{f' to {target!r}' if target else ''}). {kept}: correct its URL."
-        )
+        return HTTP["redirect"]
     if status in (404, 405, 410):
-        return f"does not serve this path ({status}). {kept}: correct its URL."
-    if status == 407:
-        return f"cannot be reached without signing in to a proxy (407). {kept}."
-    if status == 415:
-        return f"does not accept compressed requests (415). {kept}: set --http_compression=none."
-    return f"refused the request with status {status}. {kept}: check its URL and what stands in between."
+        return HTTP["path"]
+    return HTTP[{407: "proxy", 415: "compression"}.get(status, "refused")]
 
+
+# Exceptions
 
 # Raised before any of the request can have been taken.
 _NOT_SENT = (
@@ -87,19 +121,13 @@ _NOT_SENT = (
     socket.herror,
 )
 # Raised when the request, or part of it, was sent: it may have been taken.
-_MAYBE_SENT = (
-    httpx.TransportError,
-    ConnectionError,
-    TimeoutError,
-    ssl.SSLError,
-    http.client.BadStatusLine,
-    http.client.IncompleteRead,
-)
+_MAYBE_SENT = (httpx.TransportError, ConnectionError, TimeoutError, ssl.SSLError, http.client.HTTPException)
 # Network conditions for which Python has no class of their own.
 _UNREACHABLE = {errno.ENETUNREACH, errno.EHOSTUNREACH, errno.ENETDOWN, errno.EHOSTDOWN, errno.EADDRNOTAVAIL}
+_Reply = TypeVar("_Reply")
 
 
-def as_outcome(error: BaseException, count: int, destination: str) -> Outcome | None:
+def as_outcome(error: BaseException, count: int, where: str) -> Outcome | None:
     """The outcome that `error` stands for in a batch of `count` events; None when it is a bug.
 
     A secret that cannot be read and a certificate that is not trusted block the destination: a person has
@@ -108,20 +136,34 @@ def as_outcome(error: BaseException, count: int, destination: str) -> Outcome | 
     """
     later = range(count)
     if isinstance(error, SecretError):
-        return Outcome(later=later, blocked=True, cause=f"{destination}: {error}")
+        return failed(where, ANY["secret"], later, why=str(error))
     if isinstance(error, (httpx.LocalProtocolError, httpx.UnsupportedProtocol)):
-        cause = f"{destination}: the request could not be built; check its URL and its token for stray signs"
-        return Outcome(later=later, blocked=True, cause=cause)
+        return failed(where, HTTP["request"], later)
     if isinstance(error, ssl.SSLCertVerificationError) or "CERTIFICATE_VERIFY_FAILED" in str(error):
-        cause = f"{destination}: its certificate is not trusted ({error}); give the authority with --ca_file"
-        return Outcome(later=later, blocked=True, cause=cause)
+        return failed(where, ANY["certificate"], later, _plain(error))
     if isinstance(error, _NOT_SENT) or (isinstance(error, OSError) and error.errno in _UNREACHABLE):
-        return Outcome(later=later, cause=f"{destination} cannot be reached: {_plain(error)}; retrying")
+        return failed(where, ANY["unreachable"], later, _plain(error))
     if isinstance(error, _MAYBE_SENT):
-        cause = f"{destination} did not answer: {_plain(error)}; what was sent may have arrived; retrying"
-        return Outcome(later=later, unknown=True, cause=cause)
+        return failed(where, ANY["no_answer"], later, _plain(error), unknown=True)
     return None
 
 
+def asked(
+    post: Callable[[], _Reply], judge: Callable[[_Reply], Outcome | None], count: int, where: str
+) -> Outcome | None:
+    """Post a batch of `count` events once, and judge the reply. The one place in which whatever an answer can
+    make anybody raise becomes an outcome: any answer is data, and none restarts a lane.
+    """
+    try:
+        return judge(post())
+    except Exception as error:
+        outcome = as_outcome(error, count, where)
+        if outcome is None:
+            log.debug("%s: an answer that cannot be read", where, exc_info=True)
+            said = type(error).__name__
+            outcome = failed(where, ANY["odd_answer"], range(count), said, unknown=True)
+        return outcome
+
+
 def _plain(error: BaseException) -> str:
-    return str(error) or type(error).__name__
+    return shown(str(error)) or type(error).__name__

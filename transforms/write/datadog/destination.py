@@ -9,21 +9,19 @@ from dataclasses import dataclass, replace
 from typing import ClassVar, Literal
 from urllib.parse import urlsplit
 
-import httpx
-
 from transforms import readers
 from transforms.batch import BatchPolicy, batches
 from transforms.clock import Clock, SystemClock
 from transforms.event import Batch, Event
-from transforms.secret import Secret, SecretError
+from transforms.secret import Secret
 from transforms.setting import setting, shared
 from transforms.way_out import USUAL, WayOut
 from transforms.write.contract import Destination, Outcome, Writer
 from transforms.write.datadog import reply as datadog_sites
 from transforms.write.datadog.log import MAX_LOG, LogForm
 from transforms.write.datadog.reply import outcome_of
-from transforms.write.failure import as_outcome
-from transforms.write.over_http.connection import Credential, HttpConnection, gzip, user_agent
+from transforms.write.failure import asked
+from transforms.write.over_http.connection import Credential, HttpConnection, Reply, gzip, user_agent
 
 log = logging.getLogger("grantex.write")
 
@@ -182,12 +180,12 @@ class DatadogWriter(Writer):
         body = settings.encode(events, now)
         if settings.compression == "gzip":
             body = gzip(body)
-        try:
-            reply = self._credential.post(body)
-        except (SecretError, httpx.TransportError) as error:
-            return as_outcome(error, count, self._where)
-        site, now = "" if settings.endpoint else settings.site, self._clock.now()
-        outcome = outcome_of(self._where, site, reply.status, reply.headers, reply.body, count, now)
+
+        def judge(reply: Reply) -> Outcome | None:
+            site, now = "" if settings.endpoint else settings.site, self._clock.now()
+            return outcome_of(self._where, site, reply.status, reply.headers, reply.body, count, now)
+
+        outcome = asked(lambda: self._credential.post(body), judge, count, self._where)
         if outcome is None:
             self._count_cut(events)
         return outcome

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from typing import Any
 
-import msgspec
-
+from transforms.secret import shown
+from transforms.write.advice import DATADOG, HTTP
+from transforms.write.answer import described, fields, is_receipt
 from transforms.write.contract import Outcome
-from transforms.write.failure import KEPT, is_credential, is_delivered, refused
+from transforms.write.failure import failed, is_credential, is_delivered, refused
 
 # Region and site, from "Send logs" of the API reference; an intake is "https://http-intake.logs.<site>".
 SITES = {
@@ -56,34 +58,34 @@ def others(site: str) -> str:
 BAD_REQUEST = 400
 
 
-class _Error(msgspec.Struct, frozen=True):
-    title: str = ""
-    detail: str = ""
-
-
-class _Errors(msgspec.Struct, frozen=True):
-    errors: list[_Error]
-
-
-decoder = msgspec.json.Decoder(_Errors)
+# What the intake says when it has taken a request: "{}" today; what stands in for it may say these.
+_TAKEN: Mapping[str, tuple[object, ...]] = {
+    "errors": (None, []),
+    "status": ("ok", "accepted", 200, 202),
+}
+_BEGINNING = re.compile(rb"\{\s*")
 
 
 def said_in(body: bytes) -> str:
-    """Datadog's own words in an error's body, or "no reason given" when somebody else wrote it."""
-    try:
-        errors = decoder.decode(body).errors
-    except (msgspec.DecodeError, UnicodeDecodeError):
-        return "no reason given"
-    words = "; ".join(": ".join(filter(None, (error.title, error.detail))) for error in errors)
-    return "".join(letter for letter in words[:200] if letter.isprintable()) or "no reason given"
+    """Datadog's own words in an error's body, or "no reason given" when it gives none."""
+    errors = (fields(body) or {}).get("errors")
+    words = "; ".join(_words(error) for error in errors[:10]) if isinstance(errors, list) else ""
+    return shown(words) or "no reason given"
+
+
+def _words(error: object) -> str:
+    if isinstance(error, dict):
+        return ": ".join(text for key in ("title", "detail") if isinstance(text := error.get(key), str))
+    return error if isinstance(error, str) else ""
 
 
 def is_datadogs(body: bytes) -> bool:
     """Whether Datadog itself wrote an error's body: a proxy's 400 says nothing about an event."""
-    try:
-        return "errors" in msgspec.json.decode(body, type=dict[str, object])
-    except (msgspec.MsgspecError, UnicodeDecodeError):
-        return False
+    return isinstance((fields(body) or {}).get("errors"), list)
+
+
+def _says_taken(members: dict[str, Any]) -> bool:
+    return all(key in _TAKEN and value in _TAKEN[key] for key, value in members.items())
 
 
 def outcome_of(
@@ -94,16 +96,19 @@ def outcome_of(
     where: the service as a person knows it. site: the one that was asked, "" for another endpoint. now:
     seconds since the epoch.
     """
+    later = range(count)
     if is_delivered(status):
-        return None
-    if status == BAD_REQUEST and is_datadogs(body):
+        if is_receipt(body, _says_taken, cut=_BEGINNING):
+            return None
+        said = f"{status}, {described(headers, body)}"
+        return failed(where, HTTP["not_its_words"], later, said, unknown=True)
+    own = is_datadogs(body)
+    if own and status == BAD_REQUEST:
         return bad_request(where, said_in(body), count)
-    if is_credential(status):
-        cause = f"{where} refused the API key ({status}: {said_in(body)}). {KEPT} when this is mended: "
-        cause += "give a valid --datadog_api_key"
-        cause += f", and the --datadog_site that it belongs to ({others(site)})." if site else "."
-        return Outcome(later=range(count), cause=cause, blocked=True)
-    return refused(where, status, headers, count, now)
+    if own and is_credential(status):
+        and_site = f", and the --datadog_site that it belongs to ({others(site)})" if site else ""
+        return failed(where, DATADOG["api_key"], later, f"{status}: {said_in(body)}", and_site=and_site)
+    return refused(where, status, headers, count, now, body, own, "--datadog_api_key")
 
 
 def bad_request(where: str, said: str, count: int) -> Outcome:

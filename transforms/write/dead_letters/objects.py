@@ -67,7 +67,7 @@ class LetterWriter(Writer):
         except Exception as error:  # noqa: BLE001 - see above
             cause = (
                 f"dead letters cannot be written to {self._prefix}: {type(error).__name__}: {error}. They "
-                "are kept and written when this is mended: check the bucket, its permissions, --dead_letters."
+                "are kept and written once this is fixed: check the bucket, its permissions, --dead_letters."
             )
             return Outcome(later=range(len(batch.events)), cause=cause, unknown=True)
         return None

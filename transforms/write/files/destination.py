@@ -16,6 +16,7 @@ from transforms.durable import sync
 from transforms.event import Batch, Event
 from transforms.readers import path_text
 from transforms.setting import setting
+from transforms.write.advice import FILES
 from transforms.write.archive import (
     SUFFIXES,
     Compression,
@@ -26,6 +27,7 @@ from transforms.write.archive import (
     object_key,
 )
 from transforms.write.contract import Destination, Outcome, Writer
+from transforms.write.failure import failed
 
 # The peer's and S3's sizes: a query engine likes few large files, and five minutes is what people wait for
 # an archive. 64 MB of raw events are some 10 MB of gzip, and what one batch may hold in memory.
@@ -34,28 +36,8 @@ POLICY = BatchPolicy(max_events=10_000, max_bytes=64_000_000, max_age=300.0)
 # Unfinished files live here, where readers of Hive layouts do not look (a leading dot hides).
 UNFINISHED = ".unfinished"
 
-# What a person can mend. Anything else is a bug and is raised.
-BLOCKING = {
-    errno.ENOSPC: "the disk is full",
-    errno.EDQUOT: "the quota is used up",
-    errno.EACCES: "writing is not permitted",
-    errno.EPERM: "writing is not permitted",
-    errno.EROFS: "the file system is read-only",
-    errno.ENOENT: f"the directory, or {UNFINISHED} in it, has gone (a restart makes it anew)",
-    errno.EEXIST: "a file stands where a directory should",
-    errno.ENOTDIR: "a part of the path is not a directory",
-    errno.EISDIR: "a directory stands where a file should",
-    errno.ENAMETOOLONG: "the path is too long",
-    errno.ELOOP: "the path has too many symbolic links",
-    errno.EFBIG: "a file may not grow that large here",
-    errno.EIO: "the disk reports an error",
-    errno.ESTALE: "the network file system has lost the directory",
-    errno.ETIMEDOUT: "the network file system does not answer",
-    errno.ENXIO: "the device has gone",
-    errno.ENODEV: "the device has gone",
-    errno.EMFILE: "this process has too many open files",
-    errno.ENFILE: "this machine has too many open files",
-}
+# What a person can put right. Anything else is a bug and is raised.
+BLOCKING = {getattr(errno, name): advice for name, advice in FILES.items()}
 # How file systems without hard links say so (FAT, some network and container mounts).
 NO_LINKS = {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK, errno.EXDEV}
 
@@ -109,9 +91,7 @@ class FilesWriter(Writer):
                 raise
             if not self._root.exists():  # removed by a person: the next attempt makes it anew
                 self._ready = False
-            what = BLOCKING[error.errno]
-            cause = f"files in {self._root}: {what}. The events are kept and written when this is mended."
-            return Outcome(later=range(len(batch.events)), cause=cause, blocked=True)
+            return failed(f"files in {self._root}", BLOCKING[error.errno], range(len(batch.events)))
         return None
 
     def close(self) -> None:

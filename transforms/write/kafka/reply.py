@@ -6,10 +6,10 @@ from collections.abc import Iterable
 
 from confluent_kafka import KafkaError
 
-from transforms.secret import redact
+from transforms.secret import shown
+from transforms.write.advice import KAFKA
 from transforms.write.contract import Outcome
 
-KEPT = "The events are kept and sent when this is mended"
 AUTHENTICATION = {
     KafkaError._AUTHENTICATION,
     KafkaError.SASL_AUTHENTICATION_FAILED,
@@ -48,30 +48,31 @@ class Names:
 
 def advice(names: Names, error: KafkaError) -> tuple[str, bool]:
     """The cause in plain words, and whether it blocks everything until somebody does something."""
-    code, said = error.code(), redact(error.str().strip())
+    said = shown(error.str())
+    found = KAFKA[_kind(error.code(), said)]
+    return found.told(names.where, said, topic=names.topic), bool(found.do)
+
+
+def _kind(code: int, said: str) -> str:
     if code in AUTHENTICATION:
-        return f"{names.where} refused to sign us in ({said}). {KEPT}: correct the user or password.", True
+        return "sign_in"
     if code == KafkaError._SSL:
-        return (
-            f"{names.where}: no trusted TLS connection ({said}). {KEPT}: give the authority with --ca_file.",
-            True,
-        )
+        return "tls"
     if code in UNKNOWN_TOPIC:
-        return f"{names.where} has no topic {names.topic}. {KEPT}: create it, or correct --kafka_topic.", True
+        return "topic"
     if code in DENIED:
-        what = f"this user may not write to topic {names.topic}"
-        return f"{names.where}: {what}. {KEPT}: grant Write (and IdempotentWrite before 3.0).", True
-    if code == KafkaError._ALL_BROKERS_DOWN or code in (KafkaError._TRANSPORT, KafkaError._RESOLVE):
-        # A port that speaks another protocol looks like one that is down, but for librdkafka's guess.
-        guess = code == KafkaError._ALL_BROKERS_DOWN or "SSL" in said
-        hint = " If it is up, check security.protocol in --kafka_config." if guess else ""
-        return f"{names.where} cannot be reached ({said}). The events are kept; retrying.{hint}", False
-    return f"{names.where}: {said}. The events are kept; retrying.", False
+        return "denied"
+    # A port that speaks another protocol looks like one that is down, but for librdkafka's guess.
+    if code == KafkaError._ALL_BROKERS_DOWN:
+        return "maybe_tls"
+    if code in (KafkaError._TRANSPORT, KafkaError._RESOLVE):
+        return "maybe_tls" if "SSL" in said else "unreachable"
+    return "other"
 
 
 def no_answer(names: Names, seconds: float) -> str:
     """The cause when nothing was said at all."""
-    return f"{names.where} has not acknowledged everything within {seconds:.0f} s; waiting on."
+    return KAFKA["no_report"].told(names.where, seconds=f"{seconds:.0f}")
 
 
 class Verdict:
@@ -95,7 +96,7 @@ class Verdict:
         """The event's delivery report carries `error`."""
         code = error.code()
         if code in INVALID:
-            self._rejected[index] = f"invalid: {redact(error.str())}"
+            self._rejected[index] = f"invalid: {shown(error.str())}"
             return
         self._later.append(index)
         if code in TOO_LARGE:

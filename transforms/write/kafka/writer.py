@@ -11,8 +11,9 @@ from confluent_kafka import KafkaError, KafkaException, Message, Producer
 from transforms.clock import Clock, SystemClock
 from transforms.event import Batch, Event
 from transforms.secret import SecretError, redact
+from transforms.write.advice import KAFKA
 from transforms.write.contract import Outcome, Writer
-from transforms.write.failure import as_outcome
+from transforms.write.failure import as_outcome, failed
 from transforms.write.kafka import config as kafka_config
 from transforms.write.kafka import reply as kafka_outcome
 from transforms.write.kafka.config import Value
@@ -112,8 +113,7 @@ class KafkaWriter(Writer):
             self._last_reports(producer)
 
     def _unfit(self, batch: Batch, why: str) -> Outcome:
-        cause = f"{self._names.where}: {why}. {kafka_outcome.KEPT}."
-        return Outcome(later=range(len(batch.events)), cause=cause, blocked=True)
+        return failed(self._names.where, KAFKA["configuration"], range(len(batch.events)), why)
 
     def _connected(self) -> Producer:
         """The producer; a new one after a fatal error, or when credentials that were refused have changed.

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from typing import Any
 
 from botocore.exceptions import (
     BotoCoreError,
@@ -22,10 +23,13 @@ from botocore.exceptions import (
 from botocore.parsers import ResponseParserError
 
 from transforms.retry import retry_after
+from transforms.secret import shown
+from transforms.write.advice import ANY, S3, Advice
+from transforms.write.answer import described, is_page
 from transforms.write.contract import Outcome
-from transforms.write.failure import KEPT, is_retryable
+from transforms.write.failure import GATEWAY, failed, is_retryable
+from transforms.write.failure import refused as outcome_of_status
 
-MENDED = f"{KEPT} when this is mended"
 PRECONDITION_FAILED = "PreconditionFailed"
 CONFLICT = frozenset({"ConditionalRequestConflict", "OperationAborted"})
 # Passes by itself, whatever its status: throttling, S3's own faults, a body that was damaged on its way.
@@ -61,45 +65,55 @@ STALE = frozenset(
         "AccessDenied",
     }
 )
-# What a person can do about it, by code.
-ADVICE: Mapping[str, str] = {
-    "NoSuchBucket": "the bucket does not exist: create it, or correct --s3_bucket",
-    "AccessDenied": "these credentials may not write there: allow s3:PutObject on the bucket and its prefix",
-    "AllAccessDisabled": "all access to the bucket is switched off: ask its owner",
-    "AccountProblem": "the AWS account has a problem: ask AWS's support",
-    "InvalidAccessKeyId": "the access key does not exist (any more): give boto3 a valid one",
-    "SignatureDoesNotMatch": "the secret key does not belong to the access key: correct the credentials",
-    "ExpiredToken": "the session's token has expired: refresh the credentials",
-    "InvalidToken": "the session's token is not valid: refresh the credentials",
-    "ExpiredTokenException": "the session's token has expired: refresh the credentials",
-    "InvalidClientTokenId": "the access key does not exist (any more): give boto3 a valid one",
-    "TokenRefreshRequired": "the session's token must be refreshed: refresh the credentials",
-    "RequestTimeTooSkewed": "this machine's clock is wrong by more than 15 minutes: set it (NTP)",
-    "PermanentRedirect": "the bucket is in another region: correct --s3_region",
-    "AuthorizationHeaderMalformed": "the bucket is in another region: correct --s3_region",
-    "IllegalLocationConstraintException": "the bucket is in another region: correct --s3_region",
-    "InvalidBucketName": "this is no bucket's name: correct --s3_bucket",
-    "InvalidStorageClass": "the storage class does not exist there: correct --s3_storage_class",
-    "NotImplemented": "it lacks something that the archive needs (conditional writes): use another service",
-    "MethodNotAllowed": "it does not take objects: correct --s3_bucket or --s3_endpoint",
-    "QuotaExceeded": "the bucket's quota is used up: make room or raise it",
-    "XMinioStorageFull": "its disks are full: make room",
-    "KMS.NotFoundException": "the KMS key does not exist: correct --s3_kms_key",
-    "KMS.DisabledException": "the KMS key is switched off: enable it, or correct --s3_kms_key",
-    "KMS.KMSInvalidStateException": "the KMS key cannot be used now: see to its state",
-}
 CLOCK = re.compile(r"signature (expired|not yet current)", re.IGNORECASE)
 # Said by STS these are about the role.
 ROLE_CODES = frozenset({"AccessDenied", "AccessDeniedException"})
-KMS = "these credentials may not use the KMS key: allow kms:GenerateDataKey on it"
-ROLE = "the role cannot be assumed: check --s3_role_arn, --s3_external_id and the role's trust policy"
+# How an answer in S3's own words begins.
+OWN = re.compile(rb"(?:\xef\xbb\xbf)?\s*(?:<\?xml[^>]{0,100}\?>)?\s*<(?:Error|[A-Z][A-Za-z]{1,40}Result)\b")
+# Headers by which S3, and whoever speaks its protocol, signs what it says.
+SIGNED = ("x-amz-request-id", "x-amz-id-2")
+
+
+class NotS3(Exception):
+    """Somebody else has answered in S3's place."""
+
+    def __init__(self, status: int, headers: Mapping[str, str], body: bytes) -> None:
+        super().__init__(f"status {status}")
+        self.status, self.headers, self.body = status, headers, body
+
+
+def only_s3(operation_model: Any, response_dict: Mapping[str, Any], **_: object) -> None:
+    """botocore's event "before-parse": raises NotS3 before botocore takes another's answer for S3's (it makes
+    a 500 of a page under 200), or asks again, without end, where a redirect without a region leads."""
+    status, body = response_dict["status_code"], response_dict["body"]
+    headers = {name.lower(): value for name, value in response_dict["headers"].items()}
+    own = OWN.match(body) is not None
+    foreign = not own and bool(body.strip())
+    if status < 300 and "etag" in headers and not is_page(headers, body):
+        foreign = False
+    if 300 <= status < 400 and not ("x-amz-bucket-region" in headers or b"<Region>" in body):
+        # S3 itself may leave it out, and is asked for it once.
+        foreign = not own or operation_model.name == "HeadBucket"
+    if foreign:
+        raise NotS3(status, headers, body)
+
+
+def is_receipt(response: Mapping[str, Any]) -> bool:
+    """Whether S3 itself confirms the object: only it knows its ETag. A page that has one is no receipt."""
+    about = response.get("ResponseMetadata", {})
+    headers = about.get("HTTPHeaders", {})
+    page = "html" in headers.get("content-type", "").lower() and headers.get("content-length") != "0"
+    return about.get("HTTPStatusCode") in (200, 201) and bool(response.get("ETag")) and not page
 
 
 def is_delivered(error: Exception) -> bool:
-    """Whether the object was there already: an earlier attempt of this batch, as its name is its content."""
-    return isinstance(error, ClientError) and (
-        code_of(error) == PRECONDITION_FAILED or status_of(error) == 412
-    )
+    """Whether the object was there already: an earlier attempt of this batch, as its name is its content.
+    S3 itself must say so, by its code or under its own headers."""
+    if not isinstance(error, ClientError):
+        return False
+    if code_of(error) == PRECONDITION_FAILED:
+        return True
+    return status_of(error) == 412 and any(name in headers_of(error) for name in SIGNED)
 
 
 def is_stale_credential(error: Exception) -> bool:
@@ -107,86 +121,99 @@ def is_stale_credential(error: Exception) -> bool:
     return isinstance(error, ClientError) and code_of(error) in STALE
 
 
-def outcome_of(error: Exception, count: int, where: str, now: float) -> Outcome | None:
-    """The outcome that `error` stands for in a batch of `count` events; None when it is a bug. `now`: seconds
-    since the epoch."""
+def outcome_of(error: Exception, count: int, where: str, now: float) -> Outcome:
+    """The outcome that `error` stands for in a batch of `count` events: whatever botocore may raise, as it
+    parses and follows what any answer says. `now`: seconds since the epoch."""
+    later = range(count)
     if isinstance(error, ClientError):
         return refused(error, count, where, now)
-    if isinstance(error, ResponseParserError):
-        cause = f"{where}: something in between answered what is not AWS's. {KEPT}."
-        return Outcome(later=range(count), cause=cause)
+    if isinstance(error, NotS3):
+        return of_another(error, count, where, now)
+    if isinstance(error, ResponseParserError):  # of the token service
+        return failed(where, S3["no words of S3"], later)
     if isinstance(error, BotoCoreError):
-        return failed(error, count, where)
-    return None
+        return on_the_way(error, count, where)
+    return failed(where, ANY["odd_answer"], later, type(error).__name__, unknown=True)
+
+
+def of_another(error: NotS3, count: int, where: str, now: float) -> Outcome:
+    """An answer in words that are not S3's."""
+    status, later = error.status, range(count)
+    said = f"{status}, {described(error.headers, error.body)}"
+    if status < 300:
+        return failed(where, S3["no ETag"], later, said, unknown=True)
+    if status < 400:
+        target = shown(error.headers.get("location", ""))
+        return failed(where, S3["a redirect without a region"], later, f"{status} to {target!r}")
+    return outcome_of_status(where, status, error.headers, count, now, error.body, False, "the credentials")
+
+
+def not_confirmed(response: Mapping[str, Any], count: int, where: str) -> Outcome:
+    """The outcome of a 2xx that is no receipt."""
+    status = response.get("ResponseMetadata", {}).get("HTTPStatusCode")
+    return failed(where, S3["no ETag"], range(count), f"status {status}", unknown=True)
 
 
 def refused(error: ClientError, count: int, where: str, now: float) -> Outcome:
     """The service's own refusal."""
     code, status, later = code_of(error), status_of(error), range(count)
-    said, message = f"{code or 'no code'}, status {status}", message_of(error)
-    if mends := advice(error, code, message):
-        return Outcome(later=later, blocked=True, cause=f"{where}: {mends} ({said}). {MENDED}.")
+    message = message_of(error)
+    said = f"{code or 'no code'}, status {status}{': ' + message if message else ''}"
+    if found := advice(error, code, message):
+        return failed(where, found, later, said)
     if code in CONFLICT:
-        return Outcome(
-            later=later, cause=f"{where}: another request is writing the same object ({said}). {KEPT}."
-        )
+        return failed(where, S3["ConditionalRequestConflict, OperationAborted"], later, said)
     if code in TOO_LARGE or status == 413:
         cause = f"{where} found the object too large ({said}). It is sent again in halves."
         return Outcome(later=later, cause=cause, too_large=True)
     if code in BUSY or is_retryable(status):
-        wait = retry_after(headers_of(error), now)
-        return Outcome(
-            later=later, cause=f"{where} is busy or has a fault ({said}). {KEPT}.", retry_after=wait
+        wait, unknown = retry_after(headers_of(error), now), status in GATEWAY
+        return failed(
+            where,
+            S3["SlowDown, InternalError and the like"],
+            later,
+            said,
+            unknown=unknown,
+            wait=wait,
         )
-    cause = f"{where} refused the object ({said}{': ' + message if message else ''}). {MENDED}."
-    return Outcome(later=later, blocked=True, cause=cause)
+    if 300 <= status < 400:
+        return failed(where, S3["a redirect without a region"], later, said)
+    return failed(where, S3["any other code"], later, said)
 
 
-def advice(error: ClientError, code: str, message: str) -> str:
-    """What a person can do about a refusal; "" when nobody needs to, or nobody knows."""
+def advice(error: ClientError, code: str, message: str) -> Advice | None:
+    """What a person can do about a refusal; None when nobody needs to, or nobody knows."""
     # STS has no code of its own for a wrong clock: "Signature expired: … is now earlier than …".
     if code == "SignatureDoesNotMatch" and CLOCK.search(message):
-        return ADVICE["RequestTimeTooSkewed"]
+        return S3["RequestTimeTooSkewed"]
     if error.operation_name == "AssumeRole":
-        own = "" if code in ROLE_CODES else ADVICE.get(code, "")
-        return own or (
-            "" if code in BUSY or is_retryable(status_of(error)) else f"{ROLE}; STS says: {message}"
-        )
+        if code not in ROLE_CODES and (own := S3.get(code)):
+            return own
+        return None if code in BUSY or is_retryable(status_of(error)) else S3["no role"]
     if code == "AccessDenied" and "kms:" in message:
-        return (
-            f"these credentials may not use the KMS key: allow kms:GenerateDataKey on it; it says: {message}"
-        )
-    if code == "AccessDenied" and message not in ("", "Access Denied", "Access Denied."):
-        return f"{ADVICE[code]}; it says: {message}"
-    return ADVICE.get(code, "")
+        return S3["no KMS right"]
+    return S3.get(code)
 
 
-def failed(error: BotoCoreError, count: int, where: str) -> Outcome:
+def on_the_way(error: BotoCoreError, count: int, where: str) -> Outcome:
     """What happened on the way there. `unknown` is harmless here: the second attempt finds the first."""
-    later = range(count)
+    later, said = range(count), shown(str(error))
     if isinstance(error, (NoCredentialsError, PartialCredentialsError, CredentialRetrievalError)):
-        cause = (
-            f"{where}: no usable credentials ({printable(str(error))}). {MENDED}: give boto3 some "
-            "(environment, ~/.aws, or the machine's role)."
-        )
-        return Outcome(later=later, blocked=True, cause=cause)
+        return failed(where, S3["no credentials"], later, said)
     if isinstance(error, SSLError) and "CERTIFICATE_VERIFY_FAILED" in str(error):
-        cause = f"{where}: its certificate is not trusted. {MENDED}: give the authority with --ca_file."
-        return Outcome(later=later, blocked=True, cause=cause)
+        return failed(where, ANY["certificate"], later)
     if isinstance(error, SSLError):  # mostly in the handshake, but nobody can tell
-        cause = f"{where}: no TLS connection ({printable(str(error))}); retrying, nothing is stored twice"
-        return Outcome(later=later, unknown=True, cause=cause)
+        return failed(where, S3["no TLS connection"], later, said, unknown=True)
     if isinstance(error, ConnectionError):
-        return Outcome(later=later, cause=f"{where} cannot be reached; retrying")
+        return failed(where, ANY["unreachable"], later)
     if isinstance(error, HTTPClientError):
-        cause = f"{where} did not answer ({type(error).__name__}); retrying, nothing is stored twice"
-        return Outcome(later=later, unknown=True, cause=cause)
+        return failed(where, S3["no answer in time"], later, type(error).__name__, unknown=True)
     # What is left is what boto3 finds wrong with its configuration: a profile, a region, a name, a file.
-    return Outcome(later=later, blocked=True, cause=f"{where}: {printable(str(error))}. {MENDED}.")
+    return failed(where, S3["no request"], later, said)
 
 
 def code_of(error: ClientError) -> str:
-    return str(error.response.get("Error", {}).get("Code", ""))
+    return shown(str(error.response.get("Error", {}).get("Code", "")), 100)
 
 
 def status_of(error: ClientError) -> int:
@@ -200,8 +227,5 @@ def headers_of(error: ClientError) -> Mapping[str, str]:
 
 
 def message_of(error: ClientError) -> str:
-    return printable(str(error.response.get("Error", {}).get("Message") or ""))
-
-
-def printable(text: str) -> str:
-    return "".join(letter for letter in text[:300] if letter.isprintable())
+    message = shown(str(error.response.get("Error", {}).get("Message") or ""))
+    return "" if message.rstrip(".") == "Access Denied" else message

@@ -13,10 +13,11 @@ import botocore.loaders
 import botocore.session
 from botocore.config import Config
 from botocore.credentials import AssumeRoleCredentialFetcher, DeferredRefreshableCredentials
-from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError
-from botocore.parsers import ResponseParserError
+from botocore.exceptions import NoCredentialsError
+from botocore.handlers import BUILTIN_HANDLERS
 
 from transforms.event import Batch
+from transforms.write.advice import ANY
 from transforms.write.archive import (
     SUFFIXES,
     blocks,
@@ -27,12 +28,22 @@ from transforms.write.archive import (
     object_key,
 )
 from transforms.write.contract import Outcome, Writer
+from transforms.write.failure import failed
 from transforms.write.over_http.connection import CONNECT_SECONDS, user_agent
 from transforms.write.over_http.reply import READ_SECONDS
 from transforms.write.s3.destination import S3
-from transforms.write.s3.reply import MENDED, is_delivered, is_stale_credential, outcome_of
+from transforms.write.s3.reply import (
+    is_delivered,
+    is_receipt,
+    is_stale_credential,
+    not_confirmed,
+    only_s3,
+    outcome_of,
+)
 
-# The region of the peer, and of services that have none.
+# botocore's event for an answer that it is about to read.
+READING = "before-parse.s3.*"
+# The region of AWS, and of services that have none.
 DEFAULT_REGION = "us-east-1"
 SESSION_NAME = "grantex-beam"
 
@@ -64,9 +75,17 @@ class Client:
             config=config(path_style=settings.endpoint is not None),
         )
 
-    def put(self, request: dict[str, Any]) -> None:
-        """One PutObject. Raises ClientError for a refusal, BotoCoreError for all else that can happen."""
-        self._s3.put_object(**request)
+        events = self._s3.meta.events
+        for event, handler, *_ in BUILTIN_HANDLERS:
+            if event == READING:  # it would call another's page a 500 of S3, before `only_s3` is asked
+                events.unregister(event, handler)
+        events.register(READING, only_s3)
+
+    def put(self, request: dict[str, Any]) -> dict[str, Any]:
+        """One PutObject, and what S3 says to it. Raises ClientError for a refusal, BotoCoreError for most of
+        what else can happen, and anything else for answers that botocore does not understand."""
+        response: dict[str, Any] = self._s3.put_object(**request)
+        return response
 
     def close(self) -> None:
         """Let go of connections."""
@@ -136,23 +155,23 @@ class S3Writer(Writer):
 
     def write(self, batch: Batch) -> Outcome | None:
         """Put `batch` once under its key; an object that is there already is this batch's earlier attempt."""
+        count = len(batch.events)
         key = self._key(batch)
         request = self._request(key, batch)
         try:
             client = self._client  # which `close` may take away
             if client is None:
                 client = self._client = Client(self._settings)
-            client.put(request)
-        except (ClientError, BotoCoreError, ResponseParserError) as error:
+            response = client.put(request)
+        except UnreadableAuthorities as error:
+            return failed(self._where, ANY["secret"], range(count), why=str(error))
+        except Exception as error:  # noqa: BLE001 - whatever an answer makes botocore raise
             if is_delivered(error):
                 return None
             if is_stale_credential(error):
                 self.close()  # the next attempt asks the chain anew
-            return outcome_of(error, len(batch.events), self._where, time.time())
-        except UnreadableAuthorities as error:
-            cause = f"{self._where}: {error}. {MENDED}."
-            return Outcome(later=range(len(batch.events)), blocked=True, cause=cause)
-        return None
+            return outcome_of(error, count, self._where, time.time())
+        return None if is_receipt(response) else not_confirmed(response, count, self._where)
 
     def close(self) -> None:
         client, self._client = self._client, None

@@ -16,11 +16,12 @@ import httpx
 from transforms.clock import Clock
 from transforms.event import Batch
 from transforms.secret import SecretError
+from transforms.write.advice import SPLUNK
 from transforms.write.contract import Outcome, Writer
-from transforms.write.failure import as_outcome
+from transforms.write.failure import as_outcome, failed
 from transforms.write.over_http.connection import Reply
 from transforms.write.splunk.channel import MOVED, Channel, Sent, connect, where
-from transforms.write.splunk.reply import MENDED, UNKNOWN_CHANNEL, outcome_of, read_reply
+from transforms.write.splunk.reply import UNKNOWN_CHANNEL, outcome_of, read_reply
 
 if TYPE_CHECKING:
     from transforms.write.splunk.destination import Splunk
@@ -161,12 +162,8 @@ class AcknowledgedWriter(Writer):
 
     def _refused(self, reply: Reply, count: int, asked_first: bool) -> Outcome:
         if asked_first and reply.status == 404:
-            cause = (
-                f"{self._where} offers no acknowledgements (404 at /services/collector/ack; Splunk Cloud has "
-                f"none). {MENDED}: leave --splunk_acknowledge out, or correct --splunk_hec_url."
-            )
-            return Outcome(later=range(count), cause=cause, blocked=True)
-        if read_reply(reply.body).code == UNKNOWN_CHANNEL:
+            return failed(self._where, SPLUNK["no_ack_path"], range(count))
+        if read_reply(reply.status, reply.body).code == UNKNOWN_CHANNEL:
             cause = f"{self._where} took nothing: {MOVED}. Another channel is begun."
             return Outcome(later=range(count), cause=cause)
         index, now = self._settings.index, self._clock.now()

@@ -24,14 +24,15 @@ import httpx
 import msgspec
 
 from transforms.clock import Clock
+from transforms.write.answer import decoded
 from transforms.write.failure import as_outcome, is_delivered
 from transforms.write.over_http.connection import Credential, HttpConnection, Reply, Target
 from transforms.write.splunk.reply import (
     INVALID_FORMAT,
     NO_DATA,
-    TAKEN,
     UNKNOWN_CHANNEL,
     is_refused_token,
+    is_taken,
     read_reply,
 )
 
@@ -183,7 +184,7 @@ class Channel:
         """
         for again in (False, True):
             reply = self._exchange(_asking([]), self._poll_target)
-            if not is_delivered(reply.status) and read_reply(reply.body).code not in HARMLESS:
+            if not is_delivered(reply.status) and read_reply(reply.status, reply.body).code not in HARMLESS:
                 return reply
             self._renewing = again and self._replaced
         self.begun = True
@@ -197,16 +198,16 @@ class Channel:
         return reply
 
     def _taken(self, reply: Reply) -> Sent | None:
-        said = read_reply(reply.body)
+        said = read_reply(reply.status, reply.body)
         if said.code == UNKNOWN_CHANNEL:
             self._begin(MOVED)
-        if not (is_delivered(reply.status) and said.code in TAKEN):
+        if not is_taken(reply.status, reply.body):
             if said.code is None:  # not HEC's words: whoever stands between may have sent it on all the same
                 self._lose()
             return None
         now = self._clock.monotonic()
         if said.ack_id is None:
-            # Cut, or another service's words, or the token has lost its acknowledgement: that is asked again.
+            # Cut, or the token has lost its acknowledgement: that is asked again.
             self.begun = False
             self._lose()
             return Sent(self, now, NO_ID)
@@ -220,14 +221,12 @@ class Channel:
         return sent
 
     def _judge_poll(self, reply: Reply) -> None:
-        said = read_reply(reply.body)
+        said = read_reply(reply.status, reply.body)
         if said.code == UNKNOWN_CHANNEL:
             self._begin(MOVED)
             return
-        try:
-            acks: Mapping[int, bool] = decode_acks(reply.body).acks if is_delivered(reply.status) else {}
-        except msgspec.DecodeError:
-            acks = {}
+        answer = decoded(decode_acks, reply.body) if is_delivered(reply.status) else None
+        acks: Mapping[int, bool] = answer.acks if answer else {}
         if not acks:
             text = f": {said.text}" if said.text else ""
             self.trouble = f"the last poll was answered {reply.status}{text}"

@@ -7,19 +7,18 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-import httpx
 import msgspec
 
 from transforms.batch import BatchPolicy, batches
 from transforms.clock import Clock, SystemClock
 from transforms.event import Batch, Event
-from transforms.secret import Secret, SecretError
+from transforms.secret import Secret
 from transforms.setting import setting, shared
 from transforms.way_out import USUAL, WayOut
 from transforms.write.contract import Destination, Outcome, Writer
 from transforms.write.created_at import MAX_FRACTION, epoch_texts
-from transforms.write.failure import as_outcome
-from transforms.write.over_http.connection import gzip
+from transforms.write.failure import asked
+from transforms.write.over_http.connection import Reply, gzip
 from transforms.write.splunk.acknowledge import AcknowledgedWriter, Shared
 from transforms.write.splunk.channel import connect, where
 from transforms.write.splunk.reply import outcome_of
@@ -190,12 +189,12 @@ class SplunkWriter(Writer):
         """Post `batch` once; a second time only after a refused token that has meanwhile been replaced."""
         count = len(batch.events)
         body = self._settings.body(batch.events)
-        try:
-            reply = self._credential.post(body)
-        except (SecretError, httpx.TransportError) as error:
-            return as_outcome(error, count, self._where)
-        index, now = self._settings.index, self._clock.now()
-        return outcome_of(self._where, index, reply.status, reply.headers, reply.body, count, now)
+
+        def judge(reply: Reply) -> Outcome | None:
+            index, now = self._settings.index, self._clock.now()
+            return outcome_of(self._where, index, reply.status, reply.headers, reply.body, count, now)
+
+        return asked(lambda: self._credential.post(body), judge, count, self._where)
 
     def close(self) -> None:
         self._connection.close()

@@ -7,13 +7,18 @@ everything before it is indexed and nothing from it on; with code 7 that number 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
+from typing import Any
 
 import msgspec
 
 from transforms.retry import retry_after
+from transforms.secret import shown
+from transforms.write.advice import HTTP, SPLUNK, Advice
+from transforms.write.answer import decoded, described, is_receipt
 from transforms.write.contract import Outcome
-from transforms.write.failure import KEPT, is_credential, is_delivered, refused
+from transforms.write.failure import failed, is_credential, is_delivered, refused
 from transforms.write.over_http.connection import Reply
 
 # Token disabled, required, malformed, unknown; 21 and 22 are Splunk 9's, with status 400.
@@ -21,20 +26,27 @@ CREDENTIAL = frozenset({1, 2, 3, 4, 21, 22})
 # Shutting down is 23; 26 and 27, queues or an acknowledgement channel at capacity, come with status 429.
 BUSY = frozenset({8, 9, 18, 19, 20, 23, 26, 27})
 # Success; 24 and 25 say with status 200 that queues or acknowledgements approach their capacity.
-TAKEN = frozenset({None, 0, 24, 25})
+TAKEN = frozenset({0, 24, 25})
 # The fault of one object of the request: not JSON, no "event", a blank one, fields it cannot index.
 ONE_EVENT = frozenset({6, 12, 13, 15, 16})
 NO_DATA = 5
 INVALID_FORMAT = 6
 WRONG_INDEX = 7
 UNKNOWN_CHANNEL = 11
-CHANNEL = {
-    10: "this HEC token has indexer acknowledgement: give --splunk_acknowledge=true, or a token without it",
-    UNKNOWN_CHANNEL: "something in between puts a channel of its own into our requests",
-    14: "this HEC token has no indexer acknowledgement: turn it on for the token (useACK), or leave "
-    "--splunk_acknowledge out",
+SET_UP: Mapping[int, Advice] = {
+    NO_DATA: SPLUNK["no_data"],  # never an event's fault: there always is data when it leaves
+    10: SPLUNK["channel_needed"],
+    UNKNOWN_CHANNEL: SPLUNK["channel_wrong"],
+    14: SPLUNK["no_acknowledgement"],
 }
-MENDED = f"{KEPT} when this is mended"
+# What receivers that are not Splunk's say in place of its object.
+PLAIN = (b"ok", b'"ok"', b"success", b'"success"')
+# A receipt that ends early: HEC's own members, as far as they came.
+_PAIR = rb'\s*"(?:text|code|ackId|ackID)"\s*:\s*(?:"[^"\\]{0,200}"|\d{1,20})\s*'
+_MEMBER = rb"(?:text|tex|te|t|code|cod|co|c|ackId|ackI|ack|ac|a)?"
+_VALUE = rb'(?:"[^"\\]{0,200}"?|\d{0,20})'
+_CUT = re.compile(rb'\{(?:%s,)*\s*(?:"(?:%s(?:"\s*(?::\s*%s)?)?)?)?\s*' % (_PAIR, _MEMBER, _VALUE))
+_CODE = re.compile(rb'"code"\s*:\s*(\d+)\s*,')
 
 
 class HecReply(msgspec.Struct, frozen=True):
@@ -49,21 +61,47 @@ class HecReply(msgspec.Struct, frozen=True):
 decoder = msgspec.json.Decoder(HecReply)
 
 
-def read_reply(body: bytes) -> HecReply:
-    """HEC's own words, or an empty reply when a proxy (or nobody) wrote this body."""
-    try:
-        reply = decoder.decode(body)
-    except (msgspec.DecodeError, UnicodeDecodeError):
+def read_reply(status: int, body: bytes) -> HecReply:
+    """HEC's own words, or an empty reply when a proxy (or nobody) wrote this body. A code that HEC never
+    sends with this status is not HEC's word either."""
+    reply = decoded(decoder.decode, body) or HecReply()
+    if not fits(status, reply.code):
         return HecReply()
-    shown = "".join(letter for letter in reply.text[:200] if letter.isprintable())
-    return HecReply(reply.code, shown, reply.invalid, reply.ack_id)
+    return HecReply(reply.code, shown(reply.text), reply.invalid, reply.ack_id)
+
+
+def fits(status: int, code: int | None) -> bool:
+    """Whether HEC, or a receiver that speaks like it, sends `code` with `status`."""
+    if code in TAKEN:
+        return is_delivered(status)
+    if code in CREDENTIAL:
+        return status in (400, 401, 403)
+    if code in BUSY:
+        return status in (429, 500, 503)
+    return status == 400
 
 
 def is_refused_token(reply: Reply) -> bool:
     """Whether HEC refuses the token, so that reading it again may help."""
-    if reply.status == 400:
-        return read_reply(reply.body).code in CREDENTIAL
-    return is_credential(reply.status)
+    return is_credential(reply.status) or read_reply(reply.status, reply.body).code in CREDENTIAL
+
+
+def is_taken(status: int, body: bytes) -> bool:
+    """Whether HEC itself, or a receiver that speaks like it, says that it has taken the request."""
+    if not is_delivered(status):
+        return False
+    return is_receipt(body, _says_taken, PLAIN) or _begins_as_receipt(body)
+
+
+def _says_taken(members: dict[str, Any]) -> bool:
+    code = members.get("code")
+    return type(code) is int and code in TAKEN and not members.get("error")
+
+
+def _begins_as_receipt(body: bytes) -> bool:
+    """Whether the body is the beginning of a receipt: a cut behind a 2xx still counts."""
+    code = _CODE.search(body)
+    return _CUT.fullmatch(body) is not None and (code is None or int(code[1]) in TAKEN)
 
 
 def outcome_of(
@@ -72,31 +110,29 @@ def outcome_of(
     """The outcome of a reply for a batch of `count` events; None when all of them are delivered.
 
     where: the service as a person knows it; index: the index that was asked for; now: seconds since the
-    epoch. A 2xx counts as delivered whatever its body is (it may have been cut), unless HEC's own code in
-    it says otherwise.
+    epoch.
     """
-    reply = read_reply(body)
-    if is_delivered(status) and reply.code in TAKEN:
+    if is_taken(status, body):
         return None
+    later = range(count)
+    if is_delivered(status):
+        said = f"{status}, {described(headers, body)}"
+        return failed(where, HTTP["not_its_words"], later, said, unknown=True)
+    reply = read_reply(status, body)
     said = f"{reply.text or 'no text'} (code {reply.code}, status {status})"
-    everything = range(count)
+    shown_code = f"{reply.text or 'no text'}, code {reply.code}, status {status}"
     if reply.code in CREDENTIAL:
-        cause = f"{where} refused the HEC token: {said}. {MENDED}: enable or correct --splunk_hec_token."
-        return Outcome(later=everything, cause=cause, blocked=True)
+        return failed(where, SPLUNK["token"], later, shown_code)
     if reply.code == WRONG_INDEX:
-        return wrong_index(where, index, said, reply.invalid, count)
+        return wrong_index(where, index, shown_code, reply.invalid, count)
     if reply.code in BUSY:
-        wait = retry_after(headers, now)
-        return Outcome(later=everything, cause=f"{where} is busy: {said}. {KEPT}.", retry_after=wait)
-    if reply.code in CHANNEL:
-        cause = f"{where} took nothing: {said}. {MENDED}: {CHANNEL[reply.code]}."
-        return Outcome(later=everything, cause=cause, blocked=True)
-    if reply.code == NO_DATA:  # never an event's fault: there always is data when it leaves
-        cause = f"{where} received an empty request: {said}. {MENDED}: something in between drops bodies."
-        return Outcome(later=everything, cause=cause, blocked=True)
-    if status == 400 and reply.code is not None and (reply.code in ONE_EVENT or reply.invalid is not None):
+        return failed(where, SPLUNK["busy"], later, shown_code, wait=retry_after(headers, now))
+    if advice := SET_UP.get(reply.code or 0):
+        return failed(where, advice, later, shown_code)
+    if reply.code in ONE_EVENT or (reply.code is not None and reply.invalid is not None):
         return one_event(where, said, reply, count)
-    return refused(where, status, headers, count, now)
+    own = reply.code is not None
+    return refused(where, status, headers, count, now, body, own, "--splunk_hec_token")
 
 
 def one_event(where: str, said: str, reply: HecReply, count: int) -> Outcome:
@@ -121,10 +157,6 @@ def wrong_index(where: str, index: str, said: str, number: int | None, count: in
     the request was read) and n - 1 is the refused one. A number that makes no sense counts as "nothing
     was indexed, as far as is known".
     """
-    cause = (
-        f"{where} has no index {index!r}, or this token may not write to it: {said}. {MENDED}: "
-        "create the index, allow it for the token, or correct --splunk_index."
-    )
-    if number is not None and 1 <= number <= count:
-        return Outcome(later=range(number - 1, count), cause=cause, blocked=True)
-    return Outcome(later=range(count), cause=cause, blocked=True, unknown=True)
+    known = number is not None and 1 <= number <= count
+    later = range(number - 1, count) if number is not None and known else range(count)
+    return failed(where, SPLUNK["index"], later, said, unknown=not known, index=repr(index))

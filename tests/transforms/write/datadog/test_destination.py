@@ -313,12 +313,12 @@ def test_an_event_just_below_the_limit_is_whole(server: PracticeDatadog, writer:
 # Replies
 
 
-@pytest.mark.parametrize("status", [408, 429, 500, 502, 503, 504])
+@pytest.mark.parametrize("status", [408, 429, 500, 502, 503, 504, 520, 522, 524, 598, 599])
 def test_busy_is_later(server: PracticeDatadog, writer: DatadogWriter, status: int) -> None:
     server.answer(status, headers={"Retry-After": "7"})
     outcome = all_later(writer.write(batch(3)), 3)
     assert not outcome.blocked
-    assert outcome.unknown == (status in (502, 504))  # a gateway's: Datadog may have taken it
+    assert outcome.unknown == (status not in (408, 429, 500, 503))  # a gateway's: Datadog may have taken it
     assert outcome.retry_after == 7.0
     assert str(status) in outcome.cause
     assert writer.write(batch(3)) is None
@@ -354,7 +354,7 @@ def test_a_400_in_datadog_s_older_words_is_datadog_s(server: PracticeDatadog, wr
     server.answer(400, b'{"errors":["odd"]}')
     outcome = writer.write(batch(1))
     assert outcome is not None
-    assert outcome.rejected == {0: "datadog_400: no reason given"}
+    assert outcome.rejected == {0: "datadog_400: odd"}
 
 
 @pytest.mark.parametrize("status", [302, 404, 415])
@@ -365,12 +365,68 @@ def test_what_no_retry_can_mend_blocks_and_rejects_nothing(
     assert all_later(writer.write(batch(2)), 2).blocked
 
 
-def test_a_2xx_is_delivered_whatever_its_body_is(server: PracticeDatadog, writer: DatadogWriter) -> None:
-    server.garbage()
-    assert writer.write(batch(1)) is None
+def test_a_2xx_whose_body_is_cut_is_delivered(server: PracticeDatadog, writer: DatadogWriter) -> None:
     server.cut_answer()
     assert writer.write(batch(1)) is None
-    assert server.count == 2
+    assert server.count == 1
+
+
+@pytest.mark.parametrize("body", [b"", b" \n", b"{}", b"{ }\n", b'{"errors":[]}', b'{"status":"ok"}', b"{"])
+@pytest.mark.parametrize("status", [200, 202])
+def test_what_datadog_says_delivers(
+    server: PracticeDatadog, writer: DatadogWriter, status: int, body: bytes
+) -> None:
+    server.answer(status, body)
+    assert writer.write(batch(1)) is None
+
+
+LOGIN = b'<!doctype html><title>Sign in</title><form action="/login">Sign in</form>'
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        LOGIN,
+        b"\xef\xbb\xbf" + LOGIN,
+        b"<?xml version='1.0'?><html/>",
+        b'{"errors":["odd"]}',
+        b'{"errors":[{"title":"odd"}]}',
+        b'{"errors":{"a":1}}',
+        b'{"error":"odd"}',
+        b'{"success":false}',
+        b'{"status":"error"}',
+        b'{"message":"please sign in"}',
+        b'{"x":' + b"[" * 100_000,
+        b'{"errors":' + b"[" * 100_000 + b"]" * 100_000 + b"}",
+        b'{"status":' + b"9" * 10_000 + b"}",
+        b"[]",
+        b"null",
+        b"1e999",
+        b"garbage",
+        b"\xff\xfe<\x00h\x00",
+        b"\x00",
+    ],
+)
+@pytest.mark.parametrize("status", [200, 202, 206])
+def test_what_datadog_does_not_say_delivers_nothing_and_names_what_stands_between(
+    server: PracticeDatadog, writer: DatadogWriter, status: int, body: bytes
+) -> None:
+    server.answer(status, body)
+    outcome = all_later(writer.write(batch(2)), 2)
+    assert outcome.unknown
+    assert outcome.blocked
+    assert "proxy, firewall or sign-in page" in outcome.cause
+    assert writer.write(batch(2)) is None
+
+
+def test_a_page_that_refuses_is_not_datadog_refusing_the_key(
+    server: PracticeDatadog, writer: DatadogWriter
+) -> None:
+    server.answer(403, b"<html><h1>Blocked by web filter</h1></html> ", {"content-type": "text/html"})
+    outcome = all_later(writer.write(batch(2)), 2)
+    assert outcome.blocked
+    assert "refused the API key" not in outcome.cause
+    assert 'a page "Blocked by web filter"' in outcome.cause
 
 
 def test_an_outage_is_later_and_then_over(server: PracticeDatadog, writer: DatadogWriter) -> None:
@@ -393,7 +449,7 @@ def test_a_wrong_key_blocks_and_is_not_shown(settings: Datadog) -> None:
 
 
 def test_a_key_of_another_site_names_the_others() -> None:
-    said = outcome_of("Datadog", "datadoghq.eu", 403, {}, b"", 2, NOW)
+    said = outcome_of("Datadog", "datadoghq.eu", 403, {}, b'{"errors":["Forbidden"]}', 2, NOW)
     assert said is not None
     assert said.blocked
     assert "--datadog_site" in said.cause

@@ -17,6 +17,7 @@ from pipelines.practice.http_server import Answer, PracticeServer, Request
 from tests.transforms.write.encodings import batch, event
 from tests.transforms.write.splunk.server import all_later, certificate
 from transforms.event import Batch
+from transforms.secret import remember
 from transforms.way_out import WayOut
 from transforms.write.contract import Writer
 from transforms.write.s3 import writer as s3_client
@@ -30,7 +31,7 @@ class Bucket(PracticeServer):
 
     def judge(self, request: Request) -> Answer:
         self.taken([request.path])
-        return Answer(200, b"")
+        return Answer(200, b"", (("ETag", '"0cc175b9"'),))
 
     def refuse(self, status: int, code: str, message: str = "said so", **headers: str) -> None:
         """Answer the next request with one of S3's error codes."""
@@ -143,13 +144,13 @@ def test_a_retry_after_that_is_a_date_is_heard(bucket: Bucket, writer: Writer) -
     [
         (
             "User: arn:aws:iam::1:user/u is not authorized to perform: kms:GenerateDataKey on resource: k",
-            "allow kms:GenerateDataKey on it; it says: User: arn:aws:iam::1:user/u is not",
+            "may not use the KMS key (AccessDenied, status 403: User: arn:aws:iam::1:user/u is not",
         ),
         (
             "User: arn:aws:iam::1:user/u is not authorized to perform: s3:PutObject with an explicit deny",
-            "allow s3:PutObject on the bucket and its prefix; it says: User: arn:aws:iam::1:user/u is not",
+            "may not write there (AccessDenied, status 403: User: arn:aws:iam::1:user/u is not",
         ),
-        ("Access Denied", "allow s3:PutObject on the bucket and its prefix (AccessDenied, status 403)"),
+        ("Access Denied", "may not write there (AccessDenied, status 403)"),
     ],
 )
 def test_a_denial_says_who_was_denied_what(bucket: Bucket, writer: Writer, message: str, words: str) -> None:
@@ -232,13 +233,123 @@ def test_a_reset_is_later_and_unknown(bucket: Bucket, writer: Writer, when: str)
     assert bucket.request_count <= 1
 
 
-def test_an_unexpected_exception_is_a_bug(writer: Writer, monkeypatch: pytest.MonkeyPatch) -> None:
-    def broken(*_: object) -> None:
-        raise ValueError("a bug")
+def broken(*_: object) -> None:
+    raise ValueError("an oddity")
 
-    monkeypatch.setattr(s3_client.Client, "put", broken)
-    with pytest.raises(ValueError, match="a bug"):
+
+def test_an_exception_before_anything_is_asked_is_a_bug(
+    writer: Writer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(s3_client.S3Writer, "_request", broken)
+    with pytest.raises(ValueError, match="an oddity"):
         writer.write(batch(1, HOUR))
+
+
+def test_whatever_botocore_raises_about_an_answer_is_later(
+    writer: Writer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(s3_client.Client, "put", broken)
+    outcome = all_later(writer.write(batch(2, HOUR)), 2)
+    assert outcome.unknown
+    assert "answered what cannot be read" in outcome.cause
+    assert "ValueError" in outcome.cause
+
+
+# What delivers
+
+
+@pytest.mark.parametrize(
+    ("status", "headers", "body"),
+    [
+        (200, {}, b""),
+        (204, {}, b""),
+        (204, {"ETag": '"a"'}, b""),
+        (206, {"ETag": '"a"'}, b""),
+        (200, {"content-type": "text/html"}, b"<!doctype html><title>Sign in</title>"),
+        (200, {"content-type": "text/html", "ETag": '"a"'}, b"<!doctype html><title>Sign in</title>"),
+        (200, {"content-type": "application/xhtml+xml", "ETag": '"a"'}, b"<?xml version='1.0'?><html/>"),
+        (200, {"content-type": "application/json"}, b'{"success":false}'),
+    ],
+)
+def test_a_2xx_without_an_etag_or_with_a_page_delivers_nothing(
+    bucket: Bucket, writer: Writer, status: int, headers: dict[str, str], body: bytes
+) -> None:
+    bucket.answer(status, body, headers)
+    outcome = all_later(writer.write(batch(2, HOUR)), 2)
+    assert outcome.blocked
+    assert "sign-in page" in outcome.cause
+    assert writer.write(batch(2, HOUR)) is None
+
+
+@pytest.mark.parametrize("body", [b"", b"<html>Precondition Failed</html>", b"no XML"])
+def test_412_in_words_that_are_not_s3s_delivers_nothing(bucket: Bucket, writer: Writer, body: bytes) -> None:
+    bucket.answer(412, body)
+    all_later(writer.write(batch(2, HOUR)), 2)
+
+
+def test_412_without_words_but_under_s3s_headers_means_delivered(bucket: Bucket, writer: Writer) -> None:
+    bucket.answer(412, b"", {"x-amz-request-id": "1"})
+    assert writer.write(batch(2, HOUR)) is None
+
+
+@pytest.mark.parametrize("status", [301, 302, 307, 308])
+@pytest.mark.parametrize("where", [None, "https://login.example.com/", "login.example.com:8443/sso"])
+def test_a_redirect_without_a_region_is_no_loop(
+    bucket: Bucket, writer: Writer, status: int, where: str | None
+) -> None:
+    bucket.answer(status, b"", {"location": where} if where else {}, times=5000)
+    outcome = all_later(writer.write(batch(2, HOUR)), 2)
+    assert outcome.blocked
+    assert "--s3_region or --s3_endpoint" in outcome.cause
+    assert bucket.request_count <= 5
+
+
+def test_a_303_is_asked_once(bucket: Bucket, writer: Writer) -> None:
+    bucket.answer(303, b"", {"location": "https://login.example.com/"}, times=5000)
+    all_later(writer.write(batch(2, HOUR)), 2)
+    assert bucket.request_count == 1
+
+
+@pytest.mark.parametrize(
+    ("status", "blocked"), [(401, True), (403, True), (404, True), (502, False), (503, False)]
+)
+def test_who_answered_in_s3s_place_is_said(
+    bucket: Bucket, writer: Writer, status: int, blocked: bool
+) -> None:
+    bucket.answer(status, b"<html><h1>Blocked by web filter</h1></html>", {"content-type": "text/html"})
+    outcome = all_later(writer.write(batch(2, HOUR)), 2)
+    assert 'a page "Blocked by web filter"' in outcome.cause
+    assert "s3:PutObject" not in outcome.cause
+    assert outcome.blocked == blocked
+    assert outcome.unknown == (status == 502)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"<a>" * 100_000,
+        b"<Error>" + b"<Code>" * 50_000,
+        b"<?xml version='1.0'?><Error><Code>a</Code>" + b"<x>" * 100_000 + b"</x>" * 100_000 + b"</Error>",
+        b'{"x":' + b"[" * 100_000,
+        b"\xff" * 1000,
+    ],
+)
+@pytest.mark.parametrize("status", [200, 400, 403, 404, 409, 503])
+def test_no_body_raises(bucket: Bucket, writer: Writer, status: int, body: bytes) -> None:
+    bucket.answer(status, body, {"content-type": "application/xml"})
+    all_later(writer.write(batch(2, HOUR)), 2)
+
+
+def test_code_and_message_are_one_short_printable_line_without_secrets(
+    bucket: Bucket, writer: Writer
+) -> None:
+    secret = "s3cr3t-" + "x" * 33
+    remember(secret)
+    bucket.refuse(403, "Odd\u009b2J" + "x" * 5_000_000, "line\nline " + "y" * 170 + secret + "z" * 100_000)
+    cause = all_later(writer.write(batch(2, HOUR)), 2).cause
+    assert cause.isprintable()
+    assert len(cause) < 800
+    assert "s3cr3t" not in cause
 
 
 # Credentials that end (roles, trust and rights: test_s3_role.py)
@@ -307,9 +418,15 @@ def test_a_roles_session_is_renewed_before_it_ends(bucket: Bucket, assuming: Wri
             "AccessDenied",
             "not authorized",
             True,
-            "--s3_external_id and the role's trust policy; STS says: not",
+            "the role cannot be assumed (AccessDenied, status 403: not authorized)",
         ),
-        (400, "ValidationError", "odd", True, "STS says: odd"),
+        (
+            400,
+            "ValidationError",
+            "odd",
+            True,
+            "the role cannot be assumed (ValidationError, status 400: odd)",
+        ),
         (403, "ExpiredToken", "", True, "session's token has expired"),
         (403, "InvalidClientTokenId", "", True, "access key does not exist"),
         (
@@ -338,5 +455,5 @@ def test_a_role_that_is_refused(
 def test_a_proxys_page_in_the_place_of_sts_is_later(bucket: Bucket, assuming: Writer) -> None:
     bucket.answer(400, b"bad gateway", path="/")
     outcome = all_later(assuming.write(batch(2, HOUR)), 2)
-    assert not outcome.blocked
+    assert outcome.blocked  # nobody but a person takes it out of the way
     assert "something in between" in outcome.cause

@@ -107,4 +107,4 @@ def test_a_bucket_that_is_not_there_is_named(moto: Moto) -> None:
     outcome = all_later(replace(settings(moto), bucket="elsewhere").open().write(batch(2, HOUR)), 2)
     assert outcome.blocked
     assert "S3 bucket elsewhere" in outcome.cause
-    assert "create it, or correct --s3_bucket (NoSuchBucket" in outcome.cause
+    assert "the bucket does not exist (NoSuchBucket" in outcome.cause

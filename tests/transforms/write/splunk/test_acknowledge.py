@@ -214,7 +214,17 @@ def test_a_gateways_time_out_is_unknown(server: PracticeSplunk, writer: Writer, 
     assert written(writer, batch(3), clock) is None
 
 
-@pytest.mark.parametrize("body", [b"", b"<html>", b'{"text":"Success","code":0}'])
+def test_a_page_under_a_2xx_is_not_delivered(
+    server: PracticeSplunk, writer: Writer, clock: ManualClock
+) -> None:
+    server.answer(200, b"<html>", path=EVENT)
+    outcome = all_later(written(writer, batch(3), clock), 3)
+    assert outcome.unknown
+    assert "sign-in page" in outcome.cause
+    assert written(writer, batch(3), clock) is None
+
+
+@pytest.mark.parametrize("body", [b"", b"{", b'{"text":"Success","code":0}'])
 def test_a_2xx_without_an_ack_id_is_not_delivered(
     server: PracticeSplunk, writer: Writer, clock: ManualClock, body: bytes
 ) -> None:

@@ -111,7 +111,7 @@ def test_codes_of_the_wrong_set_up_block(server: PracticeSplunk, writer: Writer,
 
 @pytest.mark.parametrize(
     ("status", "word"),
-    [(404, "URL"), (301, "URL"), (415, "--http_compression=none"), (403, "credential"), (400, "400")],
+    [(404, "URL"), (301, "URL"), (415, "--http_compression=none"), (403, "a page"), (400, "400")],
 )
 def test_statuses_that_are_not_hecs_block(
     server: PracticeSplunk, writer: Writer, status: int, word: str
@@ -139,12 +139,12 @@ def test_retry_after_is_carried(server: PracticeSplunk, writer: Writer) -> None:
     assert all_later(writer.write(batch(1)), 1).retry_after == 17.0
 
 
-@pytest.mark.parametrize("status", [408, 429, 500, 502, 503, 504])
+@pytest.mark.parametrize("status", [408, 429, 500, 502, 503, 504, 520, 522, 524, 530, 598, 599])
 def test_a_proxys_page_is_later(server: PracticeSplunk, writer: Writer, status: int) -> None:
     server.answer(status, b"<html>Bad Gateway</html>", {"Retry-After": "3"})
     outcome = all_later(writer.write(batch(1)), 1)
     assert not outcome.blocked
-    assert outcome.unknown == (status in (502, 504))  # a gateway's: HEC may have taken it
+    assert outcome.unknown == (status not in (408, 429, 500, 503))  # a gateway's: HEC may have taken it
     assert outcome.retry_after == 3.0
 
 
@@ -155,12 +155,111 @@ def test_413_is_too_large() -> None:
         writer.close()
 
 
-@pytest.mark.parametrize("body", [b"<html>", b"", b"[]", b'{"code":"0"}', b'{"text":"Success","co', b"\xff"])
-def test_2xx_with_an_unreadable_body_is_delivered(
-    server: PracticeSplunk, writer: Writer, body: bytes
-) -> None:
-    server.answer(200, body)
+RECEIPTS = [
+    b"",
+    b"\r\n",
+    b'{"text":"Success","code":0}',
+    b'{"text":"Success","code":0,"ackId":7}',
+    b'{"text":"Queues are approaching capacity","code":24}',
+    b"OK",
+    b'"OK"',
+    b"{",
+    b'{"te',
+    b'{"text":"Suc',
+    b'{"text":"Success","co',
+    b'{"text":"Success","code":',
+    b'{"text":"Success","code":0,"ackI',
+    b'{"text": "Success", "code": 0, "ackId": 1',
+]
+LOGIN = b'<!doctype html><title>Sign in</title><form action="/login">Sign in</form>'
+NO_RECEIPTS = [
+    LOGIN,
+    b"\xef\xbb\xbf" + LOGIN,
+    b"<?xml version='1.0'?><html/>",
+    b"<html>",
+    b"Please sign in",
+    b"{}",
+    b"[]",
+    b"null",
+    b"0",
+    b'{"code":"0"}',
+    b'{"code":false}',
+    b'{"code":null}',
+    b'{"text":"Success"}',
+    b'{"text":"Server is busy","code":9}',
+    b'{"text":"Incorrect index","code":7,"invalid-event-number":1}',
+    b'{"text":"Server is busy","code":9,"ack',
+    b'{"error":"sign in"}',
+    b'{"error":"sign in","code":0}',
+    b'{"success":false}',
+    b'{"error":"sig',
+    b'{"x":' + b"[" * 100_000,
+    b'{"text":' + b"[" * 100_000,
+    b'{"code":' + b"9" * 10_000,
+    b'{"code":' + b"9" * 10_000 + b"}",
+    b'{"text":"\xff","code":0}',
+    b"\xff",
+    b"\x00",
+]
+
+
+@pytest.mark.parametrize("body", RECEIPTS)
+@pytest.mark.parametrize("status", [200, 201, 202])
+def test_what_hec_says_delivers(server: PracticeSplunk, writer: Writer, status: int, body: bytes) -> None:
+    server.answer(status, body)
     assert writer.write(batch(2)) is None
+
+
+@pytest.mark.parametrize("body", NO_RECEIPTS)
+@pytest.mark.parametrize("status", [200, 202, 206])
+def test_what_hec_does_not_say_delivers_nothing_and_names_what_stands_between(
+    server: PracticeSplunk, writer: Writer, status: int, body: bytes
+) -> None:
+    server.answer(status, body)
+    outcome = all_later(writer.write(batch(2)), 2)
+    assert outcome.unknown
+    assert outcome.blocked
+    assert "proxy, firewall or sign-in page" in outcome.cause
+    assert writer.write(batch(2)) is None
+
+
+@pytest.mark.parametrize("body", NO_RECEIPTS)
+@pytest.mark.parametrize("status", [300, 302, 400, 401, 403, 404, 418, 429, 500, 502, 503, 511, 599])
+def test_no_body_raises_or_rejects_an_event(
+    server: PracticeSplunk, writer: Writer, status: int, body: bytes
+) -> None:
+    server.answer(status, body)
+    all_later(writer.write(batch(2)), 2)
+
+
+@pytest.mark.parametrize(
+    ("status", "code", "unknown"),
+    [
+        (502, 7, True),
+        (504, 9, True),
+        (520, 3, True),
+        (401, 7, False),
+        (403, 6, False),
+        (404, 4, False),
+        (200, 7, True),
+    ],
+)
+def test_a_code_that_hec_never_sends_with_this_status_is_not_believed(
+    server: PracticeSplunk, writer: Writer, status: int, code: int, unknown: bool
+) -> None:
+    server.answer(status, b'{"text":"odd","code":%d,"invalid-event-number":1}' % code)
+    outcome = all_later(writer.write(batch(2)), 2)
+    assert outcome.unknown == unknown
+    assert "index 'main'" not in outcome.cause
+    assert "refused the HEC token" not in outcome.cause
+
+
+def test_a_page_that_refuses_is_not_hec_refusing_the_token(server: PracticeSplunk, writer: Writer) -> None:
+    server.answer(403, b"<html><h1>Blocked by web filter</h1></html> ", {"content-type": "text/html"})
+    outcome = all_later(writer.write(batch(2)), 2)
+    assert outcome.blocked
+    assert "refused the HEC token" not in outcome.cause
+    assert 'a page "Blocked by web filter"' in outcome.cause
 
 
 def test_a_cut_behind_a_2xx_status_line_is_delivered(server: PracticeSplunk, writer: Writer) -> None:
