@@ -15,7 +15,7 @@ RUN_READY := $(VENV)/.ready-to-run
 TEST_READY := $(VENV)/.ready-to-test
 PIP_INSTALL := $(BIN)/python -m pip install --disable-pip-version-check
 # Nothing asked for, by flag or environment: the demo.
-CONFIGURED := $(strip $(ARGS) $(filter GRANTEX_%,$(.VARIABLES)))
+CONFIGURED := $(strip $(value ARGS) $(filter GRANTEX_%,$(.VARIABLES)))
 
 .DELETE_ON_ERROR:
 .PHONY: help run test test-flink bench bench-memory kill-test outage-test lock clean
@@ -29,21 +29,42 @@ help:  ## list what there is
 # Ctrl-C must stop the job, which drains and exits 0, and not make, which would call that a failure: on a
 # terminal the job becomes its own foreground process group, as a shell would arrange it. A job that has
 # the terminal to itself cannot be suspended by Ctrl-Z: nobody would be left to wake it.
+#
+# ARGS come by the environment and are taken apart here: make would read $KEY as $K and EY, and a shell would
+# take an & for its own. Inside they are words and variables as in a shell; a blank after a comma is no end.
+export RUN_ARGS := $(value ARGS)
 define IN_FOREGROUND
-import os, signal, sys
+import os, re, shlex, signal, sys
+def words(text):
+    found = []
+    for word in shlex.split(text.replace("$$$$", "$$")):
+        if found and found[-1].endswith(",") and not word.startswith("--"):
+            found[-1] += word
+        else:
+            found.append(word)
+    found = [os.path.expandvars(word) for word in found]
+    for word in found:
+        if unset := re.search(r"=[$$](?:\{(\w+)\}|(\w+))$$", word):
+            raise ValueError(f"$${unset[1] or unset[2]} is not set in the environment")
+    return found
+try:
+    given = words(os.environ["RUN_ARGS"])
+except ValueError as error:
+    print(f"ARGS: {error}", file=sys.stderr)
+    sys.exit(2)
 if os.isatty(0) and os.tcgetpgrp(0) == os.getpgrp():
     signal.signal(signal.SIGTTOU, signal.SIG_IGN)
     os.setpgid(0, 0)
     os.tcsetpgrp(0, os.getpid())
     signal.signal(signal.SIGTTOU, signal.SIG_DFL)
     signal.signal(signal.SIGTSTP, signal.SIG_IGN)
-os.execv(sys.argv[1], sys.argv[1:])
+os.execv(sys.argv[1], [*sys.argv[1:], *given])
 endef
 export IN_FOREGROUND
 
 run: $(RUN_READY)  ## start the job: the demo, or what ARGS="--feed_url=... " and GRANTEX_... ask for
 	@exec $(BIN)/python -c "$$IN_FOREGROUND" $(BIN)/python -m pipelines.stream \
-		$(if $(CONFIGURED),$(ARGS),--demo=true)
+		$(if $(CONFIGURED),,--demo=true)
 
 test: $(TEST_READY)  ## ruff, mypy and every test; ARGS go to pytest
 	@failed=; \
