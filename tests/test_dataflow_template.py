@@ -152,6 +152,31 @@ FITS = {
         ["https://s.test:8088", "http://[::1]:8088/x"],
         ["s.test", "https://u@s.test", "https://a b"],
     ),
+    "dead_letters": (["gs://b", "s3://b/", "gs://b/c/d"], ["gs://", "gs:///c", "s3://a b", "s3://"]),
+    "feed_url": (
+        ["HTTPS://grantex.test", "http://127.0.0.1:1/x@y"],
+        ["ftp://a", "https://", "https://a?b", "https://a/#b"],
+    ),
+    "feed_api_key": (
+        [
+            "env:KEY_1",
+            "file:/run/a b",
+            "secret:projects/x.y:z/secrets/s-1/versions/3",
+            "aws-secret:arn:aws:x/y#k z",
+        ],
+        [
+            "env:1KEY",
+            "env:",
+            "file:",
+            "secret:projects/p/secrets/s/t",
+            "secret:p",
+            "aws-secret:",
+            "aws-secret:a b",
+        ],
+    ),
+    "s3_max_bytes": (["16MiB", "1 GB", "5000"], ["16mb", "1.5GB", "1TB", "many"]),
+    "splunk_max_age": (["0.5", ".5", "5.", "1e-3"], ["5s", "1e", "."]),
+    "feed_connections": (["5"], ["many"]),
     "http_proxy": (["proxy.test:3128", "http://proxy.test:3128/"], ["http://a b:1"]),
 }
 
@@ -175,11 +200,9 @@ def test_what_fits_into_the_form_is_what_the_job_takes(name: str, text: str, rig
 
 
 def test_every_pattern_has_been_tried_or_is_one_of_a_kind() -> None:
-    kinds = {"NUMBER", "BYTES", "SECONDS", "URL", "SECRET"}
-    left = {
-        name for name, _ in patterns() if name in PARAMETERS and PARAMETERS[name].placeholder not in kinds
-    }
-    assert left - FITS.keys() == {"dead_letters"}, "of which the form takes buckets only"
+    kinds = {PARAMETERS[name].placeholder for name in FITS} - {"TEXT"}
+    ours = {name for name, _ in patterns() if name in PARAMETERS}
+    assert {name for name in ours if PARAMETERS[name].placeholder not in kinds} <= FITS.keys()
 
 
 def test_only_references_to_secrets_fit_into_the_form() -> None:

@@ -302,21 +302,24 @@ def _of_ticket(ticket: Ticket[LiteralSecret]) -> LiteralSecret:
     return ticket.live
 
 
-_GOOGLE_NAME = re.compile(r"projects/[\w.:-]+/secrets/[\w-]+(/versions/[\w-]+)?", re.ASCII)
-_AWS_NAME = re.compile(r"([\w/+=.@:-]+)(?:#(.+))?", re.ASCII)
+# For forms as well as for `parse_secret`, so without what only Python reads.
+_VARIABLE = "[A-Za-z_][A-Za-z0-9_]*"
+_GOOGLE_NAME = "projects/[A-Za-z0-9_.:-]+/secrets/[A-Za-z0-9_-]+(/versions/[A-Za-z0-9_-]+)?"
+_AWS_NAME = "([A-Za-z0-9_/+=.@:-]+)(#(.+))?"
+REFERENCE = f"(env:{_VARIABLE}|file:.+|secret:{_GOOGLE_NAME}|aws-secret:{_AWS_NAME})"
 
 
 def parse_secret(text: str) -> Secret:
     """The reference that `text` writes, or a literal. Raises SecretError without repeating `text`."""
     scheme, colon, rest = text.partition(":")
-    if scheme == "env" and colon and re.fullmatch(r"[A-Za-z_]\w*", rest, re.ASCII):
+    if scheme == "env" and re.fullmatch(_VARIABLE, rest):
         return EnvSecret(rest)
     if scheme == "file" and rest:
         return FileSecret(rest)
-    if scheme == "secret" and _GOOGLE_NAME.fullmatch(rest):
+    if scheme == "secret" and re.fullmatch(_GOOGLE_NAME, rest):
         return GoogleSecret(rest)
-    if scheme == "aws-secret" and (found := _AWS_NAME.fullmatch(rest)):
-        return AwsSecret(found[1], found[2] or "")
+    if scheme == "aws-secret" and (found := re.fullmatch(_AWS_NAME, rest)):
+        return AwsSecret(found[1], found[3] or "")
     if scheme in _FORMS and colon:
         raise SecretError(f"is not of the form {_FORMS[scheme]}")
     usable(text, "a literal secret")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar, Literal
@@ -18,6 +19,7 @@ DATAFLOW = "DataflowRunner"
 # Tried in tests; Spark has no state and timers as this job needs them.
 RUNNERS = (IN_PROCESS, DATAFLOW, "FlinkRunner", "PortableRunner", "PrismRunner")
 REMOTE = ("gs://", "s3://")
+IN_A_BUCKET = "(gs|s3)://[^ /]+(/[^ ]*)?"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,7 +114,7 @@ def place(text: str) -> str:
     """A directory of this machine, or what names begin with in a bucket, without a slash at its end."""
     if not text.startswith(REMOTE):
         return str(readers.path(text))
-    if not readers.printable(text).rstrip("/").partition("://")[2]:
+    if not re.fullmatch(IN_A_BUCKET, readers.printable(text)):
         raise ValueError("must name a bucket after ://")
     return text.rstrip("/")
 
@@ -142,7 +144,7 @@ class KeepingParameters:
         "",
         read=place,
         placeholder="DIRECTORY",
-        pattern=r"(gs|s3)://[^ /]+(/[^ ]*)?",  # of a directory the form knows nothing
+        pattern=IN_A_BUCKET,  # of directories a form knows nothing
         default_text="<state_dir>/dead_letters",
         example="gs://my-bucket/dead_letters",
     )

@@ -13,6 +13,8 @@ from typing import Any
 from pipelines.cluster import dataflow
 from pipelines.flags.parameter import Parameter
 from pipelines.flags.settings import PARAMETERS
+from transforms.readers import BYTE_UNITS
+from transforms.secret import REFERENCE
 
 # For whoever starts the job by hand; the image says which runner it is for.
 LEFT_OUT = frozenset({"runner", "log_format"})
@@ -20,14 +22,10 @@ LEFT_OUT = frozenset({"runner", "log_format"})
 # \s, \w or \d in them.
 KINDS = {
     "NUMBER": ("NUMBER", "[0-9]+"),
-    "BYTES": ("NUMBER", "[0-9]+"),
-    "SECONDS": ("NUMBER", r"([0-9]+\.?[0-9]*|\.[0-9]+)"),
-    "URL": ("TEXT", "https?://[^ ?#@]+"),
-    "SECRET": (
-        "TEXT",
-        "(secret:projects/[^/ ]+/secrets/[^/ ]+(/versions/[^/ ]+)?|aws-secret:[^ ]+|env:[A-Za-z0-9_]+"
-        "|file:[^ ]+)",
-    ),
+    "BYTES": ("TEXT", f"[0-9]+ ?({'|'.join(filter(None, BYTE_UNITS))})?"),
+    "SECONDS": ("NUMBER", r"([0-9]+\.?[0-9]*|\.[0-9]+)([eE][-+]?[0-9]+)?"),
+    "URL": ("TEXT", "[Hh][Tt][Tt][Pp][Ss]?://[^ /?#@]+(/[^ ?#]*)?"),
+    "SECRET": ("TEXT", REFERENCE),
     "PROJECT.DATASET.TABLE": ("BIGQUERY_TABLE", ""),
     "projects/PROJECT/topics/NAME": ("PUBSUB_TOPIC", ""),
     "projects/PROJECT/subscriptions/NAME": ("PUBSUB_SUBSCRIPTION", ""),
