@@ -7,8 +7,8 @@ import dataclasses
 import certifi
 import pytest
 
-from pipelines.flags.destinations import KINDS, destinations
-from pipelines.flags.settings import PARAMETERS, parse
+from pipelines.flags.destinations import KINDS, destinations, group_of
+from pipelines.flags.settings import PARAMETERS, BadParameters, parse
 from transforms.batch import BatchPolicy
 from transforms.secret import EnvSecret
 from transforms.way_out import WayOut
@@ -161,3 +161,42 @@ def test_a_destination_is_on_when_its_first_flag_is_given() -> None:
         default = {f.name: f.default for f in dataclasses.fields(each)}  # type: ignore[arg-type]
         assert kept["policy"] == default["policy"]
     assert parse(argv, ENVIRON)["files_dir"] == "out"
+
+
+def test_half_of_an_emulator_is_refused_in_the_words_it_was_given_in() -> None:
+    argv = ["--feed_api_key=env:KEY", "--bigquery_table=my-project.d.t"]
+    half = {**ENVIRON, "GRANTEX_BIGQUERY_ENDPOINT": "http://127.0.0.1:9050"}
+    with pytest.raises(BadParameters) as raised:
+        parse(argv, half)
+    assert raised.value.lines == [
+        "GRANTEX_BIGQUERY_ENDPOINT: an emulator needs --bigquery_storage_endpoint, too, or "
+        "--bigquery_method=insert_all"
+    ]
+    parse([*argv, "--bigquery_method=insert_all"], half)
+    parse([*argv, "--bigquery_storage_endpoint=http://127.0.0.1:9060"], half)
+    # Nothing is said of a destination that is off.
+    parse([argv[0], "--kafka_bootstrap_servers=a:1"], {**ENVIRON})
+
+
+def test_rules_between_fields_wait_for_fields_that_can_be_read() -> None:
+    flags = ["--feed_api_key=env:KEY", "--bigquery_table=none", "--bigquery_endpoint=http://127.0.0.1:9050"]
+    with pytest.raises(BadParameters) as raised:
+        parse(flags, ENVIRON)
+    (line,) = raised.value.lines
+    assert line.startswith("--bigquery_table: must be project.dataset.table")
+
+
+def test_a_library_hears_of_the_same_rules_by_the_fields_names() -> None:
+    with pytest.raises(
+        ValueError, match=r"^endpoint: an emulator needs storage_endpoint, too, or method=insert_all$"
+    ):
+        BigQuery("my-project.d.t", endpoint="http://127.0.0.1:9050")
+    with pytest.raises(ValueError, match=r"^external_id: needs role_arn, the role that asks for it$"):
+        S3("archive", external_id="x-42")
+
+
+def test_every_built_in_destination_has_a_title_and_a_first_setting_that_is_needed() -> None:
+    for kind in KINDS:
+        assert kind.title
+        assert kind.name
+        assert PARAMETERS[group_of(kind).first].default is None
