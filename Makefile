@@ -6,6 +6,7 @@ BIN := $(VENV)/bin
 ARGS ?=
 KILLS ?= 20
 OUTAGE ?= 10
+FUZZ_SECONDS ?= 60
 # The first interpreter that fits, unless you name one: make run PYTHON=/opt/python3.12/bin/python3
 FITS := import sys, venv, ensurepip; sys.exit(not (3, 10) <= sys.version_info < (3, 14))
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11 python3.10 python; do \
@@ -18,7 +19,7 @@ PIP_INSTALL := $(BIN)/python -m pip install --disable-pip-version-check
 CONFIGURED := $(strip $(value ARGS) $(filter GRANTEX_%,$(.VARIABLES)))
 
 .DELETE_ON_ERROR:
-.PHONY: help run test test-flink bench bench-memory kill-test outage-test lock clean
+.PHONY: help run test test-flink bench bench-memory fuzz gap-test kill-test outage-test lock clean
 .DEFAULT_GOAL := help
 
 help:  ## list what there is
@@ -83,6 +84,12 @@ bench: $(TEST_READY)  ## this job against by_hand.py, side by side; ARGS=--quick
 
 bench-memory: $(TEST_READY)  ## resident memory over 100,000 tiny bundles
 	@exec $(BIN)/python -m tests.benchmarks.memory $(ARGS)
+
+fuzz: $(TEST_READY)  ## readers against slow references for FUZZ_SECONDS=60, new examples each time
+	@exec $(BIN)/python -m tests.fuzz.fuzzing --seconds=$(FUZZ_SECONDS) $(ARGS)
+
+gap-test: $(TEST_READY)  ## streams killed, frozen, cut, the job stalled: what is missing lies in a gap
+	@exec $(BIN)/python -m tests.integration.gap_test $(ARGS)
 
 kill-test: $(TEST_READY)  ## kill -9 at KILLS=20 random moments, six destinations, then count every event
 	@exec $(BIN)/python -m tests.integration.kill_test --kills $(KILLS) $(ARGS)

@@ -22,6 +22,8 @@ GATHER_BYTES = 128 * 1024
 FULL_RETRY = 1.0  # seconds; room comes when a destination catches up, not sooner
 # What a stream that is read to its last byte may have been behind: the service's clock may be wrong by more.
 MAX_LATE = 60.0
+# `createdAt` has milliseconds: what came later in the same one may be missing.
+FINEST = 0.001
 # A keepalive does not say when it was sent, and an event may still be on its way.
 ON_ITS_WAY = 1.0
 
@@ -176,7 +178,7 @@ def _heard_until(events: Sequence[Event], monotonic: float, now: float, all_read
     Not the time of reading: after a stall, what was published since waits in the socket.
     """
     created = epoch_milliseconds(events[-1].created_at) if events else None
-    heard = -math.inf if created is None else monotonic - max(0.0, now - created / 1000)
+    heard = -math.inf if created is None else monotonic - max(0.0, now - created / 1000) - FINEST
     if all_read_at is None:
         return heard
     if created is None:
