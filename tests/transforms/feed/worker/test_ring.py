@@ -165,3 +165,30 @@ def test_arrival_times_never_step_back(ring: Ring, clock: StepClock) -> None:
     part = ring.read(1, 500)
     assert part is not None
     assert part.oldest == then
+
+
+def test_a_part_is_complete_until_what_the_connection_had_heard_with_it(ring: Ring, clock: StepClock) -> None:
+    """Not until it was taken: after a stall more waits in the socket, created before that."""
+    ring.heard(clock.now() - 9)
+    ring.append(events(1), (), clock.now() - 7)
+    ring.append(events(2), (), clock.now() - 3)
+    first, both = ring.read(0, 1), ring.read(0, 500)
+    assert first is not None
+    assert both is not None
+    assert (first.heard_until, both.heard_until) == (clock.now() - 7, clock.now() - 3)
+    assert ring.quiet_since(2) == clock.now() - 3
+    assert ring.heard_before == clock.now() - 9
+    ring.evict(1)
+    assert ring.heard_before == clock.now() - 7
+
+
+def test_a_gap_is_closed_when_the_stream_was_live_and_not_when_that_is_said(
+    ring: Ring, clock: StepClock
+) -> None:
+    ring.heard(clock.now() - 9)
+    ring.open_gap("cut", clock.now() - 8)
+    ring.close_gap(clock.now() - 2)
+    part = ring.read(0, 500)
+    assert part is not None
+    assert msgspec.json.decode(part.strays[0].raw)["seconds"] == 6.0
+    assert part.heard_until == clock.now() - 2

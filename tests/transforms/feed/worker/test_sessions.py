@@ -173,6 +173,45 @@ def test_a_process_that_takes_over_records_a_gap_until_it_is_live(
     assert msgspec.json.decode(gap.raw)["seconds"] == pytest.approx(live - complete_until, abs=0.001)
 
 
+def test_a_process_that_dies_before_it_claimed_anything_leaves_a_gap_from_its_birth(
+    process: Process, other: Process, clock: StepClock
+) -> None:
+    born = clock.now()
+    opened = process.bundle(FIRST)
+    process.connections[0].live()
+    clock.advance(1)
+    process.connections[0].receive(*range(1000))
+    clock.advance(1)
+    taken = seek(other, opened.left, clock)  # the first one is gone
+    clock.advance(1)
+    other.connections[0].live()
+    live = clock.now()
+    [letter] = [one for one in other.bundle(taken.left).outputs if isinstance(one, DeadLetter)]
+    record = msgspec.json.decode(letter.raw)
+    assert letter.cause == "feed_gap: the process that read the feed did not come back"
+    assert record["seconds"] == pytest.approx(live - born, abs=0.001)
+
+
+def test_an_open_gap_s_beginning_does_not_move_by_what_else_is_claimed(
+    process: Process, clock: StepClock
+) -> None:
+    opened = process.bundle(FIRST)
+    connection = process.connections[0]
+    connection.receive(1)
+    heard = clock.now()
+    bundle = process.bundle(opened.left)
+    assert bundle.left.complete_until == heard
+    clock.advance(5)
+    assert connection.intake is not None
+    connection.intake.open_gap("cut")
+    clock.advance(2)
+    process.sessions._open[("reader", 0)].ring.note([DeadLetter("feed", "", "feed_gap: of its own", b"{}")])
+    claimed = process.bundle(bundle.left)
+    assert claimed.causes == ["feed_gap: of its own"]
+    assert claimed.left.complete_until == heard
+    assert process.bundle(claimed.left).left.complete_until == heard
+
+
 def test_a_gap_lasts_over_processes_that_never_went_live(
     process: Process, other: Process, clock: StepClock
 ) -> None:
