@@ -222,6 +222,7 @@ log = logging.getLogger("grantex.lane")
 RESTART = Backoff(base=1.0, cap=60.0)
 CLOSE_WAIT = 2.0  # seconds for writers to let go when a lane ends or restarts
 HEALTHY = 60.0  # seconds of running after which a failure counts as the first again
+KEEPS_FAILING = 5  # failures in a row, some 20 s, after which it is not expected to heal by itself
 # Beam's pipeline construction keeps state of its own in module globals.
 _building = threading.Lock()
 Graph = Callable[[beam.Pipeline, "Lane"], None]
@@ -242,15 +243,21 @@ class Lane:
         clock: Clock,
         beam_args: Sequence[str] = (),
         dead_letter_limit: int | None = None,
+        on_broken: Callable[[], None] = lambda: None,
         uniform: Callable[[float, float], float] = random.uniform,
     ) -> None:
+        """on_broken: called when it has ended on what only a restart of the process cures."""
         self.name = destination.name
         self.destination = destination
         self.cursor = journal.cursor(self.name)
         self.restarts = 0
         self.failure = ""  # the last unexpected error in one line, until the lane runs again
+        self._journal = journal
         self._graph = graph
         self._clock = clock
+        self._on_broken = on_broken
+        self._failures = 0  # in a row
+        self._started = clock.monotonic()
         self._uniform = uniform
         self._beam_args = list(beam_args)
         self._limit = DeadLetterLimit(dead_letter_limit)  # restarts do not reset it
@@ -284,6 +291,11 @@ class Lane:
         self._thread.start()
 
     @property
+    def keeps_failing(self) -> bool:
+        """It has ended again and again on unexpected errors, and not run for long since."""
+        return self._failures >= KEEPS_FAILING and bool(self.failure or not self._has_run_long)
+
+    @property
     def is_well(self) -> bool:
         """It runs, and its destination is not left alone: worth waiting for."""
         return not self.failure and not self.status.circuit.open
@@ -314,15 +326,14 @@ class Lane:
         )
 
     def _run(self) -> None:
-        failures = 0
         while True:
-            started = self._clock.monotonic()
+            self._started = self._clock.monotonic()
             try:
                 self._run_once()
                 return
             except BaseException as error:  # noqa: BLE001 - whatever it was, the other lanes go on
-                failures = 1 if self._clock.monotonic() - started >= HEALTHY else failures + 1
-                if self._stop.is_set() or not self._wait_after(error, failures):
+                self._failures = 1 if self._has_run_long else self._failures + 1
+                if self._stop.is_set() or not self._wait_after(error):
                     return
 
     def _run_once(self) -> None:
@@ -344,11 +355,19 @@ class Lane:
             self.delivery.void()
             delivery.close(CLOSE_WAIT)
 
-    def _wait_after(self, error: BaseException, failures: int) -> bool:
-        """Log the error (its traceback once) and wait; False when a drain came meanwhile."""
-        self.restarts += 1
+    @property
+    def _has_run_long(self) -> bool:
+        return self._clock.monotonic() - self._started >= HEALTHY
+
+    def _wait_after(self, error: BaseException) -> bool:
+        """Log the error (its traceback once) and wait; False when it is not to run again."""
         self.failure = f"{type(error).__name__}: {_first_line(error)}"
-        wait = RESTART.wait(failures, self._uniform)
+        if self._journal.is_suspect:
+            log.error("%s: its lane cannot read the journal, which is damaged: %s", self.name, self.failure)
+            self._on_broken()
+            return False
+        self.restarts += 1
+        wait = RESTART.wait(self._failures, self._uniform)
         known = self.failure in self._seen
         self._seen.add(self.failure)
         log.error(

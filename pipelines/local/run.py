@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING
 
 from pipelines import exit_codes
 from pipelines.local import snapshot
-from pipelines.local.feed_letters import FeedLetters
+from pipelines.local.ages import Ages
+from pipelines.local.feed_dead_letters import FeedDeadLetters
 from pipelines.local.lane import Graph, Lane
 from pipelines.local.status import PortTaken, StatusServer
 from pipelines.local.terminal import Terminal
@@ -64,6 +65,7 @@ def run(
                 clock=clock,
                 beam_args=settings.beam_args,
                 dead_letter_limit=settings.dead_letter_limit,
+                on_broken=stop.set,
             )
             for destination in destinations
         ]
@@ -72,11 +74,11 @@ def run(
             feed, journal, connections=settings.feed_connections, clock=clock, on_end=stop.set
         )
 
-        letters = FeedLetters(journal, letter_writer(settings.dead_letters_place), clock)
-        started_at = clock.now()
+        letters = FeedDeadLetters(journal, letter_writer(settings.dead_letters_place), clock)
+        ages, started_at = Ages(journal, clock), clock.now()
 
         def look() -> snapshot.Snapshot:
-            return snapshot.take(journal, reader, lanes, clock, started_at, preflight)
+            return snapshot.take(journal, reader, lanes, clock, ages, started_at, preflight, letters.failure)
 
         with _status_server(settings, look) as page, Terminal(look, page) as terminal:
             # What is imported stays. To look at its 180,000 objects again in every full collection stops all
@@ -151,7 +153,7 @@ def _warn_of_removed(journal: Journal, lanes: Sequence[Lane]) -> None:
 
 
 def _drain(
-    settings: Settings, journal: Journal, reader: FeedReader, letters: FeedLetters, lanes: Sequence[Lane]
+    settings: Settings, journal: Journal, reader: FeedReader, letters: FeedDeadLetters, lanes: Sequence[Lane]
 ) -> int:
     """Deliver what was received, close the feed, deliver the rest; says what is left.
 
@@ -173,7 +175,7 @@ def _drain(
     for lane in lanes:
         if not lane.drained:
             log.warning("%d events kept for %s: the next start delivers them", lane.cursor.pending, lane.name)
-    return _exit_code(reader.failure, lanes)
+    return _exit_code(journal, reader.failure, lanes)
 
 
 def _catch_up(lanes: Sequence[Lane], end: int, until: float, clock: Clock) -> list[Lane]:
@@ -208,12 +210,15 @@ def _join(lanes: Sequence[Lane], until: float, clock: Clock) -> None:
         log.warning("%s did not stop in time; what it had under way may be sent once more", lane.name)
 
 
-def _exit_code(failure: BaseException | None, lanes: Sequence[Lane]) -> int:
+def _exit_code(journal: Journal, failure: BaseException | None, lanes: Sequence[Lane]) -> int:
     if isinstance(failure, JournalError):
         log.error("--feed_api_key: %s", failure)
         return exit_codes.BAD_PARAMETERS
     if isinstance(failure, sqlite3.DatabaseError):
-        log.error("the journal cannot be written (%s): start again, a damaged one is then salvaged", failure)
+        log.error("the journal cannot be written (%s): start again, a damaged one is then repaired", failure)
+        return exit_codes.FAILED
+    if journal.is_suspect:
+        log.error("the journal is damaged: start again, and it is repaired; what can be read of it is kept")
         return exit_codes.FAILED
     if failure is not None:
         log.error("reading the feed failed: %s: %s", type(failure).__name__, failure, exc_info=failure)

@@ -6,6 +6,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from pipelines.local.ages import Ages
 from pipelines.local.lane import Lane
 from pipelines.preflight import FEED, Preflight
 from transforms.clock import Clock
@@ -25,6 +26,7 @@ class DestinationSnapshot:
 
     lag: seconds since the oldest unsettled event was received; 0 when nothing is pending.
     failure: the unexpected error after which its lane restarts, "" while it runs.
+    keeps_failing: it has restarted again and again.
     max_age: seconds that an event may wait for others, so that so much lag is no delay.
     target: where events go, for a person.
     preflight: what the preflight found; None while it is not known.
@@ -36,6 +38,7 @@ class DestinationSnapshot:
     delivery: DeliveryStatus | None = None
     restarts: int = 0
     failure: str = ""
+    keeps_failing: bool = False
     max_age: float = 0.0
     target: str = ""
     preflight: Sequence[Finding] | None = None
@@ -46,6 +49,7 @@ class Snapshot:
     """The whole run. Times are seconds since the epoch; counts are in events.
 
     latest_gaps: the last few on record, newest first, those of earlier runs included.
+    letters_failure: why the feed's dead letters cannot be written, "" while they can.
     feed_preflight: what trying the feed's key found; None while it is not known.
     """
 
@@ -61,6 +65,7 @@ class Snapshot:
     started_at: float = 0.0
     latest_gaps: Sequence[Gap] = ()
     journal_max_bytes: int = 0
+    letters_failure: str = ""
     feed_preflight: Sequence[Finding] | None = None
 
     @property
@@ -77,8 +82,10 @@ def take(
     reader: FeedReader,
     lanes: Sequence[Lane],
     clock: Clock,
+    ages: Ages,
     started_at: float = 0.0,
     preflight: Preflight | None = None,
+    letters_failure: str = "",
 ) -> Snapshot:
     """Look at everything now. `started_at`: when the run began."""
     running = {lane.name: lane for lane in lanes}
@@ -93,12 +100,13 @@ def take(
         connections=reader.statuses,
         journal_bytes=journal.bytes,
         destinations=[
-            _destination(name, books, journal, running.get(name), clock, found.of(name))
+            _destination(name, books, journal, running.get(name), ages, found.of(name))
             for name, books in sorted(journal.books().items())
         ],
         started_at=started_at,
         latest_gaps=journal.latest_gaps(LATEST_GAPS),
         journal_max_bytes=journal.max_bytes,
+        letters_failure=letters_failure,
         feed_preflight=found.of(FEED),
     )
 
@@ -108,17 +116,17 @@ def _destination(
     books: Books,
     journal: Journal,
     lane: Lane | None,
-    clock: Clock,
+    ages: Ages,
     preflight: Sequence[Finding] | None,
 ) -> DestinationSnapshot:
-    oldest = journal.taken_at(journal.cursors[name].position) if books.pending else None
     return DestinationSnapshot(
         name=name,
         books=books,
-        lag=0.0 if oldest is None else max(0.0, clock.now() - oldest),
+        lag=ages.of(journal.cursors[name].position) if books.pending else 0.0,
         delivery=lane.status if lane else None,
         restarts=lane.restarts if lane else 0,
         failure=lane.failure if lane else "",
+        keeps_failing=lane is not None and lane.keeps_failing,
         max_age=lane.destination.policy.max_age if lane else 0.0,
         target=lane.destination.target() if lane else "",
         preflight=preflight,

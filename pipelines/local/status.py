@@ -150,10 +150,14 @@ def _metrics(snapshot: Snapshot) -> Answer:
 
 
 def _healthz(snapshot: Snapshot) -> Answer:
-    """Alive for as long as the books balance: an outage elsewhere is no reason to be restarted."""
+    """Alive for as long as the books balance and no lane fails again and again: an outage elsewhere is no
+    reason to be restarted."""
     wrong = [item.name for item in snapshot.destinations if not item.books.balanced]
     if wrong:
         return 500, PLAIN, f"the books do not balance for {', '.join(wrong)}\n".encode()
+    failing = [item.name for item in snapshot.destinations if item.keeps_failing]
+    if failing:
+        return 500, PLAIN, f"restarting again and again: {', '.join(failing)}\n".encode()
     return 200, PLAIN, b"ok\n"
 
 

@@ -160,6 +160,8 @@ def of_run(snapshot: Snapshot) -> Verdict:
         names = [name for name, verdict in verdicts.items() if verdict.state is state]
         if names:
             problems.append(Verdict(LEVELS[state], f"{_listed(names)} {_says(state, len(names) > 1)}"))
+    if snapshot.letters_failure:
+        problems.append(Verdict(Level.TROUBLE, f"The feed's own {said(snapshot.letters_failure)}"))
     removed = [name for name, verdict in verdicts.items() if verdict.state is State.REMOVED]
     if removed:
         problems.append(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import sqlite3
 import tempfile
@@ -18,7 +19,7 @@ import pytest
 from apache_beam.testing.util import assert_that, equal_to
 
 from pipelines.beam import in_process_runner
-from pipelines.local.lane import Lane, WriteInLane
+from pipelines.local.lane import KEEPS_FAILING, Lane, WriteInLane
 from pipelines.stages import in_a_lane
 from pipelines.stream import build
 from tests.pipelines.practice.shelf import Other, Shelf, Shelved
@@ -56,7 +57,7 @@ def journal(tmp_path: Path) -> Iterator[Journal]:
     made.close()
 
 
-def lane(journal: Journal, destination: Destination, letters: Path) -> Lane:
+def lane(journal: Journal, destination: Destination, letters: Path, **more: Any) -> Lane:
     def graph(pipeline: beam.Pipeline, lane: Lane) -> None:
         build(pipeline, [destination], in_a_lane(lane, letters), window_size=300)
 
@@ -66,6 +67,7 @@ def lane(journal: Journal, destination: Destination, letters: Path) -> Lane:
         graph,
         clock=SystemClock(),
         uniform=lambda low, high: 0.0,  # no wait between restarts
+        **more,
     )
 
 
@@ -297,3 +299,38 @@ def test_a_lane_s_graph_holds_tickets_and_neither_destination_nor_secret(
     assert {"WriteToShelved", "WriteToShelved/Deliver"} <= labels
     ours = [label for label in labels if label.startswith("WriteTo")]
     assert not [label for label in ours if "Flatten" in label or "GroupByKey" in label]
+
+
+def test_a_damaged_journal_ends_the_lane_and_asks_for_the_end_of_the_process(tmp_path: Path) -> None:
+    state = tmp_path / "state"
+    journal = Journal(state, feed_url=FEED)
+    journal.cursor("shelved")
+    journal.append(some(0, 40), [])
+    journal.close()
+    journal = Journal(state, feed_url=FEED)
+    shelf, broken = Shelf(), threading.Event()
+    made = lane(journal, Shelved(shelf), tmp_path / "letters", on_broken=broken.set)
+    with contextlib.closing(sqlite3.connect(state / "journal.sqlite3")) as other:
+        other.execute("UPDATE chunks SET body = zeroblob(length(body))")
+        other.commit()
+    made.start()
+    assert broken.wait(20)
+    assert made.join(20)
+    assert (made.restarts, shelf.ids, made.is_well) == (0, [], False)
+    assert journal.is_suspect, "so the next start repairs it"
+    journal.close()
+
+
+def test_a_lane_that_restarts_again_and_again_is_told_from_one_that_did_once(
+    journal: Journal, tmp_path: Path
+) -> None:
+    again, once = Shelf(failures=1000), Shelf(failures=1)
+    lanes = [lane(journal, Shelved(again), tmp_path), lane(journal, Other(once), tmp_path)]
+    for one in lanes:
+        one.start()
+    journal.append(some(0, 10), [])
+    assert eventually(lambda: lanes[0].keeps_failing)
+    assert lanes[0].restarts >= KEEPS_FAILING
+    assert once.wait_for(10)
+    assert not lanes[1].keeps_failing
+    end(*lanes)

@@ -161,3 +161,19 @@ def test_page_asks_for_nothing_elsewhere_and_makes_no_html_of_text() -> None:
         assert not re.search(
             r"innerHTML|outerHTML|insertAdjacent|document\.write|eval\(|style=|onclick", text
         )
+
+
+def test_a_lane_that_restarts_again_and_again_is_not_healthy_and_one_that_is_down_is() -> None:
+    looks = iter(
+        [
+            run(down("splunk"), destination("files")),
+            run(destination("splunk", failure="KeyError: 1", keeps_failing=True), destination("files")),
+        ]
+    )
+    server = StatusServer("127.0.0.1", 0, lambda: next(looks))
+    try:
+        assert ask(server, "/healthz")[0].status == 200
+        answer, body = ask(server, "/healthz")
+        assert (answer.status, body) == (500, b"restarting again and again: splunk\n")
+    finally:
+        server.close()

@@ -247,3 +247,14 @@ def test_a_destination_that_goes_down_in_a_drain_is_waited_for_no_longer(
         slow.released.set()
         assert started.wait() == 0
     assert "40 events kept for shelved" in caplog.text
+
+
+def test_a_journal_found_damaged_ends_the_run_with_exit_1(
+    feed: PracticeFeed, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with Start(feed, tmp_path, Shelved(Shelf())) as started:
+        feed.wait_for_streams()
+        (tmp_path / "state" / "journal.suspect").touch()
+        started.stop.set()
+        assert started.wait() == 1
+    assert "the journal is damaged: start again" in caplog.text

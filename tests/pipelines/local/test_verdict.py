@@ -125,3 +125,9 @@ def test_what_a_service_said_is_one_short_line_without_secrets() -> None:
     shown = said(f"refused\n  {token} " + "x" * 1000)
     assert shown.startswith("refused [secret] xxx")
     assert len(shown) == MOST_CHARACTERS
+
+
+def test_dead_letters_of_the_feed_that_cannot_be_written_are_said() -> None:
+    verdict = of_run(run(destination("splunk"), letters_failure="dead letters cannot be written to /full"))
+    assert verdict.level is Level.TROUBLE
+    assert "The feed's own dead letters cannot be written to /full" in verdict.text

@@ -12,7 +12,7 @@ from transforms.event import Chunk, Event
 from transforms.feed.intake import Gap
 from transforms.feed.journal.chunks import ChunkStore
 from transforms.feed.journal.cursor import Books, Cursor
-from transforms.feed.journal.database import Database, JournalError, check_identity, is_full
+from transforms.feed.journal.database import Database, JournalError, check_identity, is_full, suspect_mark
 from transforms.feed.journal.gaps import GapLog, Strays, insert_strays
 from transforms.feed.journal.repair import open_or_salvage, settle_damage
 from transforms.feed.journal.seen_ids import SeenIds, Sorted
@@ -104,6 +104,11 @@ class Journal:
     def bytes(self) -> int:
         """Raw event bytes kept."""
         return self._chunks.bytes
+
+    @property
+    def is_suspect(self) -> bool:
+        """Whether this run found it damaged: only the next start repairs it."""
+        return suspect_mark(self._database.path).exists()
 
     def check_account(self, developer_id: str) -> None:
         """Record whose feed this is at the first call. Raises JournalError when it was another account's."""

@@ -19,7 +19,7 @@ LOOK_EVERY = 0.5  # seconds between looks at whether there are any
 AGAIN = Backoff(base=1.0, cap=30.0)
 
 
-class FeedLetters:
+class FeedDeadLetters:
     """Takes them from the journal once each is safe; what cannot be written stays there, tried again."""
 
     def __init__(
