@@ -60,20 +60,13 @@ class Preflight:
         return self._found.get(name)
 
     def wait(self, seconds: float = SECONDS) -> bool:
-        """Until all are tried, at most so long; True when each finding passed or could not be told."""
+        """Until all are tried, at most so long; True when everything that was tried passed."""
         if not self._all.wait(seconds):
             with self._lock:
                 for name in self._names:
                     self._found.setdefault(name, [NO_ANSWER])
-        return not self.failed()
-
-    def failed(self) -> dict[str, Sequence[Finding]]:
-        """By name, what did not pass."""
         with self._lock:
-            bad = {
-                name: [each for each in found if each.passed is False] for name, found in self._found.items()
-            }
-        return {name: found for name, found in bad.items() if found}
+            return all(each.passed for found in self._found.values() for each in found)
 
     def table(self) -> str:
         """What was found, a line each, for a person."""

@@ -30,6 +30,8 @@ MAX_LOG = 1_000_000
 MAX_LOGS = 1000
 MAX_AGE = 18 * 3600.0  # seconds into the past
 MAX_AHEAD = 2 * 3600.0  # and into the future
+VALIDATE_PATH = "/api/v1/validate"
+VALID = b'{"valid":true}'
 ACCEPTED = b"{}"
 
 
@@ -79,9 +81,11 @@ class PracticeDatadog(http_server.PracticeServer):
         self.key = key
 
     def judge(self, request: Request) -> Answer:
+        given = request.headers.get("dd-api-key")
+        if request.path == VALIDATE_PATH and request.method == "GET":
+            return Answer(200, VALID) if given == self.key else error(403, "Forbidden", "")
         if request.path != PATH or request.method != "POST":
             return error(404, "Not Found", "")
-        given = request.headers.get("dd-api-key")
         if not given:
             return error(401, "Unauthorized", "")
         if given != self.key:

@@ -35,6 +35,14 @@ class Outcome:
     blocked: bool = False
 
 
+def finding(what: str, outcome: Outcome | None) -> Finding:
+    """What the outcome of a try without an event says of `what`. That a service is busy or cannot be reached
+    may pass by itself, and tells nothing."""
+    if outcome is None:
+        return Finding(what, True)
+    return Finding(what, False if outcome.blocked else None, outcome.cause)
+
+
 class Writer:
     """A live connection to a destination, used by one thread at a time."""
 

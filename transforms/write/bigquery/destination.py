@@ -8,6 +8,7 @@ from typing import ClassVar, Literal
 
 from transforms.batch import BatchPolicy, batches
 from transforms.event import Event
+from transforms.preflight import Finding
 from transforms.setting import BadSettings, setting, shared
 from transforms.way_out import USUAL, WayOut
 from transforms.write.bigquery.rows import SchemaName, json_size, proto_size
@@ -108,6 +109,16 @@ class BigQuery(Destination):
         if self.method == "storage_write":
             return proto_size(event, self.schema)
         return json_size(event, self.schema)
+
+    def target(self) -> str:
+        """The table."""
+        return str(self.name_of_table)
+
+    def preflight(self) -> Iterator[Finding]:
+        """Look at the table, or at the dataset that it is to be made in; nothing is made."""
+        from transforms.write.bigquery.rest import look  # which imports Google's client
+
+        yield from look(self)
 
     def open(self) -> Writer:
         """Raises OSError when an authority or certificate cannot be read."""

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
@@ -19,6 +19,7 @@ from google.auth.credentials import AnonymousCredentials
 from google.auth.exceptions import GoogleAuthError
 from google.cloud.bigquery import Client, DatasetReference, Table
 
+from transforms.preflight import Finding
 from transforms.way_out import WayOut
 from transforms.write.bigquery.reply import (
     MENDED,
@@ -30,7 +31,7 @@ from transforms.write.bigquery.reply import (
     rest_outcome,
 )
 from transforms.write.bigquery.table import definition, mismatch
-from transforms.write.contract import Outcome
+from transforms.write.contract import Outcome, finding
 from transforms.write.failure import as_outcome
 from transforms.write.google import FOREIGN, GoogleHttp, GoogleToken, token_outcome
 from transforms.write.over_http.connection import user_agent
@@ -90,6 +91,14 @@ class Rest:
             Outcome(later=range(count), cause=f"{where}: {fault}. {MENDED}.", blocked=True) if fault else None
         )
 
+    def found(self) -> tuple[bool, str]:
+        """Whether the table is there, and why our rows could not go into it or it could not be made; nothing
+        is made. Raises one of FAILED."""
+        try:
+            return True, _called(lambda: mismatch(self._name, self._schema, self._get()))
+        except NotFound:
+            return False, self._dataset_missing()
+
     def close(self) -> None:
         """Let go; a request that hangs in another thread fails at once."""
         self._session.close()
@@ -110,6 +119,14 @@ class Rest:
 
     def _create(self) -> str:
         """Make the table; returns why it cannot be made. Raises one of FAILED."""
+        if fault := self._dataset_missing():
+            return fault
+        with contextlib.suppress(Conflict):  # another writer was quicker
+            _called(lambda: self._client.create_table(self._table, **ABOUT_TABLE))
+        return ""
+
+    def _dataset_missing(self) -> str:
+        """Why no table can be made in the dataset; "" when it is there. Raises one of FAILED."""
         name = self._name
         dataset = DatasetReference(name.project, name.dataset)
         try:
@@ -122,9 +139,24 @@ class Rest:
             )
         except GoogleAPICallError:
             pass  # who may not see a dataset may still make tables in it
-        with contextlib.suppress(Conflict):  # another writer was quicker
-            _called(lambda: self._client.create_table(self._table, **ABOUT_TABLE))
         return ""
+
+
+def look(settings: BigQuery) -> Iterator[Finding]:
+    """The preflight of either way to write. Raises OSError when an authority cannot be read."""
+    what, where = "the table", f"BigQuery table {settings.name_of_table}"
+    token = GoogleToken(anonymous=settings.anonymous, way_out=settings.way_out)
+    rest = Rest(settings, token)
+    try:
+        there, fault = rest.found()
+    except FAILED as error:
+        yield finding(what, failed(error, 0, where))
+    else:
+        what = what if there else "the dataset, as the table is made when the first event comes"
+        yield Finding(what, not fault, f"{where}: {fault}." if fault else "")
+    finally:
+        rest.close()
+        token.close()
 
 
 def failed(error: Exception, count: int, where: str) -> Outcome:

@@ -13,19 +13,21 @@ from transforms import readers
 from transforms.batch import BatchPolicy, batches
 from transforms.clock import Clock, SystemClock
 from transforms.event import Batch, Event
+from transforms.preflight import Finding
 from transforms.secret import Secret
 from transforms.setting import setting, shared
 from transforms.way_out import USUAL, WayOut
-from transforms.write.contract import Destination, Outcome, Writer
+from transforms.write.contract import Destination, Outcome, Writer, finding
 from transforms.write.datadog import reply as datadog_sites
 from transforms.write.datadog.log import MAX_LOG, LogForm
 from transforms.write.datadog.reply import outcome_of
-from transforms.write.failure import asked
+from transforms.write.failure import asked, refused
 from transforms.write.over_http.connection import Credential, HttpConnection, Reply, gzip, user_agent
 
 log = logging.getLogger("grantex.write")
 
 PATH = "/api/v2/logs"
+VALIDATE_PATH = "/api/v1/validate"
 # Limits of a request, from Datadog's API reference ("Send logs"); 5 MB are counted before compression.
 MAX_EVENTS = 1000
 MAX_BYTES = 5_000_000
@@ -134,6 +136,10 @@ class Datadog(Destination):
         form: LogForm = self._form  # type: ignore[attr-defined]
         return form.too_old(events, now)
 
+    def target(self) -> str:
+        """The service's name there, and where the intake is."""
+        return f"service {self.service} at {self.endpoint or self.site}"
+
     def open(self) -> DatadogWriter:
         """Raises OSError when an authority or certificate cannot be read."""
         return DatadogWriter(self)
@@ -189,6 +195,28 @@ class DatadogWriter(Writer):
         if outcome is None:
             self._count_cut(events)
         return outcome
+
+    def preflight(self) -> Iterator[Finding]:
+        """Ask the site whether the API key is one of its keys (API reference, "Validate API key")."""
+        settings = self._settings
+        root = (settings.endpoint or f"https://api.{settings.site}").rstrip("/")
+        connection = HttpConnection(root + VALIDATE_PATH, {}, settings.way_out)
+        credential = Credential(connection, settings.api_key, "the Datadog API key", "DD-API-KEY")
+        target = connection.beside(VALIDATE_PATH, {}, "GET")
+
+        def judge(reply: Reply) -> Outcome | None:
+            if reply.status == 200:
+                return None
+            if reply.status in (404, 405):  # somebody else's endpoint, which takes logs and nothing else
+                return Outcome(cause=f"Datadog at {root} cannot be asked about it.")
+            return refused(
+                f"Datadog at {root}", reply.status, reply.headers, 0, self._clock.now(), reply.body
+            )
+
+        try:
+            yield finding("the API key", asked(lambda: credential.post(b"", target), judge, 0, self._where))
+        finally:
+            connection.close()
 
     def close(self) -> None:
         self._connection.close()

@@ -14,6 +14,7 @@ from typing import ClassVar
 from transforms.batch import BatchPolicy, batches
 from transforms.durable import sync
 from transforms.event import Batch, Event
+from transforms.preflight import Finding
 from transforms.readers import path_text
 from transforms.setting import setting
 from transforms.write.advice import FILES
@@ -68,6 +69,10 @@ class Files(Destination):
         """The hour of `created_at`: a file never mixes hours."""
         return hour_partition(event)
 
+    def target(self) -> str:
+        """The directory."""
+        return self.dir
+
     def open(self) -> FilesWriter:
         return FilesWriter(self)
 
@@ -93,6 +98,17 @@ class FilesWriter(Writer):
                 self._ready = False
             return failed(f"files in {self._root}", BLOCKING[error.errno], range(len(batch.events)))
         return None
+
+    def preflight(self) -> Iterator[Finding]:
+        """Whether the directory is there, or can be made, and may be written to. It is made now."""
+        try:
+            self._prepare()
+        except OSError as error:
+            what = BLOCKING.get(error.errno or 0, error.strerror)
+            yield Finding("the directory", False, f"files in {self._root}: {what}.")
+            return
+        writable = os.access(self._root / UNFINISHED, os.W_OK)
+        yield Finding("the directory", writable, "" if writable else f"files in {self._root}: not writable.")
 
     def close(self) -> None:
         """Nothing is held between batches."""

@@ -78,6 +78,10 @@ class Kafka(Destination):
         """Bytes of `event` as a record, before compression and at most."""
         return len(event.raw) + 2 * len(event.id) + len(event.type) + RECORD_OVERHEAD
 
+    def target(self) -> str:
+        """The topic and where the cluster is found."""
+        return f"topic {self.topic} at {self.bootstrap_servers}"
+
     def open(self) -> KafkaWriter:
         """Connects when the first batch is written."""
         return KafkaWriter(self.bootstrap_servers, self.topic, self.config, timestamp, ca_file=self.ca_file)

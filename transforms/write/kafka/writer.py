@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
 from transforms.clock import Clock, SystemClock
 from transforms.event import Batch, Event
+from transforms.preflight import Finding
 from transforms.secret import SecretError, redact
 from transforms.write.advice import KAFKA
 from transforms.write.contract import Outcome, Writer
@@ -46,6 +47,7 @@ log.addFilter(lambda record: bool(_redacted(record)))
 PATIENCE = 5.0
 POLL = 0.1  # seconds; `close` is seen at least this often
 FUTURE = 3_600_000  # milliseconds; Kafka's message.timestamp.after.max.ms
+LOOK_SECONDS = 5.0  # of the preflight
 LAST_POLL = 0.5  # seconds that a purged producer gets to say what became of its messages
 
 
@@ -103,6 +105,36 @@ class KafkaWriter(Writer):
             self._wait(producer, list(sent.values()), until)
             reports |= sent
         return self._judge(batch.events, reports, verdict)
+
+    def preflight(self) -> Iterator[Finding]:
+        """Whether a broker lets us in and has the topic; nothing is written, and no topic is made."""
+        what = f"topic {self._names.topic}"
+        try:
+            topics = self._topics(self._connected(), self._clock.monotonic() + LOOK_SECONDS)
+        except (SecretError, OSError) as error:
+            yield Finding(what, False, f"{self._names.where}: {redact(str(error))}.")
+        except KafkaException as error:
+            said = self._trouble or error.args[0]
+            known = isinstance(said, KafkaError)
+            cause, blocked = (
+                kafka_outcome.advice(self._names, said) if known else (kafka_config.in_words(error), True)
+            )
+            yield Finding(what, False if blocked else None, cause)
+        else:
+            there = self._topic in topics
+            cause = f"{self._names.where} shows no such topic: create it, or correct --kafka_topic."
+            yield Finding(what, True) if there else Finding(what, False, cause)
+
+    def _topics(self, producer: Producer, until: float) -> Collection[str]:
+        """All that this user may see: asked for one by name, brokers that make topics by themselves would.
+
+        Raises KafkaException when nobody has answered by `until`, or lets us in.
+        """
+        while not self._locked_out() and self._clock.monotonic() < until:
+            with contextlib.suppress(KafkaException):
+                return list(producer.list_topics(timeout=POLL * 5).topics)
+            self._poll(producer, 0)  # why is told by a callback
+        return list(producer.list_topics(timeout=POLL).topics)
 
     def close(self) -> None:
         """Forget what is not delivered: its events come again, to another writer. Never blocks for long."""

@@ -156,10 +156,10 @@ class HttpConnection:
             target.headers[name] = value
             target.head = b""
 
-    def beside(self, path: str, headers: Mapping[str, str]) -> Target:
+    def beside(self, path: str, headers: Mapping[str, str], method: str = "POST") -> Target:
         """Another path of the same service (relative to the URL, or from the root), for `post`: over the
         same connection, with its own headers and those that `set_header` sets from now on."""
-        target = Target(self._url.join(path).raw_path, headers)
+        target = Target(self._url.join(path).raw_path, headers, method)
         self._targets.append(target)
         return target
 

@@ -65,6 +65,10 @@ class PubSub(Destination):
         """Bytes of `event` in a request, at most."""
         return len(event.raw) + 4 * (len(event.id) + len(event.type)) + MESSAGE_OVERHEAD
 
+    def target(self) -> str:
+        """The topic, and the endpoint when it is another than Google's own."""
+        return self.topic + (f" at {self.endpoint}" if self.endpoint else "")
+
     def open(self) -> Writer:
         """Connects when the first batch is written. Raises OSError when an authority cannot be read."""
         # Here, because gRPC is not everybody's.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import grpc  # type: ignore[import-untyped]
@@ -11,8 +11,9 @@ from google.pubsub_v1.types import pubsub
 
 from transforms import pubsub_names as names
 from transforms.event import Batch, Event
+from transforms.preflight import Finding
 from transforms.way_out import WayOut
-from transforms.write.contract import Outcome, Writer
+from transforms.write.contract import Outcome, Writer, finding
 from transforms.write.failure import KEPT
 from transforms.write.google import (
     FAILED_PRECONDITION,
@@ -84,7 +85,9 @@ def status_outcome(
 # A publish takes some 50 ms, but a full request 18 s at 4 Mbit/s, and one that is cut off may repeat. On a
 # cluster no bundle waits for it.
 PUBLISH_SECONDS = 30.0
+LOOK_SECONDS = 10.0
 MAX_ATTRIBUTE_BYTES = 1024
+GetTopicRequest = pubsub.GetTopicRequest.pb()
 PublishRequest = pubsub.PublishRequest.pb()
 Message = pubsub.PubsubMessage.pb()
 
@@ -101,6 +104,11 @@ class PubSubWriter(Writer):
             "/google.pubsub.v1.Publisher/Publish",
             PublishRequest.SerializeToString,
             pubsub.PublishResponse.pb().FromString,
+        )
+        self._get = self._channel.unary_unary(
+            "/google.pubsub.v1.Publisher/GetTopic",
+            GetTopicRequest.SerializeToString,
+            pubsub.Topic.pb().FromString,
         )
         self._closed = False
 
@@ -128,6 +136,22 @@ class PubSubWriter(Writer):
             return Outcome(later=range(count), cause=f"{self._where}: this program stops. {KEPT}.")
         return published(self._where, sum(map(bool, reply.message_ids)), sent, rejected)
 
+    def preflight(self) -> Iterator[Finding]:
+        """Look at the topic. Who may publish need not be allowed to look, so that a refusal tells nothing."""
+        what = "the topic"
+        try:
+            self._get(GetTopicRequest(topic=self._topic), timeout=LOOK_SECONDS, metadata=self._metadata())
+        except grpc.RpcError as error:
+            code = error.code()
+            number = code.value[0] if code else UNAUTHENTICATED
+            outcome = status_outcome(self._where, number, error.details() or "", (), {})
+            unsure = number in (PERMISSION_DENIED, UNIMPLEMENTED)
+            yield Finding(what, None, outcome.cause) if unsure else finding(what, outcome)
+        except GoogleAuthError as error:
+            yield finding(what, token_outcome(error, 0, self._where))
+        else:
+            yield Finding(what, True)
+
     def close(self) -> None:
         """Let go; a publish that hangs in another thread fails at once."""
         self._closed = True
@@ -135,8 +159,10 @@ class PubSubWriter(Writer):
         self._token.close()
 
     def _call(self, request: Any) -> Any:
-        metadata = [("x-goog-request-params", f"topic={self._topic}"), *self._token.headers().items()]
-        return self._publish(request, timeout=PUBLISH_SECONDS, metadata=metadata)
+        return self._publish(request, timeout=PUBLISH_SECONDS, metadata=self._metadata())
+
+    def _metadata(self) -> list[tuple[str, str]]:
+        return [("x-goog-request-params", f"topic={self._topic}"), *self._token.headers().items()]
 
 
 def unfit(event: Event) -> str:

@@ -154,6 +154,11 @@ class S3(Destination):
         """The hour of `created_at` in the Hive layout: an object never mixes hours."""
         return hour_partition(event) if self.layout == "hive" else ""
 
+    def target(self) -> str:
+        """The bucket and prefix, and the endpoint when it is not AWS's."""
+        place = "/".join(part for part in (self.bucket, self.prefix.strip("/")) if part)
+        return f"s3://{place}" + (f" at {self.endpoint}" if self.endpoint else "")
+
     def open(self) -> S3Writer:
         """No connection is made yet, and no credential is read."""
         # Here, because boto3 takes a third of a second to import, also from those who do not use it.

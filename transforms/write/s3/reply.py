@@ -7,6 +7,7 @@ fault, so nothing is rejected here but a request that is too large even alone.
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Mapping
 from typing import Any
 
@@ -22,11 +23,12 @@ from botocore.exceptions import (
 )
 from botocore.parsers import ResponseParserError
 
+from transforms.preflight import Finding
 from transforms.retry import retry_after
 from transforms.secret import shown
 from transforms.write.advice import ANY, S3, Advice
 from transforms.write.answer import described, is_page
-from transforms.write.contract import Outcome
+from transforms.write.contract import Outcome, finding
 from transforms.write.failure import GATEWAY, failed, is_retryable
 from transforms.write.failure import refused as outcome_of_status
 
@@ -152,6 +154,21 @@ def not_confirmed(response: Mapping[str, Any], count: int, where: str) -> Outcom
     """The outcome of a 2xx that is no receipt."""
     status = response.get("ResponseMetadata", {}).get("HTTPStatusCode")
     return failed(where, S3["no ETag"], range(count), f"status {status}", unknown=True)
+
+
+def looked(error: Exception, what: str, where: str) -> Finding:
+    """What a failed HeadBucket says. A refusal has no body, and so no code but the status."""
+    if not isinstance(error, ClientError):
+        return finding(what, outcome_of(error, 0, where, time.time()))
+    status = status_of(error)
+    if status == 404:
+        return Finding(what, False, f"{where} is not there: create it, or correct --s3_bucket.")
+    if status == 403:
+        return Finding(what, None, f"{where} may not be looked at (403), which says nothing about writing.")
+    if 300 <= status < 400:
+        region = headers_of(error).get("x-amz-bucket-region", "another")
+        return Finding(what, False, f"{where} is in region {region}: give it with --s3_region.")
+    return Finding(what, None, f"{where} answered {status} when it was looked at.")
 
 
 def refused(error: ClientError, count: int, where: str, now: float) -> Outcome:

@@ -7,6 +7,7 @@ import functools
 import io
 import time
 import zlib
+from collections.abc import Iterator
 from typing import Any
 
 import botocore.loaders
@@ -17,6 +18,7 @@ from botocore.exceptions import NoCredentialsError
 from botocore.handlers import BUILTIN_HANDLERS
 
 from transforms.event import Batch
+from transforms.preflight import Finding
 from transforms.write.advice import ANY
 from transforms.write.archive import (
     SUFFIXES,
@@ -27,7 +29,7 @@ from transforms.write.archive import (
     is_key,
     object_key,
 )
-from transforms.write.contract import Outcome, Writer
+from transforms.write.contract import Outcome, Writer, finding
 from transforms.write.failure import failed
 from transforms.write.over_http.connection import CONNECT_SECONDS, user_agent
 from transforms.write.over_http.reply import READ_SECONDS
@@ -36,6 +38,7 @@ from transforms.write.s3.reply import (
     is_delivered,
     is_receipt,
     is_stale_credential,
+    looked,
     not_confirmed,
     only_s3,
     outcome_of,
@@ -86,6 +89,10 @@ class Client:
         what else can happen, and anything else for answers that botocore does not understand."""
         response: dict[str, Any] = self._s3.put_object(**request)
         return response
+
+    def look(self, bucket: str) -> None:
+        """One HeadBucket, which writes nothing. Raises as `put`."""
+        self._s3.head_bucket(Bucket=bucket)
 
     def close(self) -> None:
         """Let go of connections."""
@@ -172,6 +179,25 @@ class S3Writer(Writer):
                 self.close()  # the next attempt asks the chain anew
             return outcome_of(error, count, self._where, time.time())
         return None if is_receipt(response) else not_confirmed(response, count, self._where)
+
+    def preflight(self) -> Iterator[Finding]:
+        """Whether the bucket is there and the credentials are somebody's.
+
+        The least rights that delivery needs (s3:PutObject) do not allow to look, so that a 403 tells nothing.
+        """
+        what = "the bucket"
+        try:
+            client = Client(self._settings)
+            try:
+                client.look(self._settings.bucket)
+            finally:
+                client.close()
+        except UnreadableAuthorities as error:
+            yield finding(what, failed(self._where, ANY["secret"], (), why=str(error)))
+        except Exception as error:  # noqa: BLE001 - whatever an answer makes botocore raise
+            yield looked(error, what, self._where)
+        else:
+            yield Finding(what, True)
 
     def close(self) -> None:
         client, self._client = self._client, None

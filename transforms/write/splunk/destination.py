@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import string
-from collections.abc import Iterable, Sequence
+import time
+import uuid
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
@@ -12,16 +14,17 @@ import msgspec
 from transforms.batch import BatchPolicy, batches
 from transforms.clock import Clock, SystemClock
 from transforms.event import Batch, Event
+from transforms.preflight import Finding
 from transforms.secret import Secret
 from transforms.setting import setting, shared
 from transforms.way_out import USUAL, WayOut
-from transforms.write.contract import Destination, Outcome, Writer
+from transforms.write.contract import Destination, Outcome, Writer, finding
 from transforms.write.created_at import MAX_FRACTION, epoch_texts
 from transforms.write.failure import asked
 from transforms.write.over_http.connection import Reply, gzip
 from transforms.write.splunk.acknowledge import AcknowledgedWriter, Shared
-from transforms.write.splunk.channel import connect, where
-from transforms.write.splunk.reply import outcome_of
+from transforms.write.splunk.channel import CHANNEL_HEADER, connect, where
+from transforms.write.splunk.reply import NO_DATA, outcome_of, read_reply
 
 # 1 MB a request is what Splunk Cloud advises (Enterprise takes 800 MB by default); 500 events of the feed
 # are 200 kB, and 2 s is what a search for the newest events does not notice.
@@ -121,6 +124,32 @@ class Splunk(Destination):
         """The body as it is sent."""
         body = self.encode(events)
         return gzip(body) if self.compression == "gzip" else body
+
+    def target(self) -> str:
+        """The index, and where HEC is."""
+        return f"index {self.index} at {where(self).partition(' at ')[2]}"
+
+    def preflight(self) -> Iterator[Finding]:
+        """An empty request: HEC answers "No data" (code 5) to a token that is good, and indexes nothing.
+
+        Its health page would say that all is well to any token.
+        """
+        connection, credential = connect(self)
+        if self.acknowledge:
+            connection.set_header(CHANNEL_HEADER, str(uuid.uuid4()))
+        empty = gzip(b"") if self.compression == "gzip" else b""
+
+        def judge(reply: Reply) -> Outcome | None:
+            if read_reply(reply.status, reply.body).code == NO_DATA:
+                return None
+            status, headers = reply.status, reply.headers
+            return outcome_of(where(self), self.index, status, headers, reply.body, 0, time.time())
+
+        try:
+            outcome = asked(lambda: credential.post(empty), judge, 0, where(self))
+        finally:
+            connection.close()
+        yield finding("the HEC token", outcome)
 
     def open(self, clock: Clock | None = None) -> Writer:
         """Raises OSError when an authority or certificate cannot be read."""
