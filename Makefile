@@ -4,6 +4,7 @@
 VENV ?= .venv
 BIN := $(VENV)/bin
 ARGS ?=
+WORKERS ?= 2
 KILLS ?= 20
 OUTAGE ?= 10
 FUZZ_SECONDS ?= 60
@@ -19,7 +20,7 @@ PIP_INSTALL := $(BIN)/python -m pip install --disable-pip-version-check
 CONFIGURED := $(strip $(value ARGS) $(filter GRANTEX_%,$(.VARIABLES)))
 
 .DELETE_ON_ERROR:
-.PHONY: help run test test-flink bench bench-memory fuzz gap-test kill-test outage-test lock clean
+.PHONY: help run check test test-flink bench bench-memory fuzz gap-test kill-test outage-test lock clean
 .DEFAULT_GOAL := help
 
 help:  ## list what there is
@@ -67,13 +68,23 @@ run: $(RUN_READY)  ## start the job: the demo, or what ARGS="--feed_url=... " an
 	@exec $(BIN)/python -c "$$IN_FOREGROUND" $(BIN)/python -m pipelines.stream \
 		$(if $(CONFIGURED),,--demo=true)
 
-test: $(TEST_READY)  ## ruff, mypy and every test; ARGS go to pytest
-	@failed=; \
-	for step in "ruff check ." "ruff format --check ." "mypy" "pytest --timeout=300 $(ARGS)"; do \
+check: $(TEST_READY)  ## ruff, mypy and all tests that start no server: a minute or so; what pre-commit runs
+	$(call steps,pytest --numprocesses=$(WORKERS) --dist=worksteal --timeout=120 --without-servers $(ARGS))
+
+# Tests that share a server share a worker (tests/servers/tiers.py).
+test: $(TEST_READY)  ## the same with every test; ARGS go to pytest, WORKERS=0 for one at a time
+	$(call steps,pytest --numprocesses=$(WORKERS) --dist=loadgroup --timeout=300 $(ARGS))
+
+# $(call steps,PYTEST): all of them, whichever fails. Bytecode is written even where somebody has turned that
+# off: each worker would compile each module again, and so would each job that a test starts.
+define steps
+	@failed=; export PYTHONDONTWRITEBYTECODE=; \
+	for step in "ruff check ." "ruff format --check ." "mypy" "$(1)"; do \
 		echo "== $$step"; \
 		$(BIN)/python -m $$step || failed="$$failed [$$step]"; \
 	done; \
 	if [ -n "$$failed" ]; then echo "FAILED:$$failed" >&2; exit 1; fi
+endef
 
 # Its files are not called test_*.py, so `make test` leaves them out: clusters start, and ten minutes pass.
 test-flink: $(TEST_READY)  ## the job on a real Flink, which is killed; needs Java 17 and Maven; OUTAGE=10 s each

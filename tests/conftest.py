@@ -1,6 +1,3 @@
-"""What the whole suite shares: real servers, and a network of their own for tests marked `own_network`."""
+"""What the whole suite shares: real servers, who may start them, a network of their own for some tests."""
 
-from tests.servers.own_network import pytest_itemcollected, pytest_runtest_protocol
-from tests.servers.shared import broker, emulator, seaweedfs
-
-__all__ = ["broker", "emulator", "pytest_itemcollected", "pytest_runtest_protocol", "seaweedfs"]
+pytest_plugins = ["pytester", "tests.servers.tiers", "tests.servers.own_network", "tests.servers.shared"]

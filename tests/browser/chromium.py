@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
-from tests.servers.process import unavailable
+from tests.servers.process import may_start, unavailable
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
@@ -32,6 +32,7 @@ PHONE = (375, 800)
 @contextlib.contextmanager
 def chromium() -> Iterator[Browser]:
     """A browser; skips the test (fails it under CI) when there is none."""
+    may_start("chromium")
     program = shutil.which("chromium")
     if program is None:
         unavailable("chromium is not installed (Debian: apt install chromium)")

@@ -22,6 +22,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from pipelines.practice.feed import PracticeFeed
 from pipelines.practice.splunk import PracticeSplunk
 from tests.servers.landing import Landing
+from tests.servers.process import may_start
 
 ROOT = Path(__file__).parents[2]
 SECRETS = {
@@ -184,6 +185,7 @@ class World:
 
     def popen(self, flags: list[str]) -> Job:
         """Start the job with exactly these flags and a status port of its own."""
+        may_start("the job")
         port = free_port()
         given = [flag for flag in flags if flag.startswith("--status_port=")] or [f"--status_port={port}"]
         rest = [flag for flag in flags if not flag.startswith("--status_port=")]

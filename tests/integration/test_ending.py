@@ -6,6 +6,8 @@ import signal
 import time
 from itertools import islice
 
+import pytest
+
 from pipelines.practice.events import generate
 from tests.integration.evidence import ids_in_files
 from tests.integration.job import World
@@ -25,6 +27,7 @@ def test_the_end_of_the_input_drains_what_is_young_and_exits_0(around: World) ->
     assert len(set(around.splunk.ids)) == 300
 
 
+@pytest.mark.alone
 def test_with_a_destination_down_sigint_ends_in_time_and_the_next_start_delivers(around: World) -> None:
     around.splunk.down()
     with around.live_job(drain_timeout=4) as job:
@@ -46,6 +49,7 @@ def test_with_a_destination_down_sigint_ends_in_time_and_the_next_start_delivers
     assert sorted(around.splunk.ids) == sorted(ids_in_files(around.out))
 
 
+@pytest.mark.alone
 def test_a_second_signal_stops_at_once_and_nothing_is_lost(around: World) -> None:
     around.splunk.hang()
     with around.live_job() as job:

@@ -92,6 +92,7 @@ def test_events_and_strays_come_out_and_a_drain_flushes_what_was_received(feed: 
     assert len(feed.streams) == 1
 
 
+@pytest.mark.alone
 def test_one_event_at_a_time_is_out_within_half_a_second(feed: PracticeFeed) -> None:
     events, _ = take(20)
     with running(feed):

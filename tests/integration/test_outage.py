@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import pytest
+
 from tests.integration.job import World
 from tests.integration.outage import Away, run
 from tests.servers import landing
 
 
+@pytest.mark.alone
 def test_an_outage_of_one_destination_is_nothing_to_the_other(around: World) -> None:
     landings = landing.files(around.out), landing.splunk(around.splunk)
     aways = [Away("refuse", "splunk"), Away("hang", "splunk")]

@@ -62,6 +62,7 @@ def complete(intake: Intake, sent: int) -> bool:
     return len(intake.arrived) == sent
 
 
+@pytest.mark.alone
 def test_each_event_arrives_soon_and_a_drain_flushes_the_rest(server: Server, tmp_path: Path) -> None:
     pace, healthy = Pace(300.0), server.intakes["healthy"]
     with prism.running(job(pace, server, ["healthy"], tmp_path)) as result:
@@ -77,6 +78,7 @@ def test_each_event_arrives_soon_and_a_drain_flushes_the_rest(server: Server, tm
     assert standing(result, "healthy_events_pending") == 0
 
 
+@pytest.mark.alone
 def test_a_destination_that_hangs_and_refuses_slows_no_other_and_gets_all_later(
     server: Server, tmp_path: Path
 ) -> None:

@@ -44,6 +44,7 @@ def test_killed_nothing_accepted_is_lost_and_what_must_be_once_is_once(
     assert tally.found.keys() == kill_test.PACE.keys()
 
 
+@pytest.mark.alone
 def test_outages_of_one_are_nothing_to_the_others(around: World, landings: Sequence[Landing]) -> None:
     ages = dict.fromkeys(outage.MAX_AGES, 0.5)
     aways = [Away("hang", "splunk"), Away("refuse", "datadog"), Away("hang", "s3")]

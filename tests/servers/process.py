@@ -19,6 +19,15 @@ import pytest
 # Long enough for a JVM on two busy cores; whoever starts quicker is found quicker.
 START_SECONDS = 60.0
 STOP_SECONDS = 10.0
+FORBIDDEN = "GRANTEX_TESTS_WITHOUT_SERVERS"  # in the environment of `make check`
+
+
+def may_start(what: str) -> None:
+    """Raises AssertionError where no server may be started."""
+    assert FORBIDDEN not in os.environ, (
+        f"{what} is a real server, and `make check` starts none: use a fixture of tests/servers/shared.py, "
+        "or mark the test with pytest.mark.servers"
+    )
 
 
 def unavailable(reason: str) -> NoReturn:
@@ -106,6 +115,7 @@ class ServerProcess:
         env: Mapping[str, str] | None = None,
         cwd: Path | None = None,
     ) -> None:
+        may_start(command[0])
         self.log = log
         with log.open("ab") as output:
             self._process = subprocess.Popen(

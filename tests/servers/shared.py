@@ -10,6 +10,8 @@ import pytest
 if TYPE_CHECKING:
     from tests.servers.bigquery import Emulator
     from tests.servers.kafka import KafkaServer
+    from tests.servers.moto import Moto
+    from tests.servers.pubsub import PubSubServer
     from tests.servers.seaweedfs import SeaweedFS
 
 
@@ -40,3 +42,21 @@ def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[KafkaServer]:
     server = KafkaServer(tmp_path_factory.mktemp("kafka"))
     yield server
     server.stop()
+
+
+@pytest.fixture(scope="session")
+def moto_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Moto]:
+    """AWS with users, roles and keys."""
+    from tests.servers.moto import running
+
+    with running(tmp_path_factory.mktemp("moto") / "log") as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def pubsub_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PubSubServer]:
+    """Google's fake of Pub/Sub, without topics."""
+    from tests.servers.pubsub import running
+
+    with running(tmp_path_factory.mktemp("pubsub") / "log") as server:
+        yield server

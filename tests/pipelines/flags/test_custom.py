@@ -345,6 +345,7 @@ def service() -> Iterator[Service]:
         thread.join()
 
 
+@pytest.mark.servers
 def test_the_example_runs_in_the_job(tmp_path: Path, service: Service) -> None:
     with world(tmp_path) as around:
         around.environment = {**around.environment, "AUDIT_TOKEN": TOKEN}

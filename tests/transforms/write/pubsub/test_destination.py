@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -19,12 +19,6 @@ from transforms.write.pubsub.destination import MAX_BYTES, PubSub
 from transforms.write.pubsub.writer import PublishRequest, message, unfit
 
 WHERE = "Pub/Sub topic t"
-
-
-@pytest.fixture(scope="module")
-def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PubSubServer]:
-    with server.running(tmp_path_factory.mktemp("pubsub") / "log") as started:
-        yield started
 
 
 def some(number: int, kind: str = "grant.created") -> list[Event]:
@@ -43,11 +37,11 @@ def write(destination: PubSub, events: Sequence[Event]) -> Outcome | None:
 # Against the fake
 
 
-def test_an_event_is_a_message_with_its_bytes_its_id_and_its_type(service: PubSubServer) -> None:
-    topic = service.topic("events")
+def test_an_event_is_a_message_with_its_bytes_its_id_and_its_type(pubsub_server: PubSubServer) -> None:
+    topic = pubsub_server.topic("events")
     events = some(1000)
-    assert write(PubSub(topic, service.endpoint), events) is None
-    found = {each.attributes["event_id"]: each for each in service.messages("events")}
+    assert write(PubSub(topic, pubsub_server.endpoint), events) is None
+    found = {each.attributes["event_id"]: each for each in pubsub_server.messages("events")}
     assert found.keys() == {event.id for event in events}
     for event in events:
         assert found[event.id].data == event.raw
@@ -55,33 +49,36 @@ def test_an_event_is_a_message_with_its_bytes_its_id_and_its_type(service: PubSu
         assert found[event.id].ordering_key == ""
 
 
-def test_a_topic_that_is_not_there_blocks_until_it_is(service: PubSubServer) -> None:
-    destination = PubSub("projects/my-project/topics/not-yet", service.endpoint)
+def test_a_topic_that_is_not_there_blocks_until_it_is(pubsub_server: PubSubServer) -> None:
+    destination = PubSub("projects/my-project/topics/not-yet", pubsub_server.endpoint)
     writer = destination.open()
     outcome = writer.write(Batch(some(3)))
     assert outcome is not None
     assert outcome.blocked
     assert list(outcome.later) == [0, 1, 2]
     assert "create the topic, or correct --pubsub_topic" in outcome.cause
-    service.topic("not-yet")
+    pubsub_server.topic("not-yet")
     assert writer.write(Batch(some(3))) is None
     writer.close()
 
 
-def test_an_id_that_no_attribute_can_hold_is_rejected_and_nothing_else_is(service: PubSubServer) -> None:
-    topic = service.topic("long")
+def test_an_id_that_no_attribute_can_hold_is_rejected_and_nothing_else_is(
+    pubsub_server: PubSubServer,
+) -> None:
+    topic = pubsub_server.topic("long")
     long = Event("x" * 1025, "t" * 1025, "", b"{}")
-    outcome = write(PubSub(topic, service.endpoint), [*some(2), long])
+    outcome = write(PubSub(topic, pubsub_server.endpoint), [*some(2), long])
     assert outcome is not None
     assert list(outcome.rejected) == [2]
     assert outcome.rejected[2].startswith("id_too_long: 1025 bytes")
     assert not outcome.later
-    assert len(service.messages("long")) == 2
+    assert len(pubsub_server.messages("long")) == 2
     assert unfit(some(1)[0]) == ""
     assert dict(message(Event("i", "t" * 1025, "", b"{}")).attributes) == {"event_id": "i"}
     assert dict(message(Event("i", "", "", b"{}")).attributes) == {"event_id": "i"}
 
 
+@pytest.mark.servers
 def test_nobody_there_is_later_and_nothing_was_sent(tmp_path: Path) -> None:
     port = free_port()
     writer = PubSub("projects/my-project/topics/t-1-2", f"http://127.0.0.1:{port}").open()
@@ -108,15 +105,15 @@ def test_a_closed_writer_keeps_the_events() -> None:
     assert list(outcome.later) == [0]
 
 
-def test_what_is_published_is_what_dataflow_makes_events_of(service: PubSubServer) -> None:
-    topic = service.topic("relayed")
+def test_what_is_published_is_what_dataflow_makes_events_of(pubsub_server: PubSubServer) -> None:
+    topic = pubsub_server.topic("relayed")
     events = some(1200)
-    assert write(PubSub(topic, service.endpoint), events[:1000]) is None
-    assert write(PubSub(topic, service.endpoint), events[1000:]) is None
+    assert write(PubSub(topic, pubsub_server.endpoint), events[:1000]) is None
+    assert write(PubSub(topic, pubsub_server.endpoint), events[1000:]) is None
     chunks = ToChunks()
     chunks.start_bundle()
     made = []
-    for each in [*service.messages("relayed")]:
+    for each in [*pubsub_server.messages("relayed")]:
         made += list(chunks.process(each.data))
     made += list(chunks.finish_bundle())
     assert [len(each.value.events) for each in made] == [500, 500, 200]

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.servers.moto import BUCKET, EXTERNAL_ID, ROLE, Moto, running
+from tests.servers.moto import BUCKET, EXTERNAL_ID, ROLE, Moto
 from tests.transforms.write.encodings import batch
 from tests.transforms.write.splunk.server import all_later
 from transforms.write.s3.destination import S3
@@ -16,24 +16,18 @@ from transforms.write.s3.destination import S3
 HOUR = "dt=2026-03-01/hour=12"
 
 
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Moto]:
-    with running(tmp_path_factory.mktemp("moto") / "log") as started:
-        yield started
-
-
 @pytest.fixture
-def moto(server: Moto, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Moto]:
+def moto(moto_server: Moto, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Moto]:
     """The server, with the user's key in a credentials file as the only one to be found."""
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_PROFILE"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "credentials"))
     monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "none"))
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
-    monkeypatch.setenv("AWS_ENDPOINT_URL_STS", server.url)
-    write_credentials(tmp_path, server.access_key, server.secret_key)
-    yield server
-    server.empty()
+    monkeypatch.setenv("AWS_ENDPOINT_URL_STS", moto_server.url)
+    write_credentials(tmp_path, moto_server.access_key, moto_server.secret_key)
+    yield moto_server
+    moto_server.empty()
 
 
 def write_credentials(directory: Path, access_key: str, secret_key: str) -> None:

@@ -1,0 +1,129 @@
+"""Two tiers of tests, and how several workers share a machine: decided by what a test uses, at collection.
+
+`--without-servers` (`make check`) leaves out every test that starts a real server: those below DIRECTORIES,
+those with a fixture of `tests.servers`, and those marked `servers`, which start one themselves, or
+`own_network`. Whatever starts one nevertheless fails (`process.may_start`), so that no mark can be forgotten.
+
+With pytest-xdist, tests that share a server or a module's fixture stay on one worker, where it is started
+once; a test marked `alone`, which measures time, has the machine to itself.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import functools
+import json
+import os
+from collections.abc import Generator, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from xdist.scheduler import LoadScopeScheduling
+
+from tests.servers.process import FORBIDDEN
+
+TESTS = Path(__file__).parents[1]
+OPTION = "--without-servers"
+DIRECTORIES = tuple(TESTS / name for name in ("browser", "conformance", "flink", "integration"))
+# A test with several of them stays with the first, whose start takes longest, and starts the others anew.
+SHARED = ("broker", "emulator", "seaweedfs", "moto_server", "pubsub_server")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(OPTION, action="store_true", help="only tests that start no real server and no cluster")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "servers: it starts a real server without a fixture of ours")
+    config.addinivalue_line("markers", "alone: it measures time, so nothing else runs beside it")
+    if config.getoption(OPTION):
+        os.environ[FORBIDDEN] = "1"
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Not even imported."""
+    return True if config.getoption(OPTION) and collection_path in DIRECTORIES else None
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if config.getoption(OPTION):
+        left_out = [item for item in items if starts_servers(item)]
+        items[:] = [item for item in items if item not in set(left_out)]
+        config.hook.pytest_deselected(items=left_out)
+    if os.environ.get("PYTEST_XDIST_WORKER") == "gw0" and hasattr(config, "workerinput"):
+        place = _place(config)
+        (place / "groups.new").write_text(json.dumps({item.nodeid: shares(item) for item in items}))
+        (place / "groups.new").rename(place / "groups")
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadScopeScheduling | None:
+    return Together(config, log) if config.getoption("dist") == "loadgroup" else None
+
+
+class Together(LoadScopeScheduling):  # type: ignore[misc]  # pytest-xdist is not annotated everywhere
+    """Gives tests of one group to one worker, the largest groups first. pytest-xdist's own --dist=loadgroup
+    (3.8) finds groups in ids that pytest 9.2 no longer lets it change."""
+
+    @functools.cached_property
+    def groups(self) -> dict[str, str]:
+        """By test. The first worker wrote it, and work is given out when all have collected."""
+        found: dict[str, str] = json.loads((_place(self.config) / "groups").read_text())
+        return found
+
+    def _split_scope(self, nodeid: str) -> str:
+        return self.groups.get(nodeid) or nodeid
+
+
+def _place(config: pytest.Config) -> Path:
+    """A directory that all workers of this run and their controller have in common."""
+    base: Path = config._tmp_path_factory.getbasetemp()  # type: ignore[attr-defined]
+    return base.parent if hasattr(config, "workerinput") else base
+
+
+def starts_servers(item: pytest.Item) -> bool:
+    """Whether a real server belongs to what this test uses."""
+    if any(item.get_closest_marker(name) for name in ("servers", "own_network")):
+        return True
+    if any(directory in item.path.parents for directory in DIRECTORIES):
+        return True
+    return any(one.func.__module__.startswith("tests.servers.") for one in _fixtures(item))
+
+
+def shares(item: pytest.Item) -> str:
+    """The name of what this test has in common with others that should be on the same worker, or ""."""
+    marker = item.get_closest_marker("xdist_group")
+    if marker is not None:
+        return str(marker.args[0])
+    fixtures = _fixtures(item)
+    servers = {one.argname for one in fixtures}.intersection(SHARED)
+    if servers:
+        return min(servers, key=SHARED.index)
+    return item.path.stem if any(one.scope == "module" for one in fixtures) else ""
+
+
+def _fixtures(item: pytest.Item) -> list[pytest.FixtureDef[object]]:
+    info = getattr(item, "_fixtureinfo", None)
+    return [found[-1] for found in info.name2fixturedefs.values()] if info else []
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
+    if not hasattr(item.config, "workerinput"):
+        return (yield)
+    with share(_place(item.config), fcntl.LOCK_EX if item.get_closest_marker("alone") else fcntl.LOCK_SH):
+        return (yield)
+
+
+@contextlib.contextmanager
+def share(place: Path, kind: int) -> Iterator[None]:
+    """The machine, with the other workers (LOCK_SH) or without them (LOCK_EX). Whoever waits for it holds the
+    door, so that nobody else comes in before."""
+    with (place / "machine").open("w") as machine:
+        with (place / "door").open("w") as door:
+            fcntl.flock(door, fcntl.LOCK_EX)
+            fcntl.flock(machine, kind)
+        yield
