@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -155,9 +156,15 @@ def path(text: str) -> Path:
     if "://" in text:
         raise ValueError("must be a directory or file on this machine")
     try:
-        return Path(text).expanduser()
+        found = Path(text).expanduser()
+        usable = b"\0" not in os.fsencode(found)
     except RuntimeError:
         raise ValueError("names a home directory that does not exist") from None
+    except ValueError:
+        usable = False
+    if not usable:
+        raise ValueError("must be a path, which has no such characters")
+    return found
 
 
 def path_text(text: str) -> str:

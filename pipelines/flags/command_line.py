@@ -1,4 +1,4 @@
-"""Arguments and environment, sorted into ours, Beam's and nobody's; values are not looked at here."""
+"""Arguments and environment, sorted into ours, Beam's and nobody's; values are not read here."""
 
 from __future__ import annotations
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
 
 from transforms import readers
@@ -10,6 +12,17 @@ from transforms import readers
 def test_harmless_values_are_repeated() -> None:
     assert readers.shown("/srv/state") == "=/srv/state"
     assert readers.shown("http://127.0.0.1:99999") == "=http://127.0.0.1:99999"
+
+
+@pytest.mark.parametrize("text", ["a\0b", "\ud800", "~\0"])
+def test_what_no_file_system_takes_is_no_path(text: str) -> None:
+    with pytest.raises(ValueError, match="must be a path"):
+        readers.path(text)
+
+
+def test_a_name_that_is_no_utf_8_is_a_path() -> None:
+    """So it arrives from a command line, and so it is given back to the system."""
+    assert os.fsencode(readers.path("/srv/caf\udce9")) == b"/srv/caf\xe9"
 
 
 @pytest.mark.parametrize(

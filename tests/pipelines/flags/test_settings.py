@@ -15,6 +15,7 @@ import pytest
 
 from pipelines.flags import command_line
 from pipelines.flags.destinations import destinations
+from pipelines.flags.parameter import Parameter
 from pipelines.flags.settings import PARAMETERS, BadParameters, Settings, parse
 from transforms.batch import BatchPolicy
 from transforms.secret import EnvSecret, LiteralSecret
@@ -328,3 +329,11 @@ def test_a_literal_secret_never_shows() -> None:
 def test_settings_cannot_be_changed() -> None:
     with pytest.raises(AttributeError):
         Settings().window_size = 1  # type: ignore[misc]
+
+
+@pytest.mark.parametrize("parameter", PARAMETERS.values(), ids=PARAMETERS)
+def test_a_default_is_what_is_read_from_its_own_words(parameter: Parameter) -> None:
+    if parameter.default in (None, "", ()) or parameter.default_text:
+        return
+    read = parameter.value(parameter.default_in_words)
+    assert (read, type(read)) == (parameter.default, type(parameter.default))
