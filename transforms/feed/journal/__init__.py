@@ -2,7 +2,7 @@
 
 from transforms.feed.intake import Gap
 from transforms.feed.journal.cursor import Books, Cursor
-from transforms.feed.journal.database import JournalError
+from transforms.feed.journal.database import JournalDamaged, JournalError, JournalUnavailable
 from transforms.feed.journal.journal import Journal
 
-__all__ = ["Books", "Cursor", "Gap", "Journal", "JournalError"]
+__all__ = ["Books", "Cursor", "Gap", "Journal", "JournalDamaged", "JournalError", "JournalUnavailable"]

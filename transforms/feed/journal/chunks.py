@@ -7,11 +7,18 @@ from collections.abc import Sequence
 
 import msgspec
 import zstandard
-from xxhash import xxh3_64_intdigest
 
 from transforms.event import Chunk, Event
-from transforms.feed.journal.database import Database, JournalDamaged
+from transforms.feed.journal.database import Database, JournalDamaged, number_noted, put_note
 from transforms.feed.journal.ranges import Range, subtract
+from transforms.feed.journal.schema import (
+    BadChecksum,
+    has_signature,
+    old_checksum,
+    sign,
+    sign_body,
+    signed_body,
+)
 
 CHUNK_EVENTS = 500  # measured: chunks of this size pass Beam at 300k events a second
 CACHE_BYTES = 4 * 1024 * 1024  # raw bytes of recent chunks kept for lanes that keep up
@@ -35,20 +42,9 @@ class ChunkStore:
         self._cache: dict[int, tuple[Chunk, int]] = {}  # first -> chunk, raw bytes
         self._cached_bytes = 0
         first, size = database.rows("SELECT min(first), total(size) FROM chunks")[0]
-        last = database.rows(
-            "SELECT max(coalesce((SELECT first + count FROM chunks ORDER BY first DESC LIMIT 1), 0), "
-            "coalesce((SELECT first + count FROM ids ORDER BY first DESC LIMIT 1), 0), "
-            "coalesce((SELECT value FROM meta WHERE key = 'trimmed'), 0))"
-        )
-        self.end = int(str(last[0][0]))  # the next offset
+        self.end = number_noted(database, "end")  # the next offset
         self.trimmed = int(str(first)) if first is not None else self.end  # nothing below is kept
         self.bytes = int(float(str(size)))  # raw bytes kept
-
-    def begin_at(self, end: int) -> None:
-        """Give the next event at least this offset (a damaged journal may have lost its last chunks)."""
-        if not self.bytes:
-            self.trimmed = end
-        self.end = end
 
     def split(self, events: Sequence[Event], taken_at: float) -> list[Chunk]:
         """New chunks for `events` at the end of the journal; nothing is stored yet."""
@@ -62,10 +58,13 @@ class ChunkStore:
         sizes = [sum([len(event.raw) for event in chunk.events]) for chunk in chunks]
         for chunk, size in zip(chunks, sizes, strict=True):
             body = _pack(chunk.events)
+            head = (chunk.first, len(chunk.events), float(chunk.taken_at), size)
             connection.execute(
                 "INSERT INTO chunks VALUES (?, ?, ?, ?, ?, ?)",
-                (chunk.first, len(chunk.events), chunk.taken_at, size, _checksum(body), body),
+                (*head, sign("chunks", *head), sign_body(body, chunk.first)),
             )
+        if chunks:
+            put_note(connection, "end", chunks[-1].end)
         return sizes
 
     def committed(self, chunks: Sequence[Chunk], sizes: Sequence[int]) -> None:
@@ -98,7 +97,7 @@ class ChunkStore:
 
     def _read_rows(self, position: int, most_events: int) -> list[Chunk]:
         rows = self._database.rows(
-            "SELECT first, taken_at, checksum, body FROM chunks WHERE first >= coalesce("
+            "SELECT first, count, taken_at, size, checksum, body FROM chunks WHERE first >= coalesce("
             "(SELECT max(first) FROM chunks WHERE first <= ?), ?) ORDER BY first LIMIT ?",
             position,
             position,
@@ -185,22 +184,28 @@ class ChunkStore:
 
 def _delete_below(connection: sqlite3.Connection, first: int) -> None:
     connection.execute("DELETE FROM chunks WHERE first < ?", (first,))
-    connection.execute("INSERT OR REPLACE INTO meta VALUES ('trimmed', ?)", (first,))
+    put_note(connection, "trimmed", first)
 
 
 def decode_row(row: tuple[object, ...]) -> Chunk:
-    """A chunk from (first, taken_at, checksum, body). Raises JournalDamaged when the body was altered."""
-    first, taken_at, checksum, body = row
-    assert isinstance(first, int)
-    assert isinstance(taken_at, float)
-    assert isinstance(body, bytes)
-    if _checksum(body) != checksum:
+    """The chunk of a row of `chunks`. Raises JournalDamaged when any of it was altered."""
+    first, count, taken_at, size, checksum, stored = row
+    try:
+        assert isinstance(first, int)
+        assert isinstance(taken_at, float)
+        assert isinstance(stored, bytes)
+        if has_signature(stored) and checksum == sign("chunks", first, count, taken_at, size):
+            events = _unpack(signed_body(stored, first))
+        elif checksum == old_checksum(stored):  # a row that schema 1 wrote
+            events = _unpack(stored)
+        else:
+            raise BadChecksum("the row was altered")
+        assert len(events) == count
+    except (BadChecksum, AssertionError, msgspec.MsgspecError, zstandard.ZstdError) as error:
         raise JournalDamaged(
             f"the chunk at {first} of the journal is damaged: start again, and the others are kept"
-        )
-    if body.startswith(zstandard.FRAME_HEADER):  # MessagePack's lists begin with other bytes
-        body = zstandard.ZstdDecompressor().decompress(body)
-    return Chunk(_decode(body), first, taken_at)
+        ) from error
+    return Chunk(events, first, taken_at)
 
 
 def _pack(events: Sequence[Event]) -> bytes:
@@ -208,6 +213,7 @@ def _pack(events: Sequence[Event]) -> bytes:
     return body if len(body) < PACK_FROM else zstandard.ZstdCompressor(level=1).compress(body)
 
 
-def _checksum(body: bytes) -> int:
-    """SQLite checks its pages' structure and not their content. 63 bits: its integers have a sign."""
-    return xxh3_64_intdigest(body) >> 1
+def _unpack(body: bytes | memoryview) -> list[Event]:
+    if body[:4] == zstandard.FRAME_HEADER:  # MessagePack's lists begin with other bytes
+        body = zstandard.ZstdDecompressor().decompress(body)
+    return _decode(body)

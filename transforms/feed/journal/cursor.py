@@ -1,168 +1,25 @@
-"""One destination's place in the journal: the ledger of its deliveries on one machine."""
+"""The ledger of one destination's deliveries on one machine, and its books."""
 
 from __future__ import annotations
 
-import sqlite3
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass, replace
+from itertools import islice
 
+from transforms.dead_letter import DeadLetter
 from transforms.event import Batch, Event
 from transforms.feed.journal.database import Database
-from transforms.feed.journal.ranges import Range, merge, offsets_in, pack, size, subtract, to_ranges, unpack
+from transforms.feed.journal.letters import FeedLetters
+from transforms.feed.journal.ranges import Range, offsets_in, pack, size, subtract, to_ranges, unpack
+from transforms.feed.journal.seals import Change, CursorRow, CursorState, Seal, replace_all, sealed
 from transforms.write.delivery.ledger import Settlement
 
-
-@dataclass
-class Seal:
-    """A sealed batch: which offsets, and which of them are settled."""
-
-    batch: str
-    partition: str
-    offsets: list[Range]
-    settled: list[Range] = field(default_factory=list)
-    memo: bytes | None = None
-    attempts: int = 0
-
-    @property
-    def end(self) -> int:
-        """The offset after its last one."""
-        return self.offsets[-1][1]
-
-
-class Standing:
-    """What is known of one destination. `position` is the lowest offset that is not settled."""
-
-    def __init__(self, name: str, database: Database) -> None:
-        """Load the destination `name`, which must have a row."""
-        self.name = name
-        row = database.rows(
-            "SELECT born, position, delivered, dead_lettered, lost FROM cursors WHERE name = ?", name
-        )[0]
-        self.born, self.position, self.delivered, self.dead_lettered, self.lost = (
-            int(str(value)) for value in row
-        )
-        self.seals: dict[int, Seal] = {}  # by number, oldest first
-        self.ahead: dict[int, int] = {}  # settled ranges at or beyond the position, start -> end
-        self.last_number = 0
-        for number, batch, partition, offsets, settled, memo, attempts in database.rows(
-            "SELECT number, batch, partition, offsets, settled, memo, attempts FROM seals "
-            "WHERE destination = ? ORDER BY number",
-            name,
-        ):
-            assert isinstance(offsets, bytes)
-            assert isinstance(settled, bytes)
-            seal = Seal(
-                str(batch), str(partition), unpack(offsets), unpack(settled), attempts=int(str(attempts))
-            )
-            seal.memo = memo if isinstance(memo, bytes) else None
-            self.last_number = int(str(number))
-            self.seals[self.last_number] = seal
-            self.ahead.update((start, end) for start, end in seal.settled if start >= self.position)
-
-    @property
-    def high(self) -> int:
-        """No offset at or beyond this one is known to the destination."""
-        return max([self.position, *(seal.end for seal in self.seals.values())])
-
-    def reached(self, newly: Mapping[int, int]) -> int:
-        """The position once the ranges `newly` (start -> end) are settled too."""
-        position = self.position
-        while True:
-            end = newly.get(position) or self.ahead.get(position)
-            if end is None:
-                return position
-            position = end
-
-    def move(self, position: int) -> None:
-        """Stand at `position`; what lies below it is over."""
-        if position > self.position:
-            self.ahead = {start: end for start, end in self.ahead.items() if start >= position}
-            self.position = position
-
-    def unsettled(self, end: int) -> int:
-        """Events below `end` that are not settled, counted from the ranges and not from the totals."""
-        return end - self.position - size(list(self.ahead.items()))
-
-
-def insert_seals(connection: sqlite3.Connection, name: str, seals: Iterable[tuple[int, Seal]]) -> None:
-    """Write numbered seals, inside the caller's transaction."""
-    connection.executemany(
-        "INSERT INTO seals VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
-        [
-            (name, number, s.batch, s.partition, pack(s.offsets), pack(s.settled), s.memo, s.attempts)
-            for number, s in seals
-        ],
-    )
-
-
-class CommitPlan:
-    """`write` goes into the transaction, `apply` follows once it is committed."""
-
-    def __init__(
-        self, standing: Standing, settlements: Sequence[Settlement], batches: Sequence[Batch]
-    ) -> None:
-        self._standing = standing
-        self._batches = batches
-        self._seals = [
-            Seal(b.id, b.partition, to_ranges(b.offsets), memo=b.memo, attempts=b.attempts) for b in batches
-        ]
-        self._settled: dict[int, tuple[list[Range], int]] = {}
-        self._newly: dict[int, int] = {}
-        self._delivered = self._dead = 0
-        for settlement in settlements:
-            self._take(settlement)
-        self._position = standing.reached(self._newly)
-        self._passed = (
-            [n for n, seal in standing.seals.items() if seal.end <= self._position]
-            if self._position > standing.position
-            else []
-        )
-
-    def _take(self, settlement: Settlement) -> None:
-        number = settlement.batch.seal
-        earlier = self._settled.get(number)
-        before = earlier[0] if earlier else self._standing.seals[number].settled
-        newly = to_ranges(sorted([*settlement.delivered, *settlement.dead_lettered]))
-        self._settled[number] = (merge([*before, *newly]), settlement.batch.attempts)
-        self._newly.update(newly)
-        self._delivered += len(settlement.delivered)
-        self._dead += len(settlement.dead_lettered)
-
-    def write(self, connection: sqlite3.Connection) -> None:
-        """Record it, inside the caller's transaction."""
-        name = self._standing.name
-        passed = set(self._passed)
-        connection.executemany(
-            "UPDATE seals SET settled = ?, attempts = ? WHERE destination = ? AND number = ?",
-            [(pack(r), tries, name, n) for n, (r, tries) in self._settled.items() if n not in passed],
-        )
-        connection.executemany(
-            "DELETE FROM seals WHERE destination = ? AND number = ?", [(name, n) for n in self._passed]
-        )
-        insert_seals(connection, name, enumerate(self._seals, self._standing.last_number + 1))
-        if self._newly:
-            connection.execute(
-                "UPDATE cursors SET position = ?, delivered = delivered + ?, "
-                "dead_lettered = dead_lettered + ? WHERE name = ?",
-                (self._position, self._delivered, self._dead, name),
-            )
-
-    def apply(self) -> None:
-        """Let memory follow; the batches get their numbers."""
-        standing = self._standing
-        for number, (ranges, attempts) in self._settled.items():
-            standing.seals[number].settled = ranges
-            standing.seals[number].attempts = attempts
-        for number in self._passed:
-            del standing.seals[number]
-        standing.ahead.update(self._newly)
-        standing.move(self._position)
-        standing.delivered += self._delivered
-        standing.dead_lettered += self._dead
-        for batch, seal in zip(self._batches, self._seals, strict=True):
-            standing.last_number += 1
-            batch.seal = standing.last_number
-            standing.seals[batch.seal] = seal
+UNKNOWN = -1  # `CursorRow.seals` of a row that was lost: no set of seals has it
+IN_DOUBT_AT_ONCE = 500  # events made dead letters in one transaction
+IN_DOUBT = (
+    "in_doubt: it may have been delivered: the journal was damaged, and its record of that is gone; look in "
+    "the destination before you send it again"
+)
 
 
 class Cursor:
@@ -189,49 +46,44 @@ class Cursor:
         self._database = database
         self._events = events
         self._end = end
-        self._standing = Standing(name, database)
+        self._state = CursorState(name, database)
         self._skip: list[Range] = []  # sealed offsets that must not be batched again after a restart
 
     @property
     def born(self) -> int:
         """The journal's end when the destination was added."""
-        return self._standing.born
+        return self._state.row.born
 
     @property
     def position(self) -> int:
         """The lowest offset that is not settled."""
-        return self._standing.position
+        return self._state.row.position
 
     @property
     def delivered(self) -> int:
         """Events delivered since the cursor was born."""
-        return self._standing.delivered
+        return self._state.row.delivered
 
     @property
     def dead_lettered(self) -> int:
         """Events dead-lettered since the cursor was born."""
-        return self._standing.dead_lettered
+        return self._state.row.dead_lettered
 
     @property
     def lost(self) -> int:
         """Events lost with a damaged journal."""
-        return self._standing.lost
+        return self._state.row.lost
 
     @property
     def pending(self) -> int:
         """Events received and not settled, counted from the positions and not from the totals."""
         with self._database.lock:
-            return self._standing.unsettled(self._end())
-
-    @property
-    def high(self) -> int:
-        """No offset at or beyond this one is known to the cursor."""
-        return self._standing.high
+            return self._state.unsettled(self._end())
 
     def recover(self) -> list[Batch]:
         """Sealed batches not yet settled, oldest first, unchanged but for the events settled already."""
         with self._database.lock:
-            seals = self._standing.seals
+            seals = self._state.seals
             self._skip = sorted(pair for seal in seals.values() for pair in seal.offsets)
             return [self._reopen(n, seal) for n, seal in seals.items() if seal.settled != seal.offsets]
 
@@ -260,117 +112,118 @@ class Cursor:
         if not settlements and not seals:
             return
         with self._database.lock:
-            plan = CommitPlan(self._standing, settlements, seals)
-            self._database.write(plan.write)
-            plan.apply()
-        self._listen(seals)
+            self._seal(Change(self._state, settlements, map(sealed, seals)), seals)
 
     def resplit(self, batch: Batch, parts: Sequence[Batch]) -> None:
         """Replace a sealed batch by parts of what is unsettled of it, in one transaction."""
         with self._database.lock:
-            plan = CommitPlan(self._standing, (), parts)
-            seal = self._standing.seals[batch.seal]
+            seal = self._state.seals[batch.seal]
             rest = subtract(seal.offsets, [pair for part in parts for pair in to_ranges(part.offsets)])
+            # what is settled of it stays on record under the old number
+            settled = replace(seal, offsets=rest, settled=rest) if rest else None
+            self._seal(Change(self._state, (), map(sealed, parts), {batch.seal: settled}), parts)
 
-            def write(connection: sqlite3.Connection) -> None:
-                if rest:  # what is settled of it stays on record under the old number
-                    connection.execute(
-                        "UPDATE seals SET offsets = ?, settled = ? WHERE destination = ? AND number = ?",
-                        (pack(rest), pack(rest), self.name, batch.seal),
-                    )
-                else:
-                    connection.execute(
-                        "DELETE FROM seals WHERE destination = ? AND number = ?", (self.name, batch.seal)
-                    )
-                plan.write(connection)
-
-            self._database.write(write)
-            if rest:
-                seal.offsets = seal.settled = rest
-            else:
-                del self._standing.seals[batch.seal]
-            plan.apply()
-        self._listen(parts)
-
-    def _listen(self, batches: Sequence[Batch]) -> None:
-        for batch in batches:
+    def _seal(self, change: Change, batches: Sequence[Batch]) -> None:
+        self._commit(change)
+        for number, batch in zip(change.numbers, batches, strict=True):
+            batch.seal = number
             batch.on_remember = self.remember
+
+    def _commit(self, change: Change) -> None:
+        self._database.write(change.write)
+        change.apply()
 
     def remember(self, batch: Batch, memo: bytes) -> None:
         """Commit `memo` to the batch's seal."""
-
-        def write(connection: sqlite3.Connection) -> None:
-            connection.execute(
-                "UPDATE seals SET memo = ? WHERE destination = ? AND number = ?",
-                (memo, self.name, batch.seal),
-            )
-
         with self._database.lock:
-            self._database.write(write)
-            self._standing.seals[batch.seal].memo = memo
+            seal = replace(self._state.seals[batch.seal], memo=memo)
+            self._commit(Change(self._state, replaced={batch.seal: seal}))
 
     def advance(self, to: int) -> None:
         """Count everything below `to` as delivered: for a reader whose runner keeps what it has read."""
         with self._database.lock:
-            mine = self._standing
-            if to <= mine.position:
+            state = self._state
+            if to <= state.row.position:
                 return
-            delivered = mine.unsettled(self._end()) - size(
-                subtract([(to, self._end())], list(mine.ahead.items()))
+            delivered = state.unsettled(self._end()) - size(
+                subtract([(to, self._end())], list(state.ahead.items()))
             )
-            position = max([to, *(end for start, end in mine.ahead.items() if start <= to)])
+            row = state.row._replace(
+                position=max([to, *(end for start, end in state.ahead.items() if start <= to)]),
+                delivered=state.row.delivered + delivered,
+            )
+            self._database.write(row.write)
+            state.take(row)
 
-            def write(connection: sqlite3.Connection) -> None:
-                connection.execute(
-                    "UPDATE cursors SET position = ?, delivered = delivered + ? WHERE name = ?",
-                    (position, delivered, self.name),
-                )
+    def settle_doubt(self, exactly_once: bool, letters: FeedLetters, now: float) -> int:
+        """Decide on events of which a damaged journal does not know any more whether they were delivered.
 
-            self._database.write(write)
-            mine.move(position)
-            mine.delivered += delivered
-
-    def lose(self, missing: list[Range]) -> None:
-        """Settle events that a damaged journal lost: counted as lost, never delivered.
-
-        The books are balanced anew, because seals that told of settled events may be lost too: those events
-        are delivered again, so they are no longer counted as delivered.
+        Most destinations get them (again). One that must have each event once gets none of them: they become
+        dead letters, neither lost nor there twice. Returns how many these are.
         """
-        mine = self._standing
-        for seal in mine.seals.values():  # of a cursor that was lost itself and is born anew
-            seal.offsets = subtract(seal.offsets, [(0, mine.born)])
-            seal.settled = subtract(seal.settled, [(0, mine.born)])
-        gone = subtract(missing, [pair for seal in mine.seals.values() for pair in seal.settled])
+        with self._database.lock:
+            doubt = unpack(self._state.row.doubt)
+            if not exactly_once:
+                if doubt:
+                    self._commit(Change(self._state, doubt=[]))
+                return 0
+            offsets = offsets_in(doubt)
+            before = self.dead_lettered
+            while some := to_ranges(list(islice(offsets, IN_DOUBT_AT_ONCE))):
+                doubt = subtract(doubt, some)
+                kept = [
+                    DeadLetter("write", self.name, IN_DOUBT, event.raw, event.id, at=now)
+                    for event in self._events(some)
+                ]
+                change = Change(self._state, new=[Seal("in doubt", "", some, some)], doubt=doubt)
+                letters.keep(kept, change.write)
+                change.apply()
+            return self.dead_lettered - before
+
+    def repair(self, missing: list[Range]) -> None:
+        """Make the cursor fit what is left of a damaged journal; may be repeated.
+
+        missing: offsets from its position on that nobody can read any more; they are settled as lost. What
+        was sealed and has no seal now is in doubt. The books are balanced anew.
+        """
+        state, row = self._state, self._state.row
+        seals = {n: _above(seal, row.born) for n, seal in state.seals.items()}
+        known = [pair for seal in seals.values() for pair in seal.offsets]
+        gone = subtract(missing, [pair for seal in seals.values() for pair in seal.settled])
+        doubt = unpack(row.doubt)
+        if state.digest != row.seals:
+            doubt = subtract([(row.position, row.sealed)], known)
+        seals = {n: replace(seal, offsets=subtract(seal.offsets, gone)) for n, seal in seals.items()}
         if gone:
-            for seal in mine.seals.values():
-                seal.offsets = subtract(seal.offsets, gone)
-            mine.last_number += 1
-            mine.seals[mine.last_number] = Seal("lost", "", gone, gone)
-            mine.ahead.update(gone)
-            mine.lost += size(gone)
-        mine.move(mine.reached({}))
-        mine.seals = {n: s for n, s in mine.seals.items() if s.offsets and s.end > mine.position}
-        self._balance()
-        self._database.write(self._save_all)
-
-    def _balance(self) -> None:
-        mine = self._standing
-        accounted = mine.delivered + mine.dead_lettered + mine.lost + self.pending
-        excess = accounted - (self._end() - mine.born)
-        if excess < 0:  # its totals were lost, and seals say that these are settled
-            mine.delivered -= excess
-        repeated = max(0, min(excess, mine.delivered))
-        mine.delivered -= repeated
-        mine.dead_lettered -= max(0, excess - repeated)
-
-    def _save_all(self, connection: sqlite3.Connection) -> None:
-        mine = self._standing
-        connection.execute("DELETE FROM seals WHERE destination = ?", (self.name,))
-        insert_seals(connection, self.name, mine.seals.items())
-        connection.execute(
-            "UPDATE cursors SET position = ?, delivered = ?, dead_lettered = ?, lost = ? WHERE name = ?",
-            (mine.position, mine.delivered, mine.dead_lettered, mine.lost, self.name),
+            state.last_number += 1
+            seals[state.last_number] = Seal("lost", "", gone, gone)
+        state.seals = {n: seal for n, seal in seals.items() if seal.offsets}
+        state.ahead = {a: b for seal in state.seals.values() for a, b in seal.settled if a >= row.position}
+        state.take(row._replace(position=state.reached({}), lost=row.lost + size(gone)))
+        state.seals = {n: seal for n, seal in state.seals.items() if seal.end > state.row.position}
+        rows = {n: seal.row(self.name, n) for n, seal in state.seals.items()}
+        state.checksums = {n: int(str(row[-1])) for n, row in rows.items()}
+        state.row = self._balanced(state.row)._replace(
+            sealed=max([state.row.sealed, state.row.position, *(seal.end for seal in state.seals.values())]),
+            seals=state.digest,
+            doubt=pack(subtract(subtract(doubt, gone), [(0, state.row.position)])),
         )
+        self._database.write(lambda connection: replace_all(connection, state.row, rows.values()))
+
+    def _balanced(self, row: CursorRow) -> CursorRow:
+        """The row with totals that add up. Those of events that are delivered again because their seals are
+        lost go down; those that only seals tell of, because the row itself was lost, go up."""
+        accounted = row.delivered + row.dead_lettered + row.lost + self._state.unsettled(self._end())
+        excess = accounted - (self._end() - row.born)
+        delivered = max(0, row.delivered - excess)
+        excess = max(0, excess - row.delivered)
+        return row._replace(delivered=delivered, dead_lettered=row.dead_lettered - excess)
+
+
+def _above(seal: Seal, born: int) -> Seal:
+    """What a seal says of offsets from `born` on: a cursor whose row was lost is born anew."""
+    below = [(0, born)]
+    return replace(seal, offsets=subtract(seal.offsets, below), settled=subtract(seal.settled, below))
 
 
 @dataclass(frozen=True)

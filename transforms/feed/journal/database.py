@@ -2,39 +2,49 @@
 
 from __future__ import annotations
 
+import contextlib
+import logging
+import os
 import sqlite3
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any, TypeVar
+from urllib.parse import quote
 
-VERSION = 1
-SCHEMA = """
-CREATE TABLE IF NOT EXISTS meta (key TEXT PRIMARY KEY, value) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS chunks (
-    first INTEGER PRIMARY KEY, count INTEGER NOT NULL, taken_at REAL NOT NULL, size INTEGER NOT NULL,
-    checksum INTEGER NOT NULL, body BLOB NOT NULL);
-CREATE TABLE IF NOT EXISTS ids (first INTEGER PRIMARY KEY, count INTEGER NOT NULL, packed BLOB NOT NULL);
-CREATE TABLE IF NOT EXISTS cursors (
-    name TEXT PRIMARY KEY, born INTEGER NOT NULL, position INTEGER NOT NULL,
-    delivered INTEGER NOT NULL DEFAULT 0, dead_lettered INTEGER NOT NULL DEFAULT 0,
-    lost INTEGER NOT NULL DEFAULT 0) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS seals (
-    destination TEXT NOT NULL, number INTEGER NOT NULL, batch TEXT NOT NULL, partition TEXT NOT NULL,
-    offsets BLOB NOT NULL, settled BLOB NOT NULL DEFAULT x'', memo BLOB, attempts INTEGER NOT NULL DEFAULT 0,
-    PRIMARY KEY (destination, number)) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS gaps (
-    number INTEGER PRIMARY KEY, since REAL NOT NULL, until REAL, reason TEXT NOT NULL);
-CREATE TABLE IF NOT EXISTS strays (number INTEGER PRIMARY KEY AUTOINCREMENT, body BLOB NOT NULL);
-"""
+from transforms.durable import make_private
+from transforms.feed.journal.schema import NEW_NOTES, SCHEMA, VERSION, sign
+
+log = logging.getLogger("grantex.journal")
+T = TypeVar("T")
+
+# Another program's lock (a shell, a backup) is waited for: SQLite does so for this long each time,
+BUSY_SECONDS = 0.25
+BUSY_TRIES = 240  # and after so many times (a minute) whoever writes is told, and begins again by itself
+NO_VERSION = 1000  # such a number, and bigger ones, are damage
+OLD_VERSION = 1  # a journal of this schema is opened as it is, to be made a present one
 
 
 class JournalError(Exception):
     """The journal cannot be used as asked (exit code 2); the message says why and what to do."""
 
 
+class JournalUnavailable(Exception):
+    """The journal cannot be opened now (exit code 1): a full disk, no descriptors left, an I/O error, another
+    program's lock. A later start can work without anybody's doing."""
+
+
 class JournalDamaged(Exception):
-    """The journal's file cannot be read any more, or not all of it; the next start repairs what it can."""
+    """The journal's file cannot be read any more, or not all of it.
+
+    Whoever meets it while running ends the process (exit code 1): the next start repairs what it can.
+    """
+
+
+def file_uri(path: Path, mode: str) -> str:
+    """`path` as SQLite reads it in a URI, whatever stands in its name; mode: "ro", "rw" or "rwc"."""
+    return f"file://{quote(os.fsencode(path.absolute()))}?mode={mode}"
 
 
 class Database:
@@ -42,7 +52,8 @@ class Database:
     no read transaction ever spans a wait (an idle one keeps the write-ahead log growing)."""
 
     def __init__(self, path: Path, on_full: Callable[[], bool] = lambda: False) -> None:
-        """Open or create the file at `path`. Raises JournalDamaged, JournalError (another version).
+        """Open or create the file at `path`. Raises JournalDamaged, JournalError (another version), OSError,
+        sqlite3.OperationalError (what `is_passing` knows).
 
         on_full: called when the disk is full; True when it made room and the transaction is worth
         repeating.
@@ -50,17 +61,24 @@ class Database:
         self.path = path
         self.lock = threading.RLock()
         self._on_full = on_full
-        self._connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+        make_private(path)  # SQLite gives its log the rights of the file
+        self._connection = sqlite3.connect(
+            file_uri(path, "rw"),
+            uri=True,
+            timeout=BUSY_SECONDS,
+            isolation_level=None,
+            check_same_thread=False,
+        )
         try:
-            self._prepare()
+            self.version = self._patiently(self._prepare)
         except BaseException as error:
             # Closed later, by the garbage collector, it would delete the log of whatever is at `path` then.
             self._connection.close()
-            if isinstance(error, sqlite3.DatabaseError) and not is_full(error):
+            if isinstance(error, sqlite3.DatabaseError) and not is_passing(error):
                 raise JournalDamaged(str(error)) from error
             raise
 
-    def _prepare(self) -> None:
+    def _prepare(self) -> int:
         run = self._connection.execute
         run("PRAGMA auto_vacuum = INCREMENTAL")  # only a new file takes it: gives disk back after an outage
         run("PRAGMA journal_mode = WAL")
@@ -69,14 +87,44 @@ class Database:
         # On in some builds: deleting would write every freed page once more, on a full disk too.
         run("PRAGMA secure_delete = OFF")
         run("PRAGMA journal_size_limit = 16777216")
-        version = run("PRAGMA user_version").fetchone()[0]
-        if version not in (0, VERSION):
+        version = int(run("PRAGMA user_version").fetchone()[0])
+        if version in (OLD_VERSION, VERSION):
+            return version
+        if version == 0 and not run("SELECT count(*) FROM sqlite_schema").fetchone()[0]:
+            self._create()
+            return VERSION
+        if VERSION < version < NO_VERSION:
             raise JournalError(
                 f"{self.path} was written by another version of this program (schema {version}, this one "
                 f"reads {VERSION}): start that version, or choose another --state_dir"
             )
-        if version == 0:
-            self._connection.executescript(f"BEGIN; {SCHEMA} PRAGMA user_version = {VERSION}; COMMIT;")
+        raise sqlite3.DatabaseError(f"its schema is no version of ours ({version})")
+
+    def _create(self) -> None:
+        run = self._connection.execute
+        run("BEGIN IMMEDIATE")
+        for statement in SCHEMA.split(";"):
+            run(statement)
+        for key, value in NEW_NOTES.items():
+            put_note(self._connection, key, value)
+        run(f"PRAGMA user_version = {VERSION}")
+        run("COMMIT")
+
+    def _patiently(self, what: Callable[[], T], tries: int = BUSY_TRIES) -> T:
+        """Do it, again while another program holds SQLite's lock: nothing of it was done then."""
+        for attempt in range(1, tries):
+            try:
+                return what()
+            except sqlite3.OperationalError as error:  # noqa: PERF203 - a loop because of it
+                if not is_busy(error):
+                    raise
+                if attempt == 2:
+                    log.warning(
+                        "%s is locked by another program (an SQLite shell, a backup): waiting for it, and "
+                        "reading the feed waits too",
+                        self.path,
+                    )
+        return what()
 
     @contextmanager
     def transaction(self) -> Iterator[sqlite3.Connection]:
@@ -93,31 +141,47 @@ class Database:
                     self._note_damage(error)
                 raise
 
-    def write(self, statements: Callable[[sqlite3.Connection], object]) -> None:
-        """Run `statements` in one transaction; on a full disk once more if `on_full` made room.
+    def write(
+        self,
+        statements: Callable[[sqlite3.Connection], object],
+        *,
+        spend_reserve: bool = True,
+        tries: int = BUSY_TRIES,
+    ) -> None:
+        """Run `statements` in one transaction, once another program's lock is gone.
 
-        Raises sqlite3.OperationalError; then nothing of it was kept.
+        On a full disk once more if `on_full` made room; not without `spend_reserve`. `statements` may run
+        again. Raises sqlite3.OperationalError; then nothing of it was kept.
         """
+
+        def transact() -> None:
+            with self.transaction() as connection:
+                statements(connection)
+
         try:
-            with self.transaction() as connection:
-                statements(connection)
+            self._patiently(transact, tries)
         except sqlite3.OperationalError as error:
-            if not is_full(error) or not self._on_full():
+            if not spend_reserve or not is_full(error) or not self._on_full():
                 raise
-            with self.transaction() as connection:
-                statements(connection)
+            self._patiently(transact, tries)
 
     def rows(self, query: str, *parameters: object) -> list[tuple[object, ...]]:
         """All rows of a query. Raises JournalDamaged when they cannot be read."""
         with self.lock:
             try:
-                return self._connection.execute(query, parameters).fetchall()
+                return self._patiently(lambda: self._connection.execute(query, parameters).fetchall())
             except sqlite3.DatabaseError as error:
                 self._note_damage(error)
                 raise
 
+    def each(self, query: str, *parameters: object) -> Iterator[tuple[Any, ...]]:
+        """The rows of a query, one by one. Raises sqlite3.DatabaseError as SQLite does."""
+        with self.lock:
+            yield from self._connection.execute(query, parameters)
+
     def _note_damage(self, error: sqlite3.DatabaseError) -> None:
-        if "malformed" in str(error) or "not a database" in str(error):
+        damage = ("malformed", "not a database", "no such", "UTF-8")
+        if isinstance(error, sqlite3.IntegrityError) or any(text in str(error) for text in damage):
             self.suspect()
             raise JournalDamaged(
                 f"{self.path} is damaged ({error}): start again, and what can be read of it is kept"
@@ -125,7 +189,8 @@ class Database:
 
     def suspect(self) -> None:
         """Have the next start repair the file whatever SQLite says of it."""
-        suspect_mark(self.path).touch()
+        with contextlib.suppress(OSError):  # on a full disk: the next start finds it by itself
+            make_private(suspect_mark(self.path))
 
     def sound(self) -> bool:
         """Whether SQLite's own quick check finds nothing wrong."""
@@ -159,18 +224,40 @@ def is_full(error: sqlite3.Error) -> bool:
     return "disk is full" in text or "disk I/O error" in text
 
 
+def is_busy(error: sqlite3.Error) -> bool:
+    """Whether another program holds SQLite's lock."""
+    return "is locked" in str(error)
+
+
+def is_passing(error: sqlite3.Error) -> bool:
+    """Whether it says nothing of the file itself: a full disk, a lock, a file that cannot be opened."""
+    return is_full(error) or is_busy(error) or any(t in str(error) for t in ("unable to open", "readonly"))
+
+
 def note(database: Database, key: str) -> object:
     """The note under `key`, or None."""
     rows = database.rows("SELECT value FROM meta WHERE key = ?", key)
     return rows[0][0] if rows else None
 
 
-def set_note(database: Database, key: str, value: object) -> None:
-    """Write a note; None removes it."""
+def number_noted(database: Database, key: str) -> int:
+    """The whole number noted under `key`; 0 when there is none."""
+    value = note(database, key)
+    return value if isinstance(value, int) else 0
+
+
+def put_note(connection: sqlite3.Connection, key: str, value: object) -> None:
+    """Write a note inside the caller's transaction; None removes it."""
     if value is None:
-        database.write(lambda db: db.execute("DELETE FROM meta WHERE key = ?", (key,)))
+        connection.execute("DELETE FROM meta WHERE key = ?", (key,))
     else:
-        database.write(lambda db: db.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (key, value)))
+        row = (key, value, sign("meta", key, value))
+        connection.execute("INSERT OR REPLACE INTO meta VALUES (?, ?, ?)", row)
+
+
+def set_note(database: Database, key: str, value: object) -> None:
+    """Write a note in a transaction of its own; None removes it."""
+    database.write(lambda connection: put_note(connection, key, value))
 
 
 def check_identity(database: Database, key: str, value: str, what: str) -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import logging
 import sqlite3
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from transforms.clock import Clock, SystemClock
@@ -11,12 +13,32 @@ from transforms.dead_letter import DeadLetter, id_conflict
 from transforms.event import Chunk, Event
 from transforms.feed.intake import Gap
 from transforms.feed.journal.chunks import ChunkStore
-from transforms.feed.journal.cursor import Books, Cursor
-from transforms.feed.journal.database import Database, JournalError, check_identity, is_full, suspect_mark
-from transforms.feed.journal.gaps import GapLog, Strays, insert_strays
-from transforms.feed.journal.repair import open_or_salvage, settle_damage
-from transforms.feed.journal.seen_ids import SeenIds, Sorted
-from transforms.feed.journal.space import DirectoryLock, Reserve, Room, Trimmer
+from transforms.feed.journal.cursor import UNKNOWN, Books, Cursor
+from transforms.feed.journal.database import (
+    Database,
+    JournalUnavailable,
+    check_identity,
+    note,
+    put_note,
+    suspect_mark,
+)
+from transforms.feed.journal.gaps import GapLog
+from transforms.feed.journal.letters import FeedLetters
+from transforms.feed.journal.repair import open_or_repair, settle_damage
+from transforms.feed.journal.seals import CursorRow
+from transforms.feed.journal.seen_ids import SeenIds, Sifted, insert_ids, stored_ids
+from transforms.feed.journal.space import (
+    MOUNTS,
+    DirectoryLock,
+    Reserve,
+    Room,
+    Trimmer,
+    refuse_network,
+    refused,
+)
+
+log = logging.getLogger("grantex.journal")
+APPEND_TRIES = 20  # of a quarter of a second: then `append` says that there is no room
 
 
 class Journal:
@@ -34,13 +56,16 @@ class Journal:
         dedupe_horizon: float = 3600.0,
         clock: Clock | None = None,
         database: type[Database] = Database,
+        mounts: Path = MOUNTS,
     ) -> None:
         """Open or create the journal in `directory`.
 
-        max_bytes: raw event bytes kept at most; past it `append` raises JournalFull.
+        max_bytes: raw bytes kept at most; past it `append` raises JournalFull.
         dedupe_horizon: seconds for which an id is remembered.
+        mounts: the system's list of mounted file systems.
 
-        Raises JournalError: the directory is in use, belongs to another feed, or to another version.
+        Raises JournalError: the directory is in use, belongs to another feed or another version, is on
+        another machine or may not be written. Raises JournalUnavailable: a full disk and what else passes.
         """
         self.clock = clock or SystemClock()
         self.directory = directory
@@ -48,9 +73,8 @@ class Journal:
         try:
             directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         except OSError as error:
-            raise JournalError(
-                f"cannot create {directory}: {error.strerror}; choose another --state_dir"
-            ) from error
+            raise refused(error, f"cannot create {directory}") from error
+        refuse_network(directory, mounts)
         self._lock = DirectoryLock(directory)
         self._reserve = Reserve(directory / "reserve")
         try:
@@ -59,9 +83,7 @@ class Journal:
             self._lock.release()
             raise
         try:
-            check_identity(self._database, "feed", feed_url, "reads the feed")
-            self._load(dedupe_horizon)
-            self._orphans = settle_damage(self._database, self._gaps, self._chunks, self.cursors)
+            self._prepare(feed_url, dedupe_horizon)
         except BaseException:
             self._database.close()
             self._lock.release()
@@ -71,23 +93,38 @@ class Journal:
     def _open(self, database: type[Database]) -> Database:
         path = self.directory / "journal.sqlite3"
         try:
-            return open_or_salvage(path, database, self._reserve.release, self.clock.now())
+            return open_or_repair(path, database, self._reserve.release, self.clock.now())
         except (sqlite3.OperationalError, OSError) as error:
             # a full disk: the reserve is what lets the journal start on it
             if self._reserve.release():
                 return self._open(database)
-            raise JournalError(f"cannot open {path}: {error}; make room on its disk") from error
+            raise self._unavailable(error) from error
+
+    def _unavailable(self, error: sqlite3.Error | OSError) -> Exception:
+        what = f"cannot open {self.directory / 'journal.sqlite3'}"
+        if isinstance(error, OSError):
+            return refused(error, what)
+        return JournalUnavailable(f"{what}: {error}; nothing is lost, and a later start can work")
+
+    def _prepare(self, feed_url: str, horizon: float) -> None:
+        try:
+            check_identity(self._database, "feed", feed_url, "reads the feed")
+            self._load(horizon)
+            settle_damage(self._database, self._chunks, self._gaps, self.cursors)
+            orphans = note(self._database, "orphans")
+            self._orphans = orphans if isinstance(orphans, int) else None
+        except sqlite3.OperationalError as error:
+            raise self._unavailable(error) from error
 
     def _load(self, horizon: float) -> None:
         now = self.clock.monotonic()
         self._chunks = ChunkStore(self._database, self.clock.now())
-        self._strays = Strays(self._database)
-        self._gaps = GapLog(self._database, self.clock, self._strays)
+        self._letters = FeedLetters(self._database)
+        self._gaps = GapLog(self._database, self.clock, self._letters)
         self._seen = SeenIds(horizon)
-        self._seen.load(_stored_ids(self._database), now)
+        self._seen.load(stored_ids(self._database), now)
         names = self._database.rows("SELECT name FROM cursors")
         self.cursors = {str(name): self._open_cursor(str(name)) for (name,) in names}
-        self._chunks.begin_at(max([self._chunks.end, *(cursor.high for cursor in self.cursors.values())]))
         self.listeners: list[Callable[[], None]] = []
         self.duplicates = 0
         self.feed_dead_letters = 0
@@ -102,8 +139,8 @@ class Journal:
 
     @property
     def bytes(self) -> int:
-        """Raw event bytes kept."""
-        return self._chunks.bytes
+        """Raw event bytes kept, and the feed's dead letters that wait to be written."""
+        return self._chunks.bytes + self._letters.bytes
 
     @property
     def is_suspect(self) -> bool:
@@ -118,35 +155,55 @@ class Journal:
     def _open_cursor(self, name: str) -> Cursor:
         return Cursor(name, self._database, self._chunks.events, lambda: self._chunks.end)
 
-    def cursor(self, name: str) -> Cursor:
+    def cursor(self, name: str, exactly_once: bool = False) -> Cursor:
         """The cursor of a destination; a new one is born at the end of the journal.
 
-        When a damaged journal lost its cursors, new ones are born before the events that could be read:
-        some of them may be delivered twice, none is left out.
+        When a damaged journal lost its cursors, new ones are born before the events that could be read.
+        exactly_once: events that may have been delivered, for all that a repaired journal knows, are not
+        delivered (again) and become dead letters; else they may come twice, and none is left out.
         """
         with self._database.lock:
             if name not in self.cursors:
-                end = self._chunks.end
-                born = end if self._orphans is None else min(end, max(self._orphans, self._chunks.trimmed))
-                self._database.write(
-                    lambda db: db.execute(
-                        "INSERT INTO cursors (name, born, position) VALUES (?, ?, ?)", (name, born, born)
-                    )
+                self._add_cursor(name)
+            cursor = self.cursors[name]
+            doubtful = cursor.settle_doubt(exactly_once, self._letters, self.clock.now())
+            if doubtful:
+                log.error(
+                    "%s: %d events may have been delivered before the journal was damaged; they are not sent "
+                    "again and are among the dead letters (in_doubt)",
+                    name,
+                    doubtful,
                 )
-                self.cursors[name] = self._open_cursor(name)
-                if born < end:
-                    self.cursors[name].lose(self._chunks.missing(born))
-            return self.cursors[name]
+            return cursor
+
+    def _add_cursor(self, name: str) -> None:
+        born = self._chunks.end if self._orphans is None else self._orphans
+        row = CursorRow(name, born, born, sealed=born)
+        if born < self._chunks.end:
+            row = row._replace(sealed=self._chunks.end, seals=UNKNOWN)
+        names = sorted([*self.cursors, name])
+
+        def write(connection: sqlite3.Connection) -> None:
+            row.write(connection)
+            put_note(connection, "destinations", json.dumps(names))
+
+        self._database.write(write)
+        cursor = self._open_cursor(name)
+        if born < self._chunks.end:
+            cursor.repair(self._chunks.missing(born))
+        self.cursors[name] = cursor
 
     def forget(self, name: str) -> bool:
         """Drop a destination's cursor, so that it holds no events any more; False when there is none."""
         with self._database.lock:
             if name not in self.cursors:
                 return False
+            names = sorted(self.cursors.keys() - {name})
 
             def write(connection: sqlite3.Connection) -> None:
                 connection.execute("DELETE FROM seals WHERE destination = ?", (name,))
                 connection.execute("DELETE FROM cursors WHERE name = ?", (name,))
+                put_note(connection, "destinations", json.dumps(names))
 
             self._database.write(write)
             del self.cursors[name]
@@ -157,7 +214,7 @@ class Journal:
     ) -> int:
         """Take events and frames that are none; see `Intake.append`. Raises JournalFull."""
         with self._database.lock:
-            self._room.check(self._chunks.bytes)
+            self._room.check(self.bytes)
             taken = self._seen.sort_out(events)
             letters = [*strays, *(id_conflict(event, self.clock.now()) for event in taken.conflicts)]
             if taken.fresh or letters:
@@ -170,23 +227,33 @@ class Journal:
                 listener()
         return len(taken.fresh)
 
-    def _store(self, taken: Sorted, letters: list[DeadLetter]) -> None:
+    def _store(self, taken: Sifted, letters: list[DeadLetter]) -> None:
         self._taken_at = max(self._taken_at, self.clock.now())  # arrival times never step back
         chunks = self._chunks.split(taken.fresh, self._taken_at)
+        sizes: list[int] = []
+        letter_bytes = 0
+
+        def write(connection: sqlite3.Connection) -> None:
+            nonlocal sizes, letter_bytes
+            sizes = self._chunks.insert(connection, chunks)
+            if chunks:
+                insert_ids(connection, chunks[0].first, len(taken.fresh), taken.packed)
+                if self._orphans is not None:  # every destination there is has its cursor by now
+                    put_note(connection, "orphans", None)
+            letter_bytes = self._letters.insert(connection, letters)
+
         try:
-            # not through `write`: the reserve is kept for receipts, not for more events
-            with self._database.transaction() as connection:
-                sizes = self._chunks.insert(connection, chunks)
-                if chunks:
-                    ids = (chunks[0].first, len(taken.fresh), taken.packed)
-                    connection.execute("INSERT INTO ids VALUES (?, ?, ?)", ids)
-                insert_strays(connection, letters)
+            # the reserve is kept for receipts, not for more events
+            self._database.write(write, spend_reserve=False, tries=APPEND_TRIES)
         except sqlite3.OperationalError as error:
-            if is_full(error):
-                raise self._room.full() from error
-            raise
+            refusal = self._room.refusal(error)
+            if refusal is None:
+                raise
+            raise refusal from error
+        if chunks:
+            self._orphans = None
         self._chunks.committed(chunks, sizes)
-        self._strays.added(len(letters))
+        self._letters.inserted(len(letters), letter_bytes)
         self._seen.add(taken, self._chunks.end - 1, self.clock.monotonic())
 
     def read(self, position: int, most_events: int) -> list[Chunk]:
@@ -195,13 +262,14 @@ class Journal:
             return self._chunks.read(position, most_events)
 
     def strays(self) -> list[tuple[int, DeadLetter]]:
-        """Numbered dead letters of the feed not yet written, oldest first, a hundred at most."""
-        return self._strays.oldest()
+        """Numbered dead letters of the feed not yet written, oldest first, some when they are many."""
+        with self._database.lock:
+            return self._letters.oldest()
 
     def drop_strays(self, up_to: int) -> None:
         """Forget the feed's dead letters up to a number: they are written."""
         with self._database.lock:
-            self._strays.drop(up_to)
+            self._letters.drop(up_to)
 
     def trim(self) -> None:
         """Delete what every cursor has passed, forget ids that are old enough, give disk back.
@@ -211,8 +279,10 @@ class Journal:
         self._trimmer.trim(self._lowest)
 
     def _lowest(self) -> int:
-        nobodys = self._chunks.end if self._orphans is None else self._orphans
-        return min([cursor.position for cursor in self.cursors.values()], default=nobodys)
+        positions = [cursor.position for cursor in self.cursors.values()]
+        if self._orphans is not None:
+            positions.append(self._orphans)
+        return min(positions, default=self._chunks.end)
 
     def taken_at(self, position: int) -> float | None:
         """When the event at `position` (or the next one kept) was received, in epoch seconds."""
@@ -277,15 +347,3 @@ class Journal:
             finally:
                 self._database.close()
                 self._lock.release()
-
-
-def _stored_ids(database: Database) -> Iterator[tuple[int, bytes]]:
-    """(last offset, packed ids), oldest first, a few megabytes at a time."""
-    first = -1
-    while rows := database.rows(
-        "SELECT first, first + count - 1, packed FROM ids WHERE first > ? ORDER BY first LIMIT 500", first
-    ):
-        for row in rows:
-            first = int(str(row[0]))
-            assert isinstance(row[2], bytes)
-            yield int(str(row[1])), row[2]

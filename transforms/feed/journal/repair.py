@@ -1,238 +1,128 @@
-"""What a repaired journal still has to do: a gap on record, every cursor past what is lost."""
+"""The repair of a damaged journal: every readable row goes on, what is lost is counted, a gap is recorded."""
 
 from __future__ import annotations
 
 import contextlib
+import json
 import logging
 import os
+import re
 import sqlite3
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime, timezone
-from itertools import islice, pairwise
+from itertools import islice
 from pathlib import Path
+from typing import Any
 
-from transforms.durable import sync
+import msgspec
+
+from transforms.dead_letter import DeadLetter
+from transforms.durable import make_private, replace_file, sync
+from transforms.feed.journal.check import Row, check, insert, whole, with_seals
 from transforms.feed.journal.chunks import ChunkStore, decode_row
-from transforms.feed.journal.cursor import Cursor
-from transforms.feed.journal.database import Database, JournalDamaged, note, set_note, suspect_mark
-from transforms.feed.journal.gaps import GapLog, decode_stray
-from transforms.feed.journal.ranges import subtract, unpack
+from transforms.feed.journal.cursor import UNKNOWN, Cursor
+from transforms.feed.journal.database import (
+    Database,
+    JournalDamaged,
+    file_uri,
+    note,
+    put_note,
+    set_note,
+    suspect_mark,
+)
+from transforms.feed.journal.gaps import GapLog
+from transforms.feed.journal.letters import encode_letter
+from transforms.feed.journal.ranges import Range, subtract, unpack
+from transforms.feed.journal.schema import COLUMNS, MOST, NEW_NOTES, VERSION, sign_body
+from transforms.feed.journal.seals import CursorRow
+from transforms.feed.journal.seen_ids import pack_ids, unknown_ids
 from transforms.feed.journal.wal import PAGE, apply_wal, page_one_for_rescue, read_wal
 
-
-def settle_damage(
-    database: Database, gaps: GapLog, chunks: ChunkStore, cursors: Mapping[str, Cursor]
-) -> int | None:
-    """Draw the consequences of a repair, if there was one; done again when the process dies in it.
-
-    Returns the offset from which events belong to nobody, because the cursors were lost: those that are
-    born now begin there. None as a rule.
-    """
-    written = note(database, "salvaged")
-    if written is not None:
-        gaps.heard_by(float(str(written)))
-        gaps.begin("the journal was damaged", None)
-        for cursor in cursors.values():
-            cursor.lose(chunks.missing(cursor.position))
-        if not cursors:  # or what was read would belong to nobody and be trimmed
-            set_note(database, "orphans", chunks.trimmed)
-        set_note(database, "salvaged", None)
-    elif cursors:
-        set_note(database, "orphans", None)
-    orphans = note(database, "orphans")
-    return None if orphans is None else int(str(orphans))
-
-
 log = logging.getLogger("grantex.journal")
-Row = tuple[object, ...]
 BLOCK = 100  # rows copied in one transaction
-MOST = 2**56  # no offset is beyond this; bigger numbers are damage
-
-
-def make_openable(damaged: Path, fresh: bytes) -> None:
-    """See that SQLite finds the tables in `damaged`: if not, its first page is replaced by a fresh one.
-
-    Every journal is created by the same statements, so its tables begin at the same pages.
-    """
-    with contextlib.suppress(sqlite3.DatabaseError), _open(damaged) as source:
-        found = {name for (name,) in source.execute("SELECT name FROM sqlite_schema WHERE type = 'table'")}
-        if found >= TABLES.keys():
-            return
-    with open(damaged, "r+b") as file:
-        file.write(page_one_for_rescue(fresh[:PAGE]))
-
-
-def copy_readable(damaged: Path, target: Database) -> int:
-    """Copy every readable and sensible row into `target`; how many chunks that were."""
-    kept = 0
-    with _open(damaged) as source:
-        for table, (read, sensible) in TABLES.items():
-            rows = (row for row in read(source, table) if _is_sensible(sensible, row))
-            while block := list(islice(rows, BLOCK)):
-                _insert(target, table, block)
-                kept += len(block) * (table == "chunks")
-    return kept
-
-
-@contextlib.contextmanager
-def _open(path: Path) -> Iterator[sqlite3.Connection]:
-    connection = sqlite3.connect(f"file:{path}?mode=rw", uri=True, isolation_level=None)
-    try:
-        yield connection
-    finally:
-        connection.close()
-
-
-def _insert(target: Database, table: str, rows: list[Row]) -> None:
-    marks = ", ".join("?" * len(rows[0]))
-    target.write(
-        lambda db: db.executemany(f"INSERT OR IGNORE INTO {table} VALUES ({marks})", rows)  # noqa: S608
-    )
-
-
-def _is_sensible(sensible: Callable[[Row], bool], row: Row) -> bool:
-    try:
-        return sensible(row)
-    except Exception:  # noqa: BLE001 - damaged bytes may fail in any way; each means the same
-        return False
-
-
-def _from_both_ends(source: sqlite3.Connection, table: str) -> Iterator[Row]:
-    """Rows of a small table from the front up to the first damage, then from the back up to the last."""
-    keys = "destination{0}, number{0}" if table == "seals" else "1{0}"
-    for direction in ("", " DESC"):
-        with contextlib.suppress(sqlite3.DatabaseError):
-            yield from source.execute(f"SELECT * FROM {table} ORDER BY {keys.format(direction)}")  # noqa: S608
-            return
-
-
-def _one_by_one(source: sqlite3.Connection, table: str) -> Iterator[Row]:
-    """Rows by their first offset: damage in a row's body costs that row alone."""
-    for first in sorted({*_firsts(source, table), *_firsts(source, table, backwards=True)}):
-        with contextlib.suppress(sqlite3.DatabaseError):
-            yield from source.execute(f"SELECT * FROM {table} WHERE first = ?", (first,))  # noqa: S608
-
-
-def _firsts(source: sqlite3.Connection, table: str, *, backwards: bool = False) -> Iterator[int]:
-    """The readable keys of a table; past a damaged page it leaps ever further until it finds one."""
-    comparison, order, step = ("<", "DESC", -1) if backwards else (">", "ASC", 1)
-    query = f"SELECT first FROM {table} WHERE first {comparison} ? ORDER BY first {order}"  # noqa: S608
-    at, leap = (MOST, step) if backwards else (-1, step)
-    if backwards:  # from the last readable key, or leaps of 1 from 2^56 would never come near one
-        at = max(_firsts(source, table), default=-1) + 2 * BLOCK * 500
-    while -1 <= at <= MOST:
-        try:
-            for (first,) in source.execute(query, (at,)):
-                if not 0 <= int(first) < MOST:
-                    break
-                yield int(first)
-                at, leap = int(first), step
-            return
-        except sqlite3.DatabaseError:
-            at, leap = at + leap, leap * 2
-
-
-def _is_offset(*values: object) -> bool:
-    return all(isinstance(value, int) and 0 <= value < MOST for value in values)
-
-
-def _chunk_is_whole(row: Row) -> bool:
-    first, count, taken_at, size, checksum, body = row
-    events = decode_row((first, taken_at, checksum, body)).events
-    return _is_offset(first) and len(events) == count and sum(len(event.raw) for event in events) == size
-
-
-def _cursor_is_sensible(row: Row) -> bool:
-    name, born, position, *totals = row
-    return isinstance(name, str) and _is_offset(born, position, *totals) and born <= position  # type: ignore[operator]
-
-
-def _seal_is_sensible(row: Row) -> bool:
-    destination, number, batch, partition, offsets, settled, memo, attempts = row
-    assert isinstance(offsets, bytes)
-    assert isinstance(settled, bytes)
-    all_offsets, some = unpack(offsets), unpack(settled)
-    edges = [edge for pair in all_offsets for edge in pair]
-    return (
-        all(isinstance(text, str) for text in (destination, batch, partition))
-        and (memo is None or isinstance(memo, bytes))
-        and _is_offset(number, attempts, *edges)
-        and len(edges) > 0
-        and all(low < high for low, high in pairwise(edges))
-        and not subtract(some, all_offsets)
-    )
-
-
-def _ids_are_whole(row: Row) -> bool:
-    first, count, packed = row
-    return _is_offset(first, count) and isinstance(packed, bytes) and len(packed) == 16 * count  # type: ignore[operator]
-
-
-def _gap_is_sensible(row: Row) -> bool:
-    number, since, until, reason = row
-    return (
-        isinstance(number, int)
-        and isinstance(since, float)
-        and isinstance(until, float | None)
-        and isinstance(reason, str)
-    )
-
-
-def _stray_is_whole(row: Row) -> bool:
-    number, body = row
-    return isinstance(number, int) and isinstance(body, bytes) and bool(decode_stray(body).stage)
-
-
-def _meta_is_sensible(row: Row) -> bool:
-    key, value = row
-    return isinstance(key, str) and isinstance(value, str | int | float)
-
-
-Reader = Callable[[sqlite3.Connection, str], Iterator[Row]]
-TABLES: dict[str, tuple[Reader, Callable[[Row], bool]]] = {
-    "meta": (_from_both_ends, _meta_is_sensible),
-    "cursors": (_from_both_ends, _cursor_is_sensible),
-    "seals": (_from_both_ends, _seal_is_sensible),
-    "gaps": (_from_both_ends, _gap_is_sensible),
-    "strays": (_from_both_ends, _stray_is_whole),
-    "ids": (_one_by_one, _ids_are_whole),
-    "chunks": (_one_by_one, _chunk_is_whole),
-}
-CHECK_BYTES = 1024**3  # a bigger file is checked only when something went wrong: the check reads it all
+CHECK_BYTES = 1024**3  # SQLite's own check reads the whole file: a bigger one only when something went wrong
 FILE_MAGIC = b"SQLite format 3\0"
+ASIDE = re.compile(r"journal\.damaged-\d{8}T\d{6}Z(-\d+)?")
+
+LOST_LETTER = DeadLetter(
+    "feed", "", "journal_damaged: a dead letter of the feed was lost with a damaged journal", b""
+)
 
 
-def open_or_salvage(
-    path: Path, database: type[Database], on_full: Callable[[], bool], now: float
-) -> Database:
-    """The database at `path`; a damaged one is kept beside it (`journal.damaged-<time>`) and replaced.
+class Marker(msgspec.Struct):
+    """Content of `journal.salvaging`, which is there while a repair is under way."""
 
-    The replacement has a row `salvaged` in `meta`, the epoch seconds at which the damaged file was last
-    written, until the journal has drawn the consequences.
+    aside: str  # what the damaged file is called from now on
+    written: float  # when it was last written (epoch), before the repair did
+
+
+def open_or_repair(path: Path, database: type[Database], on_full: Callable[[], bool], now: float) -> Database:
+    """The database at `path`, checked; a damaged one is kept beside it (`journal.damaged-<time>`) and
+    replaced by what could be read of it.
+
+    The replacement has a note `salvaged` until `settle_damage` has drawn the consequences.
     """
-    marker = path.with_name("journal.salvaging")
-    if marker.exists():  # the process died while it repaired the journal
-        _salvage(path, database, on_full, marker)
+    mark = path.with_name("journal.salvaging")
+    if mark.exists():  # the process died while it repaired the journal
+        _repair(path, database, on_full, mark, _read_marker(mark, now))
     reason = _visible_damage(path)
     if reason is None:
         try:
-            opened = database(path, on_full)
-            if path.stat().st_size > CHECK_BYTES or opened.sound():
-                return opened
-            opened.close()
-            reason = "its content fails SQLite's check"
+            return _checked(database(path, on_full))
         except JournalDamaged as error:
             reason = str(error)
     log.error("the journal %s is damaged: %s", path, reason)
+    marker = Marker(_new_name(path, now), _last_written(path, now))
+    replace_file(mark, msgspec.json.encode(marker))
+    _repair(path, database, on_full, mark, marker)
+    return _checked(database(path, on_full))
+
+
+def _checked(opened: Database) -> Database:
+    """Raises JournalDamaged, and closes it, unless it is whole."""
+    try:
+        if opened.path.stat().st_size <= CHECK_BYTES and not opened.sound():
+            raise JournalDamaged("its content fails SQLite's check")
+        check(opened)
+    except BaseException:
+        opened.close()
+        raise
+    return opened
+
+
+def _new_name(path: Path, now: float) -> str:
     stamp = f"{datetime.fromtimestamp(now, timezone.utc):%Y%m%dT%H%M%SZ}"
-    aside = path.with_name(f"journal.damaged-{stamp}")
-    number = 1
-    while aside.exists():
+    name, number = f"journal.damaged-{stamp}", 1
+    while path.with_name(name).exists():
         number += 1
-        aside = path.with_name(f"journal.damaged-{stamp}-{number}")
-    marker.write_text(aside.name)
-    _salvage(path, database, on_full, marker)
-    return database(path, on_full)
+        name = f"journal.damaged-{stamp}-{number}"
+    return name
+
+
+def _read_marker(mark: Path, now: float) -> Marker:
+    """What an earlier repair was at. One that cannot be read means: repair anew what lies there."""
+    try:
+        marker = msgspec.json.decode(mark.read_bytes(), type=Marker)
+        if ASIDE.fullmatch(marker.aside):
+            return marker
+    except (OSError, msgspec.MsgspecError, UnicodeDecodeError):
+        pass
+    path = mark.with_name("journal.sqlite3")
+    aside = [found for found in mark.parent.glob("journal.damaged-*") if ASIDE.fullmatch(found.name)]
+    if path.exists() or not aside:  # not begun, or done: the checks that follow will see
+        return Marker(_new_name(path, now) if not aside else max(aside, key=_changed).name, now)
+    newest = max(aside, key=_changed)
+    return Marker(newest.name, newest.stat().st_mtime)
+
+
+def _changed(path: Path) -> float:
+    return path.stat().st_mtime
+
+
+def _last_written(path: Path, now: float) -> float:
+    """When the journal was last written, as its files say: for a gap when nothing in it can be read."""
+    files = [file for file in (path, _beside(path, "-wal")) if file.exists()]
+    return min(now, max((file.stat().st_mtime for file in files), default=now))
 
 
 def _visible_damage(path: Path) -> str | None:
@@ -251,27 +141,25 @@ def _visible_damage(path: Path) -> str | None:
     return "its write-ahead log is damaged" if read_wal(log_path).damaged else None
 
 
-def _salvage(path: Path, database: type[Database], on_full: Callable[[], bool], marker: Path) -> None:
+def _repair(
+    path: Path, database: type[Database], on_full: Callable[[], bool], mark: Path, marker: Marker
+) -> None:
     """Build the replacement beside the damaged file; every step can be repeated after a crash.
 
     The damaged database moves last and the new one comes last, so that both there means done.
     """
-    aside = path.with_name(marker.read_text())
+    aside = path.with_name(marker.aside)
     if not (aside.exists() and path.exists()):
         _move(path, aside)
         fresh = path.with_name("journal.salvaged")
-        for suffix in ("", "-wal", "-shm"):
-            _beside(fresh, suffix).unlink(missing_ok=True)
-        apply_wal(_beside(aside, "-wal"), aside)
-        database(fresh, on_full).close()
-        make_openable(aside, fresh.read_bytes())
-        written = aside.stat().st_mtime
-        target = database(fresh, on_full)
-        kept = copy_readable(aside, target)
-        target.write(lambda db: db.execute("INSERT OR REPLACE INTO meta VALUES ('salvaged', ?)", (written,)))
-        target.close()
-        sync(fresh)
-        os.replace(fresh, path)
+        try:
+            kept = _build(aside, fresh, database, on_full, marker.written)
+            sync(fresh)
+            os.replace(fresh, path)
+            sync(path.parent)
+        finally:  # room for others on a full disk
+            for suffix in ("", "-wal", "-shm"):
+                _beside(fresh, suffix).unlink(missing_ok=True)
         log.error(
             "the damaged journal is kept as %s; %d chunks of it could be read and go on from here; what it "
             "held besides is counted as lost, and a feed gap is recorded",
@@ -279,7 +167,7 @@ def _salvage(path: Path, database: type[Database], on_full: Callable[[], bool], 
             kept,
         )
     suspect_mark(path).unlink(missing_ok=True)
-    marker.unlink()
+    mark.unlink()
 
 
 def _move(path: Path, aside: Path) -> None:
@@ -287,7 +175,202 @@ def _move(path: Path, aside: Path) -> None:
     for suffix in ("-wal", ""):
         if _beside(path, suffix).exists():
             os.replace(_beside(path, suffix), _beside(aside, suffix))
-    aside.touch(mode=0o600)
+    make_private(aside)
+    sync(path.parent)
+
+
+def _build(
+    aside: Path, fresh: Path, database: type[Database], on_full: Callable[[], bool], written: float
+) -> int:
+    """A new journal in `fresh` with every whole row of `aside`; how many chunks that were."""
+    for suffix in ("", "-wal", "-shm"):
+        _beside(fresh, suffix).unlink(missing_ok=True)
+    apply_wal(_beside(aside, "-wal"), aside)
+    database(fresh, on_full).close()
+    put_first_page(aside, fresh.read_bytes())
+    target = database(fresh, on_full)
+    try:
+        kept = copy_readable(aside, target)
+        _complete(target, written)
+    finally:
+        target.close()
+    return kept
+
+
+def put_first_page(damaged: Path, fresh: bytes) -> None:
+    """Replace the first page of `damaged`, which tells SQLite of the tables, whatever stands on it.
+
+    Every journal is created by the same statements, so its tables begin at the same pages.
+    """
+    with open(damaged, "r+b") as file:
+        file.write(page_one_for_rescue(fresh[:PAGE]))
+
+
+def copy_readable(damaged: Path, target: Database) -> int:
+    """Copy every whole row into `target`; how many chunks that were."""
+    kept = 0
+    with _open(damaged) as source:
+        # rows without checksums belong to a journal of schema 1, which has no note of its version
+        notes = [whole("meta", row) for row in _rows(source, "meta")]
+        unsigned = not any(row is not None and row[0] == "version" for row in notes)
+        target.write(lambda connection: connection.execute("DELETE FROM meta"))
+        for table in COLUMNS:
+            found = (whole(table, row, unsigned=unsigned) for row in _rows(source, table))
+            rows = (row for row in found if row is not None)
+            while block := list(islice(rows, BLOCK)):
+                target.write(lambda connection, table=table, block=block: insert(connection, table, block))  # type: ignore[misc]
+                kept += len(block) * (table == "chunks")
+    if unsigned:
+        _know_seals(target)
+    return kept
+
+
+@contextlib.contextmanager
+def _open(path: Path) -> Iterator[sqlite3.Connection]:
+    connection = sqlite3.connect(file_uri(path, "rw"), uri=True, isolation_level=None)
+    connection.text_factory = lambda text: text.decode(errors="replace")
+    try:
+        yield connection
+    finally:
+        connection.close()
+
+
+def _rows(source: sqlite3.Connection, table: str) -> Iterator[Row]:
+    return _by_key(source, table) if table in ("ids", "chunks", "strays") else _from_both_ends(source, table)
+
+
+def _from_both_ends(source: sqlite3.Connection, table: str) -> Iterator[Row]:
+    """Rows of a small table from the front up to the first damage, then from the back up to the last."""
+    keys = "destination{0}, number{0}" if table == "seals" else "1{0}"
+    for direction, sense in (("", 1), (" DESC", -1)):
+        order = keys.format(direction)
+        before: Row | None = None
+        with contextlib.suppress(sqlite3.DatabaseError, TypeError):  # keys that cannot be compared
+            for row in source.execute(f"SELECT {COLUMNS[table]} FROM {table} ORDER BY {order}"):  # noqa: S608
+                key = row[:2] if table == "seals" else row[:1]
+                if before is not None and (key <= before if sense > 0 else key >= before):
+                    break  # keys out of order are damage: SQLite may go round in circles there
+                before = key
+                yield row
+            else:
+                return
+
+
+def _by_key(source: sqlite3.Connection, table: str) -> Iterator[Row]:
+    """Rows by their number: damage in a row's body costs that row alone."""
+    key = COLUMNS[table].partition(",")[0]
+    query = f"SELECT {COLUMNS[table]} FROM {table} WHERE {key} = ?"  # noqa: S608
+    upward = set(_keys(source, table, key, -1, 1))
+    downward = _keys(source, table, key, max(upward, default=0) + 2 * BLOCK * 500, -1)
+    for number in sorted({*upward, *downward}):
+        with contextlib.suppress(sqlite3.DatabaseError):
+            yield from source.execute(query, (number,))
+
+
+def _keys(source: sqlite3.Connection, table: str, key: str, at: int, step: int) -> Iterator[int]:
+    """The readable keys of a table beyond `at`. At damage it leaps ever further until it finds one.
+
+    `at` moves on at every step, whatever SQLite answers, so that this ends.
+    """
+    comparison, order = (">", "ASC") if step > 0 else ("<", "DESC")
+    query = f"SELECT {key} FROM {table} WHERE {key} {comparison} ? ORDER BY {key} {order}"  # noqa: S608
+    leap = step
+    while -1 <= at <= MOST:
+        try:
+            for (found,) in source.execute(query, (at,)):
+                if not isinstance(found, int) or (found - at) * step <= 0 or not 0 <= found < MOST:
+                    break  # out of order: damage, too
+                yield found
+                at, leap = found, step
+            else:
+                return
+        except sqlite3.DatabaseError:
+            pass
+        at, leap = at + leap, leap * 2
+
+
+def _know_seals(target: Database) -> None:
+    """Cursors of schema 1 do not know their seals: those that are left are all."""
+    rows = list(target.each(f"SELECT {COLUMNS['seals']} FROM seals"))  # noqa: S608
+    cursors = list(target.each(f"SELECT {COLUMNS['cursors']} FROM cursors"))  # noqa: S608
+    known = [with_seals(row, [seal[:-1] for seal in rows if seal[0] == row[0]]) for row in cursors]
+    target.write(lambda connection: insert(connection, "cursors", known))
+
+
+def _complete(target: Database, written: float) -> None:
+    """Make notes, ids, letters and cursors whole again, and note that the consequences are to be drawn."""
+    chunks = [(f, f + n) for f, n in target.each("SELECT first, count FROM chunks ORDER BY first")]
+    ids = [(f, f + n) for f, n in target.each("SELECT first, count FROM ids ORDER BY first")]
+    cursors = [CursorRow(*row[:-1]) for row in target.each(f"SELECT {COLUMNS['cursors']} FROM cursors")]  # noqa: S608
+    sealed = [
+        (name, unpack(offsets)[-1][1])
+        for name, offsets in target.each("SELECT destination, offsets FROM seals")
+    ]
+    found: dict[str, Any] = dict(target.each("SELECT key, value FROM meta"))
+    notes = {**NEW_NOTES, **found, "version": VERSION, "salvaged": 1}
+    ends = [notes["end"], notes["trimmed"], notes["ids"], *(end for _, end in [*ids, *chunks, *sealed])]
+    end = notes["end"] = max([*ends, *(max(row.position, row.sealed) for row in cursors)])
+    floor = found.get("trimmed", chunks[0][0] if chunks else end)
+    names = {row.name for row in cursors}
+    missing = {*json.loads(notes["destinations"]), *(name for name, _ in sealed)} - names
+    notes["destinations"] = json.dumps(sorted(names | missing))
+    if "destinations" not in found:  # whoever is configured and has no row begins there
+        notes["orphans"] = floor
+    newest = target.rows("SELECT max(taken_at) FROM chunks")[0][0] or 0.0
+    notes["heard"] = max(notes["heard"], newest) if found.get("heard") or newest else written
+    if found.get("heard") == 0.0:  # no feed was ever heard: there is no gap
+        notes["heard"] = newest
+    letters = _missing_letters(target, found)
+    notes["letters"], notes["letters_end"] = letters.start - 1, letters.stop - 1
+
+    def write(connection: sqlite3.Connection) -> None:
+        for name in missing:
+            CursorRow(name, floor, floor, sealed=end, seals=UNKNOWN).write(connection)
+        for key, value in notes.items():
+            put_note(connection, key, value)
+
+    target.write(write)
+    _fill_ids(target, subtract([(notes["ids"], end)], ids), chunks)
+
+
+def _missing_letters(target: Database, notes: Mapping[str, Any]) -> range:
+    """Put a dead letter in the place of each of the feed's that is lost; the numbers there are then."""
+    numbers = [number for (number,) in target.each("SELECT number FROM strays ORDER BY number")]
+    kept = set(numbers)
+    first = notes.get("letters", min(kept, default=1) - 1) + 1
+    end = max([notes.get("letters_end", 0), first - 1, *kept]) + 1
+    for number in range(first, end):
+        if number not in kept:
+            row = (number, sign_body(encode_letter(LOST_LETTER), number))
+            target.write(lambda connection, row=row: insert(connection, "strays", [row]))  # type: ignore[misc]
+    target.write(lambda connection: connection.execute("DELETE FROM strays WHERE number < ?", (first,)))
+    return range(first, end)
+
+
+def _fill_ids(target: Database, holes: Sequence[Range], chunks: Sequence[Range]) -> None:
+    """Ids of events that are kept are read from these; of others nobody knows them any more."""
+    unknown = subtract(holes, chunks)
+    rows: list[Row] = unknown_ids(unknown)
+    query = f"SELECT {COLUMNS['chunks']} FROM chunks WHERE first = ?"  # noqa: S608
+    for first, end in chunks:
+        for start, stop in subtract([(first, end)], subtract([(first, end)], holes)):
+            events = decode_row(target.rows(query, first)[0]).events[start - first : stop - first]
+            rows.append((start, stop - start, sign_body(pack_ids(events), start)))
+    target.write(lambda connection: insert(connection, "ids", rows))
+
+
+def settle_damage(
+    database: Database, chunks: ChunkStore, gaps: GapLog, cursors: Mapping[str, Cursor]
+) -> None:
+    """Draw the consequences of a repair, if there was one: a gap on record, every cursor past what is lost.
+
+    Done again when the process dies in it.
+    """
+    if note(database, "salvaged") is not None:
+        gaps.begin("the journal was damaged", None)
+        for cursor in cursors.values():
+            cursor.repair(chunks.missing(cursor.position))
+        set_note(database, "salvaged", None)
 
 
 def _beside(path: Path, suffix: str) -> Path:

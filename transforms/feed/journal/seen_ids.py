@@ -1,10 +1,11 @@
-"""Event ids taken before, packed: what finds the duplicates of overlapping connections."""
+"""Event ids taken before, packed, in memory and in the journal: what finds duplicates of an event."""
 
 from __future__ import annotations
 
 import logging
+import sqlite3
 import struct
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,6 +14,9 @@ import numpy.typing as npt
 from xxhash import xxh3_64_intdigest
 
 from transforms.event import Event
+from transforms.feed.journal.database import Database
+from transforms.feed.journal.ranges import Range
+from transforms.feed.journal.schema import has_signature, sign_body, signed_body
 
 Array = npt.NDArray[np.uint64]
 BITS = 26  # 8 MiB; with the four million ids of a full set 6 % of new ones need a closer look
@@ -52,7 +56,7 @@ VALUE_BITS = 0xFFFF_FFFF
 
 @dataclass
 class _Run:
-    """Sorted keys with their values, and the highest offset and youngest age among them."""
+    """Sifted keys with their values, and the highest offset and youngest age among them."""
 
     keys: Array
     values: npt.NDArray[np.uint32]
@@ -61,7 +65,7 @@ class _Run:
 
 
 @dataclass
-class Sorted:
+class Sifted:
     """What `SeenIds.sort_out` made of some events."""
 
     fresh: Sequence[Event]
@@ -93,21 +97,21 @@ class SeenIds:
     def __len__(self) -> int:
         return len(self._recent) + sum(len(run.keys) for run in self._runs)
 
-    def sort_out(self, events: Sequence[Event]) -> Sorted:
+    def sort_out(self, events: Sequence[Event]) -> Sifted:
         """Tell new events from duplicates (same bytes) and conflicts (other bytes); changes nothing."""
         keys = [xxh3_64_intdigest(event.id.encode()) for event in events]
         values = [xxh3_64_intdigest(event.raw) & VALUE_BITS for event in events]
         distinct = set(keys)
         found = self._find(keys, distinct)
         if not found and len(distinct) == len(keys):
-            return Sorted(events, packed=_pack(keys, values), keys=keys, values=values)
+            return Sifted(events, packed=_pack(keys, values), keys=keys, values=values)
         return self._sort_slowly(events, keys, values, found)
 
     def _sort_slowly(
         self, events: Sequence[Event], keys: list[int], values: list[int], found: dict[int, int]
-    ) -> Sorted:
+    ) -> Sifted:
         fresh: list[Event] = []
-        result = Sorted(fresh)
+        result = Sifted(fresh)
         known = dict(found)
         for event, key, value in zip(events, keys, values, strict=True):
             seen = known.get(key)
@@ -134,15 +138,15 @@ class SeenIds:
                     found[int(wanted[hit])] = int(run.values[at[hit]])
         return found
 
-    def add(self, taken: Sorted, last_offset: int, now: float) -> None:
+    def add(self, taken: Sifted, last_offset: int, now: float) -> None:
         """Remember the fresh ids of `taken`; `now` is monotonic."""
         self._recent.update(zip(taken.keys, taken.values, strict=True))
         self._recent_last = (last_offset, now)
         if len(self._recent) >= RECENT:
             self._pack_recent()
 
-    def load(self, rows: Iterable[tuple[int, bytes]], now: float) -> None:
-        """Remember ids that earlier processes packed: (last offset, `Sorted.packed`), oldest first.
+    def load(self, rows: Iterable[tuple[int, bytes | memoryview]], now: float) -> None:
+        """Remember ids that earlier processes packed: (last offset, `Sifted.packed`), oldest first.
 
         Their age starts anew: an id is forgotten too late, never early because a clock was wrong.
         """
@@ -154,7 +158,7 @@ class SeenIds:
             if size >= RUN:
                 self._load_run(waiting, offset, now)
                 waiting, size = [], 0
-        if waiting:
+        if size:
             self._load_run(waiting, offset, now)
 
     def _load_run(self, pairs: list[npt.NDArray[np.uint64]], last_offset: int, now: float) -> None:
@@ -235,3 +239,40 @@ def _sorted_run(
 
 def _pack(keys: list[int], values: list[int]) -> bytes:
     return struct.pack(f"<{len(keys) * 2}Q", *keys, *values)
+
+
+def pack_ids(events: Sequence[Event]) -> bytes:
+    """The ids of events, all new, as `SeenIds.sort_out` packs them."""
+    return _pack(
+        [xxh3_64_intdigest(event.id.encode()) for event in events],
+        [xxh3_64_intdigest(event.raw) & VALUE_BITS for event in events],
+    )
+
+
+def insert_ids(connection: sqlite3.Connection, first: int, count: int, packed: bytes) -> None:
+    """Keep the ids of `count` events from an offset on, inside the caller's transaction."""
+    connection.execute("INSERT INTO ids VALUES (?, ?, ?)", (first, count, sign_body(packed, first)))
+
+
+def unknown_ids(holes: Sequence[Range]) -> list[tuple[object, ...]]:
+    """Rows of `ids` for events whose ids a damaged journal lost."""
+    return [(first, stop - first, sign_body(b"", first)) for first, stop in holes]
+
+
+def stored_pairs(first: int, stored: bytes) -> bytes | memoryview:
+    """The packed ids in a row of `ids`, empty when they are not known. Raises BadChecksum.
+
+    Rows of schema 1 have no checksum; their length is a multiple of 16, which the others' never is.
+    """
+    return signed_body(stored, first) if has_signature(stored) and len(stored) % 16 else stored
+
+
+def stored_ids(database: Database) -> Iterator[tuple[int, bytes | memoryview]]:
+    """(last offset, packed ids), oldest first, a few megabytes at a time."""
+    first = -1
+    query = "SELECT first, count, packed FROM ids WHERE first > ? ORDER BY first LIMIT 500"
+    while rows := database.rows(query, first):
+        for row in rows:
+            first = int(str(row[0]))
+            assert isinstance(row[2], bytes)
+            yield first + int(str(row[1])) - 1, stored_pairs(first, row[2])

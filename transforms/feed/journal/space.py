@@ -1,48 +1,131 @@
-"""The state directory on disk: who owns it, how much room there is, and the reserve for a full disk."""
+"""The state directory on disk: who may use it, how much room there is, and what is given back to it."""
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import logging
 import os
+import re
 import shutil
 import sqlite3
 from collections.abc import Callable
 from pathlib import Path
 
 from transforms.clock import Clock
+from transforms.durable import open_private
 from transforms.feed.intake import JournalFull
 from transforms.feed.journal.chunks import ChunkStore
-from transforms.feed.journal.database import Database, JournalError, is_full
+from transforms.feed.journal.database import (
+    Database,
+    JournalError,
+    JournalUnavailable,
+    is_busy,
+    is_passing,
+    put_note,
+)
 from transforms.feed.journal.seen_ids import SeenIds
 
 RESERVE_BYTES = 16 * 1024 * 1024
 KEEP_FREE_BYTES = 1024**3
 KEEP_FREE_SHARE = 0.05  # of a file system so small that 1 GiB would be most of it
 
+# What passes by itself, or with the load of the machine. Anything else only a person mends.
+PASSING = {
+    errno.ENOSPC,
+    errno.EDQUOT,
+    errno.EFBIG,  # a limit of the process
+    errno.EMFILE,
+    errno.ENFILE,
+    errno.EIO,
+    errno.ENOMEM,
+    errno.EINTR,
+    errno.EAGAIN,
+    errno.EBUSY,
+    errno.ENXIO,
+    errno.ENODEV,
+    errno.ETIMEDOUT,
+}
+
+
+def refused(error: OSError, what: str) -> JournalError | JournalUnavailable:
+    """What to raise when the state directory cannot be used: exit code 2 only where a person must act."""
+    text = f"{what}: {error.strerror or error}"
+    if error.errno in PASSING:
+        return JournalUnavailable(f"{text}; nothing is lost, and a later start can work")
+    return JournalError(f"{text}; choose another --state_dir")
+
+
+# File systems on other machines, by the names that /proc/mounts has for them. SQLite's log is shared memory:
+# https://www.sqlite.org/wal.html, "all processes using a database must be on the same host".
+NETWORK = re.compile(
+    r"9p|acfs|afs|beegfs|ceph|cifs|coda|davfs|fhgfs|gfs2?|glusterfs|gpfs|lustre|mvfs|ncpfs|nfs4?|ocfs2|orangefs"
+    r"|panfs|pvfs2|smb[23]|smbfs|vboxsf|vmhgfs|wekafs|fuse\.("
+    r".*(s3|ssh|gcs|blob|dav|nfs|smb|cifs|ceph|gluster|vmhgfs|seaweed|google-drive).*"
+    r"|rclone|juicefs|moosefs|mfs.*|lizardfs|goofys|weed|curlftpfs)"
+)
+MOUNTS = Path("/proc/self/mounts")
+
+
+def refuse_network(directory: Path, mounts: Path = MOUNTS) -> None:
+    """Raises JournalError when `directory` lies on a file system of another machine.
+
+    mounts: the system's list; where it has none (macOS), nothing is refused.
+    """
+    try:
+        lines = mounts.read_text(errors="surrogateescape").splitlines()
+    except OSError:
+        return
+    place, (device, kind) = "", ("", "")
+    resolved = str(directory.resolve())
+    for line in lines:  # of two on one another the later one counts
+        words = [_unescaped(word) for word in line.split(" ")]
+        if len(words) > 2 and len(words[1]) >= len(place) and _is_below(resolved, words[1]):
+            place, device, kind = words[1], words[0], words[2]
+    on_root = kind == "9p" and place == "/"  # a sandbox's own root (gVisor), on this machine
+    if NETWORK.fullmatch(kind) and not on_root:
+        raise JournalError(
+            f"{directory} is on a network file system ({kind}, {device} at {place}), on which the journal's "
+            "database is not safe: choose a --state_dir on a disk of this machine"
+        )
+
+
+def _unescaped(word: str) -> str:
+    """A field of /proc/mounts, which writes blanks and backslashes as octal numbers."""
+    return re.sub(r"\\([0-7]{3})", lambda octal: chr(int(octal[1], 8)), word)
+
+
+def _is_below(path: str, directory: str) -> bool:
+    return path == directory or path.startswith(directory.rstrip("/") + "/")
+
 
 class DirectoryLock:
     """An exclusive lock on a directory, held until `release` or the end of the process (kill -9 too)."""
 
     def __init__(self, directory: Path) -> None:
-        """Take the lock. Raises JournalError when another process has it or the directory is not ours."""
+        """Take the lock. Raises JournalError when another process has it or the directory is not ours,
+        JournalUnavailable."""
         try:
-            self._file = os.open(directory / "lock", os.O_RDWR | os.O_CREAT, 0o600)
+            self._file = open_private(str(directory / "lock"), os.O_RDWR | os.O_CREAT)
         except OSError as error:
-            raise JournalError(
-                f"cannot write in {directory}: {error.strerror}; choose another --state_dir"
-            ) from error
+            raise refused(error, f"cannot write in {directory}") from error
         try:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
+        except BlockingIOError as error:
             owner = os.pread(self._file, 32, 0).decode(errors="replace").strip() or "unknown"
             os.close(self._file)
             raise JournalError(
                 f"{directory} is in use by another grantex-beam (process {owner}): stop that one first, or "
                 "give this one a --state_dir of its own"
             ) from error
-        os.ftruncate(self._file, 0)
-        os.pwrite(self._file, f"{os.getpid()}\n".encode(), 0)
+        except OSError as error:
+            os.close(self._file)
+            raise refused(error, f"cannot lock {directory}") from error
+        try:
+            os.ftruncate(self._file, 0)
+            os.pwrite(self._file, f"{os.getpid()}\n".encode(), 0)
+        except OSError:
+            pass  # on a full disk: the lock is held all the same
 
     def release(self) -> None:
         """Let another process have the directory."""
@@ -64,7 +147,7 @@ class Reserve:
             return False
         partial = self._path.with_suffix(".new")
         try:
-            with open(partial, "wb") as file:
+            with open(partial, "wb", opener=open_private) as file:
                 os.posix_fallocate(file.fileno(), 0, self._size)
             os.replace(partial, self._path)
         except OSError:
@@ -117,6 +200,15 @@ class Room:
         self._short, self._checked = True, self._clock.monotonic()
         return JournalFull(f"the disk of {self._directory} is full")
 
+    def refusal(self, error: sqlite3.OperationalError) -> JournalFull | None:
+        """What to raise when events could not be written; None when it is no matter of room or of waiting."""
+        if is_busy(error):
+            return JournalFull(
+                f"another program holds the lock of its database in {self._directory}",
+                advice="end the SQLite shell or backup that has it open",
+            )
+        return self.full() if is_passing(error) else None
+
 
 log = logging.getLogger("grantex.journal")
 EXPIRE_EVERY = 30.0  # seconds
@@ -147,7 +239,7 @@ class Trimmer:
             while self._give_back_some():
                 pass
         except sqlite3.OperationalError as error:
-            if not is_full(error):
+            if not is_passing(error):
                 raise
             log.warning("the journal could not be trimmed: %s", error)
 
@@ -163,7 +255,7 @@ class Trimmer:
             self._expired = now
             forgotten = self._seen.expire(now, self._chunks.trimmed)
             if forgotten > self._ids_from:
-                self._database.write(lambda db: db.execute("DELETE FROM ids WHERE first < ?", (forgotten,)))
+                self._database.write(lambda connection: _forget_below(connection, forgotten))
                 self._ids_from = forgotten
 
     def _give_back_some(self) -> bool:
@@ -172,3 +264,8 @@ class Trimmer:
             return False
         self._database.give_back(min(spare, VACUUM_PAGES))
         return spare > VACUUM_PAGES
+
+
+def _forget_below(connection: sqlite3.Connection, first: int) -> None:
+    connection.execute("DELETE FROM ids WHERE first < ?", (first,))
+    put_note(connection, "ids", first)

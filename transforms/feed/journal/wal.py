@@ -7,6 +7,7 @@ every later transaction when the damage is in the middle.
 
 from __future__ import annotations
 
+import os
 import struct
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -31,8 +32,11 @@ class WalState:
     pages: dict[int, int] = field(default_factory=dict)  # page number -> where its newest copy begins
 
 
-def read_wal(path: Path) -> WalState:
-    """Check the log at `path`; a missing or empty one is whole. Reads all of it (16 MiB as a rule)."""
+def read_wal(path: Path, database_pages: int = 0) -> WalState:
+    """Check the log at `path`; a missing or empty one is whole. Reads all of it (16 MiB as a rule).
+
+    database_pages: how long the database is; for `WalState.pages`.
+    """
     try:
         content = path.read_bytes()
     except FileNotFoundError:
@@ -54,20 +58,24 @@ def read_wal(path: Path) -> WalState:
         return WalState()
     last = int(commits[-1])
     state = WalState(damaged=not known or not bool(good[: last + 1].all()))
+    most = max(int(heads[good, 1].max(initial=0)), database_pages) + count  # no frame can be of a later page
     for number in np.nonzero(good[: last + 1])[0]:
-        state.pages[int(heads[number, 0])] = HEADER + int(number) * (FRAME_HEADER + PAGE) + FRAME_HEADER
+        if 0 < heads[number, 0] <= most:
+            state.pages[int(heads[number, 0])] = HEADER + int(number) * (FRAME_HEADER + PAGE) + FRAME_HEADER
     return state
 
 
 def apply_wal(path: Path, database: Path) -> None:
     """Write the newest good copy of each page into the database file, then set the log aside."""
-    state = read_wal(path)
+    state = read_wal(path, database.stat().st_size // PAGE)
     if state.pages:
         with open(path, "rb") as log, open(database, "r+b") as file:
             for page, position in sorted(state.pages.items()):
                 log.seek(position)
                 file.seek((page - 1) * PAGE)
                 file.write(log.read(PAGE))
+            file.flush()
+            os.fsync(file.fileno())
     if path.exists():
         path.rename(path.with_name(path.name + ".applied"))
 

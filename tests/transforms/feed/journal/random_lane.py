@@ -113,7 +113,7 @@ class RandomLane:
         self._flying = [b for b in self._flying if all(b is not d for d in done)] + left + batches
 
     def _next_number(self) -> int:
-        return self.cursor._standing.last_number + 1
+        return self.cursor._state.last_number + 1
 
     def _seal(self, number: int, batch: Batch) -> None:
         self.truth.sealed[number] = Sealed(

@@ -13,7 +13,7 @@ from xxhash import xxh3_64_intdigest
 from tests.transforms.feed.journal.support import event, events
 from transforms.event import Event
 from transforms.feed.journal import seen_ids
-from transforms.feed.journal.seen_ids import VALUE_BITS, IdFilter, SeenIds, Sorted
+from transforms.feed.journal.seen_ids import VALUE_BITS, IdFilter, SeenIds, Sifted
 
 HORIZON = 100.0
 
@@ -25,7 +25,7 @@ def _small_runs(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(seen_ids, "RUN", 128)
 
 
-def take(seen: SeenIds, taken: list[Event], first: int, now: float = 0.0) -> Sorted:
+def take(seen: SeenIds, taken: list[Event], first: int, now: float = 0.0) -> Sifted:
     result = seen.sort_out(taken)
     if result.fresh:
         seen.add(result, first + len(result.fresh) - 1, now)
