@@ -20,7 +20,7 @@ PIP_INSTALL := $(BIN)/python -m pip install --disable-pip-version-check
 CONFIGURED := $(strip $(value ARGS) $(filter GRANTEX_%,$(.VARIABLES)))
 
 .DELETE_ON_ERROR:
-.PHONY: help run check test test-flink bench bench-memory fuzz gap-test kill-test outage-test lock clean
+.PHONY: help run check test test-flink bench bench-memory fuzz fuzz-journal gap-test kill-test outage-test lock clean
 .DEFAULT_GOAL := help
 
 help:  ## list what there is
@@ -107,6 +107,9 @@ kill-test: $(TEST_READY)  ## kill -9 at KILLS=20 random moments, six destination
 
 outage-test: $(TEST_READY)  ## two of six destinations away for 60 s each; ARGS="--away=hang:kafka --seconds=20"
 	@exec $(BIN)/python -m tests.integration.outage $(ARGS)
+
+fuzz-journal: $(TEST_READY)  ## damage a journal at random; ARGS="--damages=5000 --kills=300 --seed=1"
+	@exec $(BIN)/python -m tests.fuzz.journal $(ARGS)
 
 lock:  ## pin every dependency again, with hashes; ARGS=--upgrade for the newest of each
 	@$(PYTHON) -m venv $(VENV)-lock && $(VENV)-lock/bin/python -m pip install --quiet uv
