@@ -25,6 +25,7 @@ from pipelines.local.run import CannotStart
 from pipelines.local.signals import stop_on_signals
 from pipelines.preflight import Preflight, tries
 from pipelines.stages import Stages, in_a_lane, on_a_cluster
+from transforms.feed.journal import JournalUnavailable
 from transforms.window import Window
 from transforms.write.contract import Destination
 from transforms.write.write_to import label
@@ -62,6 +63,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _refuse(error.lines)
     except CannotStart as error:
         return _refuse([str(error)])
+    except JournalUnavailable as error:
+        log.error("%s", error)
+        return exit_codes.FAILED
 
 
 def _on_this_machine(settings: Settings, stop: threading.Event) -> int:

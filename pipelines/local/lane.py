@@ -249,7 +249,7 @@ class Lane:
         """on_broken: called when it has ended on what only a restart of the process cures."""
         self.name = destination.name
         self.destination = destination
-        self.cursor = journal.cursor(self.name)
+        self.cursor = journal.cursor(self.name, destination.exactly_once())
         self.restarts = 0
         self.failure = ""  # the last unexpected error in one line, until the lane runs again
         self._journal = journal

@@ -77,6 +77,14 @@ class Destination:
     policy: BatchPolicy = BatchPolicy()
     concurrency: int = 1  # writers opened; each is used by one thread at a time
 
+    def exactly_once(self) -> bool:
+        """Whether each event lies there once, whatever is repeated or breaks in between on one machine.
+
+        Then an event that may be there, for all that a damaged journal knows, becomes a dead letter and is
+        not sent again.
+        """
+        return False
+
     def faults(self) -> Iterator[tuple[str, str]]:
         """What these settings may not be together: a field, and what is wrong with it (other fields in
         braces, "needs {role_arn}"). Asked for what a person gave; a class that cannot be with such faults

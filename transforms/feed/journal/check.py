@@ -56,10 +56,12 @@ def check(database: Database) -> None:
         letters = [number for (number,) in database.rows("SELECT number FROM strays ORDER BY number")]
         if "salvaged" not in notes:  # else a repair has copied the rows and not yet made them fit
             _fit(notes, cursors, seals, ids, chunks, letters)
-    except sqlite3.DatabaseError as error:
-        if is_passing(error):
+    except (JournalDamaged, OSError):
+        raise
+    except Exception as error:  # damaged content may fail in any way; each means the same
+        if isinstance(error, sqlite3.Error) and is_passing(error):
             raise
-        raise JournalDamaged(str(error)) from error
+        raise JournalDamaged(f"{type(error).__name__}: {error}") from error
 
 
 def _rows(database: Database, table: str) -> Iterator[Row]:

@@ -120,6 +120,9 @@ class BigQuery(Destination):
 
         yield from look(self)
 
+    def exactly_once(self) -> bool:
+        return self.method == "storage_write"
+
     def open(self) -> Writer:
         """Raises OSError when an authority or certificate cannot be read."""
         # Here, because these imports take half a second and gRPC is not everybody's.

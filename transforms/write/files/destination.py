@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from transforms.batch import BatchPolicy, batches
-from transforms.durable import sync
+from transforms.durable import open_private, sync
 from transforms.event import Batch, Event
 from transforms.preflight import Finding
 from transforms.readers import path_text
@@ -72,6 +72,9 @@ class Files(Destination):
     def target(self) -> str:
         """The directory."""
         return self.dir
+
+    def exactly_once(self) -> bool:
+        return True
 
     def open(self) -> FilesWriter:
         return FilesWriter(self)
@@ -150,7 +153,7 @@ class FilesWriter(Writer):
 def written(path: Path, events: Sequence[Event], compression: Compression) -> Iterator[None]:
     """Write `events` to `path`, on disk when the body of the `with` runs; `path` is gone afterwards."""
     try:
-        with path.open("wb") as file:
+        with open(path, "wb", opener=open_private) as file:
             # Held while the file is ours; the kernel lets go of it even after kill -9.
             with contextlib.suppress(OSError):
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -159,6 +159,9 @@ class S3(Destination):
         place = "/".join(part for part in (self.bucket, self.prefix.strip("/")) if part)
         return f"s3://{place}" + (f" at {self.endpoint}" if self.endpoint else "")
 
+    def exactly_once(self) -> bool:
+        return True
+
     def open(self) -> S3Writer:
         """No connection is made yet, and no credential is read."""
         # Here, because boto3 takes a third of a second to import, also from those who do not use it.
