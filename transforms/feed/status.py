@@ -1,4 +1,4 @@
-"""What a connection is doing right now, for a status page."""
+"""What a connection is doing right now, for a status page, and what a cluster's metrics say of it."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ class FeedCounters:
         self._elsewhere = Metrics.counter(NAMESPACE, "feed_ranges_elsewhere")
 
     def declare(self) -> None:
-        """Show every counter, be it at zero, before anything is counted; see DeliveryCounters.declare."""
+        """Show every counter from the start, at 0 where nothing was counted; see DeliveryCounters.declare."""
         for counter in (self._received, self._dead_lettered, self._gaps, self._elsewhere):
             counter.inc(0)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import threading
 import time
 from collections.abc import Iterator, Sequence
@@ -16,6 +17,7 @@ from pipelines.practice.events import generate
 from pipelines.practice.feed import PRACTICE_KEY, PracticeFeed
 from tests.transforms.feed.journal.support import open_journal
 from tests.transforms.feed.memory_intake import HurriedClock, MemoryIntake
+from tests.transforms.feed.raw_server import RawServer
 from tests.transforms.feed.test_connection import reading, until
 from transforms.clock import SystemClock
 from transforms.dead_letter import DeadLetter
@@ -78,6 +80,32 @@ def test_it_is_held_too_when_the_intake_fails(feed: PracticeFeed) -> None:
         feed.wait_for(lambda: not feed.open_streams)
         assert time.monotonic() - began >= HELD
         until(lambda: connection.failure is intake.failure)
+
+
+@pytest.mark.usefixtures("_held")
+def test_no_stream_is_too_short_whenever_a_stop_comes_during_the_start() -> None:
+    """As the server sees it: requests that came, and how long until the client was gone."""
+    lived: list[float] = []
+
+    def hold(client: socket.socket) -> None:
+        opened = time.monotonic()
+        while client.recv(1024):
+            pass
+        lived.append(time.monotonic() - opened)
+
+    def start_and_stop(after: float) -> None:
+        with reading(None, server.url, clock=SystemClock()):
+            time.sleep(after)
+
+    with RawServer(hold) as server:
+        starts = [threading.Thread(target=start_and_stop, args=(step / 400,)) for step in range(24)]
+        for each in starts:
+            each.start()
+        for each in starts:
+            each.join()
+        until(lambda: len(lived) == len(server.requests))
+    assert len(lived) > 5
+    assert min(lived) >= HELD * 0.75  # the server sees a request a little after it was sent
 
 
 def test_an_attempt_that_is_ended_before_its_request_sends_none() -> None:

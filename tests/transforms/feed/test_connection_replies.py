@@ -207,6 +207,15 @@ def test_data_without_a_byte_is_a_dead_letter_and_not_nothing() -> None:
         assert all(letter.cause.startswith("not_json") for letter in intake.strays)
 
 
+def test_a_large_frame_is_an_event_and_a_larger_one_a_dead_letter() -> None:
+    large = b'data: {"id":"evt_large","data":"' + b"x" * 9_000_000 + b'"}\n\n'
+    larger = b'data: {"id":"evt_larger","data":"' + b"x" * 11_000_000 + b'"}\n\n'
+    with RawServer(event_stream(large + larger + EVENT)) as server, reading(None, server.url) as (_, intake):
+        intake.wait_for(lambda: "evt_01TEST1" in intake.ids)
+        assert intake.ids[:2] == ["evt_large", "evt_01TEST1"]
+        assert intake.strays[0].cause.startswith("frame_too_large: 11000029 bytes")
+
+
 def test_me_that_hangs_does_not_delay_the_stream(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(account, "PATIENCE", 0.0)
     hanging = threading.Event()
