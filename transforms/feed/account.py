@@ -6,12 +6,13 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager
+from contextlib import contextmanager
 
 import httpx
 import msgspec
 
-from transforms.feed.request import FeedSettings, open_client, read_key
+from transforms.clock import SystemClock
+from transforms.feed.request import FeedSettings, Wire, open_client, read_key
 from transforms.preflight import Finding
 from transforms.secret import SecretError, redact
 
@@ -60,10 +61,21 @@ class AccountCheck:
         self._developer_id = fetch_developer_id(client, self._settings, key)
 
 
-def _asking(client: httpx.Client, settings: FeedSettings, key: str) -> AbstractContextManager[httpx.Response]:
+@contextmanager
+def _asking(client: httpx.Client, settings: FeedSettings, key: str) -> Iterator[httpx.Response]:
     headers = {"Authorization": f"Bearer {key}", "Accept": "application/json", "Accept-Encoding": "identity"}
-    url = settings.root + ACCOUNT_PATH
-    return client.stream("GET", url, headers=headers, timeout=settings.account_timeout)
+    wire = Wire(SystemClock(), headers_within=settings.account_timeout)
+    try:
+        with client.stream(
+            "GET",
+            settings.root + ACCOUNT_PATH,
+            headers=headers,
+            timeout=settings.account_timeout,
+            extensions={"trace": wire.trace},
+        ) as response:
+            yield response
+    finally:
+        wire.release()
 
 
 class _Me(msgspec.Struct):

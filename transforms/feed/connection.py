@@ -152,6 +152,7 @@ class FeedConnection:
                 refused = refusal(response, self._clock.now())
                 if refused is not None:
                     return replace(refused, lived=wire.lived)
+                wire.headers_came()
                 self._went_live(reader)
                 for block in response.iter_raw():
                     reader.add_block(block)
@@ -172,7 +173,9 @@ class FeedConnection:
         )
 
     def _new_wire(self, reader: StreamReader) -> Wire:
-        self._wire = wire = Wire(self._clock, self._tcp_is_up, reader.before_read)
+        self._wire = wire = Wire(
+            self._clock, self._tcp_is_up, reader.before_read, self._settings.read_timeout
+        )
         if self._stop.is_set():  # `interrupt` may have come just before, to the wire of the last attempt
             wire.cut()
         return wire

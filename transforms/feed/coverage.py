@@ -2,21 +2,33 @@
 
 from __future__ import annotations
 
+import math
 import threading
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from transforms.clock import Clock
 from transforms.feed.intake import Intake
 
 
+class Moment(NamedTuple):
+    """Monotonic seconds, and what the wall clock was ahead of them then."""
+
+    at: float
+    ahead: float
+
+
 @dataclass(eq=False)
 class Stream:
-    """One open stream. All that was published between `live_from` and `heard` (monotonic seconds) was
-    received; what came later is not known until it is heard again, or lost."""
+    """One open stream. All that was published between `live_from` and `heard` was received; what came later
+    is not known until it is heard again, or lost."""
 
-    live_from: float
-    heard: float
+    live_from: Moment
+    heard: Moment
     is_open: bool = True
+
+
+BEFORE = Moment(-math.inf, 0.0)  # all else
 
 
 class Coverage:
@@ -24,8 +36,7 @@ class Coverage:
 
     Everything before the frontier was heard by some stream, or is in a recorded gap. An open stream that
     reaches back to the frontier may only be quiet, so nothing is decided before it is heard or lost: then
-    what no other stream had heard is recorded afterwards. Safe for threads. Kept on the monotonic clock, so
-    that a correction of the wall clock makes no gap longer or shorter.
+    what no other stream had heard is recorded afterwards. Safe for threads.
     """
 
     def __init__(self, intake: Intake, clock: Clock) -> None:
@@ -33,7 +44,7 @@ class Coverage:
         self._clock = clock
         self._lock = threading.Lock()
         self._streams: list[Stream] = []  # those that are open, and lost ones that reach beyond the frontier
-        self._frontier: float | None = None  # None before the first stream
+        self._frontier: Moment | None = None  # None before the first stream
         self._reason = ""  # why the stream was lost that reached to the frontier
         self._readers = 0
 
@@ -58,7 +69,7 @@ class Coverage:
     def live(self) -> Stream:
         """A stream's headers are there: all that is published from now on comes by it."""
         with self._lock:
-            now = self._clock.monotonic()
+            now = self._moment(self._clock.monotonic())
             stream = Stream(now, now)
             self._streams.append(stream)
             if self._frontier is None:
@@ -71,12 +82,12 @@ class Coverage:
     def reach(self, stream: Stream, at: float) -> float:
         """Until when nothing will be missing once `stream` is heard until `at`; epoch seconds."""
         with self._lock:
-            return self._epoch(self._reach(stream, at))
+            return self._epoch(self._reach(stream, self._moment(at)))
 
     def heard(self, stream: Stream, at: float) -> float:
         """All that came by `stream` until `at` (monotonic seconds) is in the intake; returns `reach`."""
         with self._lock:
-            stream.heard = max(stream.heard, at)
+            stream.heard = max(stream.heard, self._moment(at))
             self._frontier = self._reach()
             return self._epoch(self._frontier)
 
@@ -94,7 +105,7 @@ class Coverage:
         with self._lock:
             self._readers -= 1
             if not self._readers:
-                self._intake.close_gap(self._epoch(self._clock.monotonic()))
+                self._intake.close_gap(self._clock.now())
 
     def _end(self, stream: Stream, reason: str, or_nobody_listens: bool) -> None:
         with self._lock:
@@ -105,12 +116,12 @@ class Coverage:
                 self._reason = reason
             self._settle(or_nobody_listens)
 
-    def _reach(self, heard: Stream | None = None, at: float = 0.0) -> float:
+    def _reach(self, heard: Stream | None = None, at: Moment = BEFORE) -> Moment:
         """The frontier, moved over all that was heard without a hole; `heard` is about to be, until `at`."""
-        reach = self._frontier or 0.0
+        reach = self._frontier or BEFORE
         for each in sorted(self._streams, key=lambda one: one.live_from):
             if each.live_from <= reach:
-                reach = max(reach, each.heard, at if each is heard else 0.0)
+                reach = max(reach, each.heard, at if each is heard else BEFORE)
         return reach
 
     def _settle(self, or_nobody_listens: bool = True) -> None:
@@ -127,5 +138,10 @@ class Coverage:
             self._frontier = min(each.live_from for each in self._streams)
             self._intake.close_gap(self._epoch(self._frontier))
 
-    def _epoch(self, at: float) -> float:
-        return self._clock.now() - (self._clock.monotonic() - at)
+    def _moment(self, at: float) -> Moment:
+        return Moment(at, self._clock.now() - self._clock.monotonic())
+
+    def _epoch(self, moment: Moment) -> float:
+        """What the wall clock said then; or would have said, when it was set back since. A jump ahead may as
+        well be a machine that slept, which the monotonic clock does not count: that belongs to the gap."""
+        return moment.at + min(moment.ahead, self._clock.now() - self._clock.monotonic())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import select
 import socket
 import ssl
@@ -151,6 +152,8 @@ class Wire:
     before_read: called each time httpcore is about to read from the network because everything received
         so far has been handed out, on the reading thread; what it raises comes out of the response. Its
         argument tells, when asked, whether bytes are already waiting.
+    headers_within: seconds from the request to `headers_came`; after that the next read is a time-out, also
+        when bytes come all the while (a header that drips, an endless "100 Continue").
     """
 
     def __init__(
@@ -158,10 +161,12 @@ class Wire:
         clock: Clock,
         on_tcp: Callable[[], None] = lambda: None,
         before_read: Callable[[Callable[[], bool]], None] = lambda is_waiting: None,
+        headers_within: float = math.inf,
     ) -> None:
         self._clock = clock
         self._on_tcp = on_tcp
         self._before_read = before_read
+        self._headers_within = headers_within
         self._lock = threading.Lock()
         self.is_watched = False  # whether `before_read` will be called
         self._asked_at: float | None = None
@@ -173,6 +178,10 @@ class Wire:
     def lived(self) -> float:
         """Seconds since the request was sent; 0 when it was not."""
         return 0.0 if self._asked_at is None else self._clock.monotonic() - self._asked_at
+
+    def headers_came(self) -> None:
+        """From now on only silence is a time-out."""
+        self._headers_within = math.inf
 
     def trace(self, name: str, info: dict[str, Any]) -> None:
         """httpcore's trace callback."""
@@ -236,6 +245,8 @@ class Wire:
 
         def watched(max_bytes: int, timeout: float | None = None) -> bytes:
             self._before_read(is_waiting)
+            if self.lived > self._headers_within:
+                raise httpx.ReadTimeout("no whole header came")
             return read(max_bytes, timeout)
 
         # httpcore has no other place to ask at: a backend of our own would lose httpx's proxies.

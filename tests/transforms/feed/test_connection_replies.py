@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import socket
 import threading
+import time
 from typing import Any
 
 import pytest
 
 from tests.transforms.feed.memory_intake import HurriedClock
 from tests.transforms.feed.raw_server import RawServer, event_stream
-from tests.transforms.feed.test_connection import reading, until
+from tests.transforms.feed.test_connection import Key, reading, until
 from transforms.feed import account, request
+from transforms.feed.account import try_key
 from transforms.feed.reconnect import decide
-from transforms.feed.request import stream_headers
+from transforms.feed.request import FeedSettings, stream_headers
 
 EVENT = b'data: {"id":"evt_01TEST1","type":"grant.created","createdAt":"2026-11-26T03:00:00Z","data":{}}\n\n'
 HEADER = "last-event-id: "
@@ -115,6 +117,23 @@ def test_an_odd_answer_is_an_ordinary_retry(reply: bytes) -> None:
 
 
 @pytest.mark.parametrize("reply", ODD.values(), ids=ODD.keys())
+def test_an_odd_answer_to_the_key_s_trial_is_a_finding(reply: bytes) -> None:
+    with RawServer(b"", account=reply) as server:
+        [finding] = try_key(FeedSettings(server.url, Key()))
+    assert finding.passed is None
+
+
+def test_a_key_s_trial_ends_though_the_answer_does_not() -> None:
+    def drip(client: socket.socket) -> None:
+        while True:
+            client.sendall(b"HTTP/1.1 100 Continue\r\n\r\n")
+
+    with RawServer(b"", account=drip) as server:
+        [finding] = try_key(FeedSettings(server.url, Key(), account_timeout=0.2))
+    assert finding.passed is None
+
+
+@pytest.mark.parametrize("reply", ODD.values(), ids=ODD.keys())
 def test_an_odd_answer_to_me_is_no_answer(reply: bytes) -> None:
     told: list[str] = []
     with (
@@ -205,6 +224,24 @@ def test_data_without_a_byte_is_a_dead_letter_and_not_nothing() -> None:
         intake.wait_for(lambda: bool(intake.events))
         assert [letter.raw for letter in intake.strays[:2]] == [b"", b""]
         assert all(letter.cause.startswith("not_json") for letter in intake.strays)
+
+
+@pytest.mark.parametrize("drip", [b"HTTP/1.1 100 Continue\r\n\r\n", b"x"], ids=["100 Continue", "a header"])
+def test_bytes_that_never_become_headers_are_given_up_like_silence(
+    drip: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    def for_ever(client: socket.socket) -> None:
+        client.sendall(b"" if drip.startswith(b"HTTP") else b"HTTP/1.1 200 OK\r\nx: ")
+        while True:
+            client.sendall(drip)
+            time.sleep(0.01)
+
+    with (
+        RawServer(for_ever, event_stream(EVENT)) as server,
+        reading(None, server.url, read_timeout=0.3) as (_, intake),
+    ):
+        intake.wait_for(lambda: bool(intake.events))
+        assert "fell silent" in caplog.text
 
 
 def test_a_large_frame_is_an_event_and_a_larger_one_a_dead_letter() -> None:

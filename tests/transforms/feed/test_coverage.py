@@ -158,6 +158,18 @@ def test_a_corrected_wall_clock_changes_no_gap_s_length(
     assert recorded(intake) == [(10 - 3600, 12 - 3600)]
 
 
+def test_the_time_that_the_machine_slept_belongs_to_the_gap(
+    coverage: Coverage, intake: MemoryIntake, clock: ManualClock
+) -> None:
+    stream = coverage.live()
+    coverage.heard(stream, at(clock, 10))
+    clock._now += 3600  # the monotonic clock does not count it
+    coverage.lost(stream, "reset")
+    clock.advance(2)
+    coverage.live()
+    assert recorded(intake) == [(10, 3612)]
+
+
 def test_a_stop_opens_no_gap_and_says_until_when_all_was_heard(
     coverage: Coverage, intake: MemoryIntake, clock: ManualClock
 ) -> None:
