@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -124,7 +123,3 @@ def _values(arrived: command_line.Arrived) -> tuple[dict[str, Any], frozenset[st
             else:
                 read[name] = read.get(name, ()) + value if parameter.repeatable else value
     return read, frozenset(arrived.given) - read.keys(), lines
-
-
-if __name__ == "__main__":
-    sys.stdout.write(manual.markdown(PARAMETERS))

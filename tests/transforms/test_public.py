@@ -61,9 +61,10 @@ def test_every_public_name_can_be_had_and_no_other() -> None:
         from transforms import WriteToNowhere  # type: ignore[attr-defined]  # noqa: F401
 
 
-def test_the_readmes_pipeline_can_be_built(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_the_pipeline_of_the_docs_can_be_built(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.chdir(tmp_path)
-    section = (ROOT / "README.md").read_text(encoding="utf-8").partition("### In your own pipeline")[2]
+    page = (ROOT / "docs" / "extend.md").read_text(encoding="utf-8")
+    section = page.partition("## In your own pipeline")[2]
     code = section.partition("```python\n")[2].partition("```")[0]
     built: list[beam.Pipeline] = []
     monkeypatch.setattr(beam.Pipeline, "__exit__", lambda pipeline, *_: built.append(pipeline))

@@ -32,21 +32,6 @@ def test_argparse_knows_every_parameter() -> None:
     assert [action.dest for action in parser._actions] == list(PARAMETERS)
 
 
-def test_the_readme_has_the_flags_as_they_are_declared() -> None:
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    table = readme.partition("<!-- flags -->")[2].partition("<!-- /flags -->")[0]
-    printed = subprocess.run(
-        [sys.executable, "-m", "pipelines.flags.settings"],
-        cwd=ROOT,
-        capture_output=True,
-        check=True,
-        text=True,
-    ).stdout
-    assert table.strip() == printed.strip(), (
-        "run `python -m pipelines.flags.settings` and put it between the markers"
-    )
-
-
 def test_the_page_of_settings_is_what_the_parameters_make_it() -> None:
     command = [sys.executable, "-m", "pipelines.flags.manual"]
     printed = subprocess.run(command, cwd=ROOT, capture_output=True, check=True, text=True).stdout
