@@ -20,6 +20,7 @@ from pipelines.flags import rules
 from pipelines.flags.custom import load
 from pipelines.flags.destinations import destinations
 from pipelines.flags.settings import BadParameters, parse
+from pipelines.practice.splunk import PracticeSplunk
 from tests.integration.job import world
 from transforms.batch import BatchPolicy
 from transforms.secret import EnvSecret, LiteralSecret, Secret
@@ -369,3 +370,27 @@ def test_the_example_runs_in_the_job(tmp_path: Path, service: Service) -> None:
         letters = "".join(path.read_text() for path in around.dead_letters.rglob("*") if path.is_file())
         assert "answered 400" in letters
         assert "evt_5" in letters
+
+
+def test_two_of_a_kind_run_side_by_side(tmp_path: Path) -> None:
+    with world(tmp_path) as around, PracticeSplunk() as east, PracticeSplunk() as west:
+        around.environment = {**around.environment, "EAST": east.token, "WEST": west.token}
+        second = "transforms.write.splunk.destination:Splunk?name=west&index=main"
+        flags = [
+            f"--feed_url={around.feed.url}",
+            "--feed_api_key=env:PRACTICE_FEED_KEY",
+            f"--state_dir={around.state}",
+            f"--splunk_hec_url={east.url}",
+            "--splunk_hec_token=env:EAST",
+            f"--custom_destination={second}&hec_url={west.url}&hec_token=env:WEST&max_age=0.1",
+        ]
+        events = [b'{"id":"evt_%d","type":"good"}' % n for n in range(20)]
+        with around.start(flags) as job:
+            job.wait_until(lambda: around.feed.open_streams, "a stream")
+            around.feed.publish_many(events)
+            job.wait_until(lambda: job.metric("grantex_events_received_total") == 20, "20 received")
+            for name in ("splunk", "west"):
+                job.wait_until_settled(name)
+                assert job.metric("grantex_events_delivered_total", name) == 20
+            assert job.drain() == 0
+        assert len(east.events) == len(west.events) == 20
