@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -102,14 +102,14 @@ def _sharing(own: Destination, settings: Settings) -> Destination:
     return custom.named(replace(own, **changes), own.name) if changes else own  # type: ignore[type-var]
 
 
-def _shared(told: Any, settings: Settings) -> dict[str, Any]:
+def _shared(told: Iterable[Setting], settings: Settings) -> dict[str, Any]:
     """Values of the settings that follow one of the job's."""
     everybodys: Mapping[str, Any] = {
         "ca_file": settings.ca_file_text,
         "way_out": settings.way_out,
         "http_compression": settings.http_compression,
     }
-    return {each.name: everybodys[each.shared] for each in told if each.shared}
+    return {each.name: everybodys[each.shared] for each in told if each.shared in everybodys}
 
 
 def faults(settings: Settings, source: Callable[[str], str], bad: frozenset[str]) -> Iterator[str]:
@@ -131,4 +131,7 @@ def _faults(settings: Settings, kind: type[Destination], source: Callable[[str],
         found = list(_destination(settings, kind).faults())
     except BadSettings as error:
         found = error.faults
+    except ValueError as error:  # what a class refuses without naming a field
+        yield f"{source(group_of(kind).first)}: {error}"
+        return
     yield from worded(found, lambda field: f"--{flag(field)}", lambda field: source(flag(field)))

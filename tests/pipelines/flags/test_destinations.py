@@ -200,3 +200,13 @@ def test_every_built_in_destination_has_a_title_and_a_first_setting_that_is_need
         assert kind.title
         assert kind.name
         assert PARAMETERS[group_of(kind).first].default is None
+
+
+def test_whatever_else_a_class_refuses_is_a_line_as_well(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(made: Datadog) -> None:
+        raise ValueError("not on a Sunday")
+
+    monkeypatch.setattr(Datadog, "__post_init__", refuse)
+    with pytest.raises(BadParameters) as raised:
+        parse(["--feed_api_key=env:KEY", "--datadog_api_key=env:KEY"], ENVIRON)
+    assert raised.value.lines == ["--datadog_api_key: not on a Sunday"]
