@@ -103,8 +103,9 @@ def parse_proxy(text: str) -> Proxy:
 def _credentials(login: str) -> Secret:
     user, _, password = login.partition(":")
     user, password = unquote(user), unquote(password)
-    if not (user + password).isprintable():
-        raise ProxyError("has a user or password with characters that no header can carry")
+    if not ((user + password).isascii() and (user + password).isprintable()):
+        # botocore takes no others.
+        raise ProxyError("has a user or password with characters other than printable ASCII")
     remember(password)
     return LiteralSecret(base64.b64encode(f"{user}:{password}".encode()).decode())
 

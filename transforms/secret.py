@@ -10,8 +10,11 @@ from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 from urllib.parse import quote
+
+if TYPE_CHECKING:
+    from transforms.way_out import WayOut
 
 from transforms.in_process import Ticket
 
@@ -114,16 +117,22 @@ class GoogleSecret:
 
     resource: str
 
-    def read(self) -> str:
+    def read(self, way_out: WayOut | None = None) -> str:
+        """The value as it is now. Raises SecretError."""
         from google.api_core.exceptions import GoogleAPICallError, RetryError
         from google.auth.exceptions import GoogleAuthError
 
         version = self.resource if "/versions/" in self.resource else f"{self.resource}/versions/latest"
         try:
-            with _google_client() as client:
-                answer = client.access_secret_version(name=version, timeout=NETWORK_TIMEOUT)
+            client, metadata = _google_client(way_out)
+            with client:
+                answer = client.access_secret_version(
+                    name=version, timeout=NETWORK_TIMEOUT, metadata=metadata
+                )
         except (GoogleAPICallError, RetryError, GoogleAuthError) as error:
             raise SecretError(f"{self}: Google Secret Manager says {type(error).__name__}") from None
+        except (OSError, ValueError) as error:  # a proxy that is none, a file with authorities
+            raise SecretError(f"{self}: Google Secret Manager cannot be asked: {error}") from None
         return usable(decoded(answer.payload.data, str(self)), str(self))
 
     def __str__(self) -> str:
@@ -139,15 +148,16 @@ class AwsSecret:
     name: str
     key: str = ""
 
-    def read(self) -> str:
+    def read(self, way_out: WayOut | None = None) -> str:
+        """The value as it is now. Raises SecretError."""
         from botocore.exceptions import BotoCoreError, ClientError  # type: ignore[import-untyped]
 
         try:
-            answer = _aws_client(self._region()).get_secret_value(SecretId=self.name)
+            answer = _aws_client(self._region(), way_out).get_secret_value(SecretId=self.name)
         except ClientError as error:
             code = error.response.get("Error", {}).get("Code", "an error")
             raise SecretError(f"{self}: AWS Secrets Manager says {code}") from None
-        except (BotoCoreError, ValueError) as error:
+        except (BotoCoreError, ValueError, OSError) as error:
             raise SecretError(f"{self}: AWS Secrets Manager: {type(error).__name__}") from None
         value = answer.get("SecretString")
         if not isinstance(value, str):
@@ -175,20 +185,42 @@ class AwsSecret:
     __repr__ = __str__
 
 
-def _google_client() -> Any:
+def _google_client(way_out: WayOut | None) -> tuple[Any, list[tuple[str, str]]]:
+    """A client, and what proves who we are."""
     from google.cloud.secretmanager import SecretManagerServiceClient
+    from google.cloud.secretmanager_v1.services.secret_manager_service.transports import (
+        SecretManagerServiceGrpcTransport,
+    )
 
-    return SecretManagerServiceClient()
+    from transforms.way_out import USUAL
+    from transforms.write.google import CLOUD, GoogleToken, channel
+
+    token = GoogleToken(scope=CLOUD, way_out=way_out or USUAL)
+    try:
+        metadata = list(token.headers().items())
+    finally:
+        token.close()
+    way = channel("https://secretmanager.googleapis.com", way_out or USUAL)
+    return SecretManagerServiceClient(transport=SecretManagerServiceGrpcTransport(channel=way)), metadata
 
 
-def _aws_client(region: str | None) -> Any:
-    import boto3  # type: ignore[import-untyped]
+def _aws_client(region: str | None, way_out: WayOut | None) -> Any:
+    import botocore.session  # type: ignore[import-untyped]
     from botocore.config import Config  # type: ignore[import-untyped]
+
+    from transforms.way_out import USUAL
 
     limits = Config(
         connect_timeout=NETWORK_TIMEOUT / 2, read_timeout=NETWORK_TIMEOUT, retries={"max_attempts": 2}
     )
-    return boto3.client("secretsmanager", region_name=region, config=limits)
+    session = botocore.session.get_session()
+    region = region or session.get_config_variable("region")
+    way = way_out or USUAL
+    endpoint = os.environ.get("AWS_ENDPOINT_URL_SECRETS_MANAGER")
+    proxies = way.aws_proxies(endpoint or f"https://secretsmanager.{region}.amazonaws.com")
+    return way.aws(session, region).create_client(
+        "secretsmanager", region_name=region, config=limits.merge(Config(proxies=proxies))
+    )
 
 
 __all__ = [
@@ -200,8 +232,17 @@ __all__ = [
     "Secret",
     "SecretError",
     "parse_secret",
+    "read_by",
     "redact",
 ]
+
+
+def read_by(way_out: WayOut, secret: Secret) -> str:
+    """The value of `secret`, which is fetched by this way when it lies in a secret manager. Raises
+    SecretError."""
+    if isinstance(secret, (GoogleSecret, AwsSecret)):
+        return secret.read(way_out)
+    return secret.read()
 
 
 class Secret(Protocol):

@@ -55,6 +55,13 @@ class WayOut:
         """All authorities as PEM, as gRPC wants them; None where its own default is right. Raises OSError."""
         return authorities(self.ca_file).encode() if self.ca_file or usual() else None
 
+    def fault(self, error: OSError) -> str:
+        """What `error` of reading certificates says, and whose file it is."""
+        if error.filename is None:  # it was read, and is none
+            return str(error)
+        owner = "--ca_file" if error.filename == self.ca_file else "SSL_CERT_FILE or SSL_CERT_DIR"
+        return f"{error.filename} of {owner} cannot be read ({error.strerror})"
+
     def grpc_options(self, endpoint: str) -> list[tuple[str, Any]]:
         """Options of a channel to `endpoint` (a URL). gRPC's own reading of the environment sends even an
         emulator on this machine through the proxy. Raises ProxyError, SecretError."""
@@ -63,23 +70,21 @@ class WayOut:
             return [("grpc.enable_http_proxy", 0)]
         return [("grpc.http_proxy", proxy.url_with_login())]
 
-    def botocore(self, url: str) -> dict[str, str]:
+    def aws_proxies(self, url: str) -> dict[str, str]:
         """botocore's `Config(proxies=...)` for `url`; empty for the direct way, which must be said as well,
         because without it botocore reads the environment. Raises ProxyError, SecretError."""
         proxy = self.proxy(url)
-        return {} if proxy is None else {"http": proxy.url_with_login(), "https": proxy.url_with_login()}
+        return {} if proxy is None else dict.fromkeys(("http", "https"), proxy.url_with_login())
 
-    def guide(self, session: Any) -> Any:
-        """Have a `requests.Session` (google.auth's and Google's clients' are) go this way, each request by
-        its own URL; returns it. A request may raise OSError, ProxyError, SecretError."""
+    def aws(self, session: Any, region: str | None) -> Any:
+        """Have every client of a botocore session go this way, also those that fetch its credentials (STS,
+        SSO); returns it. Raises OSError, ProxyError, SecretError."""
+        from botocore.config import Config  # type: ignore[import-untyped]
 
-        def settings(url: str, proxies: Any, stream: Any, verify: Any, cert: Any) -> dict[str, Any]:
-            proxy = self.proxy(url)
-            way = {} if proxy is None else dict.fromkeys(("http", "https"), proxy.url_with_login())
-            return {"proxies": way, "stream": stream, "verify": self.bundle() or True, "cert": cert}
-
-        session.trust_env = False
-        session.merge_environment_settings = settings
+        url = f"https://sts.{region or 'us-east-1'}.amazonaws.com"
+        session.set_default_client_config(Config(proxies=self.aws_proxies(url)))
+        if file := self.bundle():
+            session.set_config_variable("ca_bundle", file)
         return session
 
 

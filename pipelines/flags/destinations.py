@@ -105,8 +105,8 @@ def _sharing(own: Destination, settings: Settings) -> Destination:
 def _shared(told: Iterable[Setting], settings: Settings) -> dict[str, Any]:
     """Values of the settings that follow one of the job's."""
     everybodys: Mapping[str, Any] = {
-        "ca_file": settings.ca_file_text,
         "way_out": settings.way_out,
+        "ca_file": settings.way_out.ca_file,  # for destinations of one's own
         "http_compression": settings.http_compression,
     }
     return {each.name: everybodys[each.shared] for each in told if each.shared in everybodys}

@@ -78,11 +78,6 @@ class RunParameters:
         paths = (self.ca_file, self.client_certificate, self.client_key)
         return WayOut(self.http_proxy, *(None if path is None else str(path) for path in paths))
 
-    @property
-    def ca_file_text(self) -> str | None:
-        """`ca_file` as librdkafka takes it, which knows neither proxies nor our certificate."""
-        return None if self.ca_file is None else str(self.ca_file)
-
 
 @dataclass(frozen=True, kw_only=True)
 class FeedParameters:

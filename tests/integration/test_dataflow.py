@@ -191,7 +191,7 @@ def destinations(filed: str) -> dict[str, Destination]:
             way_out=WAY_OUT,
             policy=policies["splunk"],
         ),
-        Kafka("a:9092,b:9092", "grantex.events_2", config, policy=policies["kafka"], ca_file=CA),
+        Kafka("a:9092,b:9092", "grantex.events_2", config, policy=policies["kafka"], way_out=WAY_OUT),
         PubSub(
             "projects/my-project/topics/again",
             "https://europe-west1-pubsub.googleapis.com",

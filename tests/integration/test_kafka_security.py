@@ -15,6 +15,7 @@ from tests.servers.kafka_listeners import GUEST
 from tests.transforms.write.encodings import batch, event
 from transforms.event import Batch
 from transforms.secret import FileSecret
+from transforms.way_out import WayOut
 from transforms.write.contract import Outcome
 from transforms.write.kafka.config import Value
 from transforms.write.kafka.destination import Kafka
@@ -47,7 +48,7 @@ def refused(kafka: Kafka) -> Outcome:
 
 
 def test_scram_over_tls_with_an_authority_of_ones_own(broker: KafkaServer, topic: str) -> None:
-    kafka = Kafka(broker.sasl_ssl_servers, topic, SCRAM, ca_file=broker.authority)
+    kafka = Kafka(broker.sasl_ssl_servers, topic, SCRAM, way_out=WayOut(ca_file=broker.authority))
     writer = kafka.open()
     assert until_delivered(writer, batch(10)) == []
     writer.close()
@@ -67,7 +68,7 @@ def test_an_authority_that_nobody_knows_blocks_until_it_is_given(
     assert "--ca_file" in refused(Kafka(broker.sasl_ssl_servers, topic, SCRAM)).cause
     ca_file = tmp_path / "authority.pem"
     ca_file.write_text(Authority(tmp_path, "another").file.read_text())
-    writer = Kafka(broker.sasl_ssl_servers, topic, SCRAM, ca_file=str(ca_file)).open()
+    writer = Kafka(broker.sasl_ssl_servers, topic, SCRAM, way_out=WayOut(ca_file=str(ca_file))).open()
     outcome = writer.write(batch(10))
     assert outcome is not None
     assert "no trusted TLS connection" in outcome.cause
@@ -80,7 +81,7 @@ def test_an_authority_that_nobody_knows_blocks_until_it_is_given(
 def test_a_certificate_for_another_name_blocks(broker: KafkaServer, topic: str) -> None:
     """It is good for 127.0.0.1 alone."""
     elsewhere = broker.sasl_ssl_servers.replace("127.0.0.1", "localhost")
-    outcome = refused(Kafka(elsewhere, topic, SCRAM, ca_file=broker.authority))
+    outcome = refused(Kafka(elsewhere, topic, SCRAM, way_out=WayOut(ca_file=broker.authority)))
     assert "no trusted TLS connection" in outcome.cause
 
 
@@ -90,7 +91,7 @@ def test_a_scram_password_that_is_wrong_blocks_and_a_rotated_one_is_found(
     password = tmp_path / "password"
     password.write_text("wrong-pass-word")
     config: dict[str, Value] = {**SCRAM, "sasl.password": FileSecret(str(password))}
-    writer = Kafka(broker.sasl_ssl_servers, topic, config, ca_file=broker.authority).open()
+    writer = Kafka(broker.sasl_ssl_servers, topic, config, way_out=WayOut(ca_file=broker.authority)).open()
     outcome = writer.write(batch(10))
     assert outcome is not None
     assert outcome.blocked
@@ -105,7 +106,7 @@ def test_a_scram_password_that_is_wrong_blocks_and_a_rotated_one_is_found(
 def test_a_client_certificate_signs_in(broker: KafkaServer, topic: str) -> None:
     certificate, key = broker.client_pair()
     config = {"security.protocol": "SSL", "ssl.certificate.location": certificate, "ssl.key.location": key}
-    writer = Kafka(broker.ssl_servers, topic, config, ca_file=broker.authority).open()
+    writer = Kafka(broker.ssl_servers, topic, config, way_out=WayOut(ca_file=broker.authority)).open()
     assert until_delivered(writer, batch(10)) == []
     writer.close()
     assert ids(broker, topic) == EVENTS
@@ -119,7 +120,7 @@ def test_oauthbearer_signs_in(broker: KafkaServer, topic: str) -> None:
         "enable.sasl.oauthbearer.unsecure.jwt": "true",
         "sasl.oauthbearer.config": f"principal={USER}",
     }
-    writer = Kafka(broker.sasl_ssl_servers, topic, config, ca_file=broker.authority).open()
+    writer = Kafka(broker.sasl_ssl_servers, topic, config, way_out=WayOut(ca_file=broker.authority)).open()
     until_delivered(writer, batch(10))
     writer.close()
     assert ids(broker, topic) == EVENTS

@@ -34,20 +34,27 @@ class Authority:
         self.file = folder / f"{name.replace(' ', '-')}.pem"
         self.file.write_bytes(_pem(made.sign(self._key, hashes.SHA256())))
 
-    def issue(self, name: str) -> Pair:
-        """A certificate for `name`, good for 127.0.0.1 and nothing else."""
+    def issue(self, name: str, *hosts: str) -> Pair:
+        """A certificate for `name`, good for 127.0.0.1 and `hosts`, and nothing else."""
         key = ec.generate_private_key(ec.SECP256R1())
-        here = x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))])
+        here = x509.SubjectAlternativeName(
+            [x509.IPAddress(ipaddress.ip_address("127.0.0.1")), *(x509.DNSName(host) for host in hosts)]
+        )
         made = self._builder(_named(name), key).add_extension(here, critical=False)
         certificate = _pem(made.sign(self._key, hashes.SHA256()))
-        private = key.private_bytes(
-            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-        )
+        private = _private(key)
         pair = Pair(*(self._folder / f"{name}-{what}.pem" for what in ("certificate", "key", "both")))
         pair.certificate.write_bytes(certificate)
         pair.key.write_bytes(private)
         pair.together.write_bytes(private + certificate)
         return pair
+
+    @property
+    def key_file(self) -> Path:
+        """The authority's own key, for a proxy that makes certificates by itself."""
+        path = self.file.with_suffix(".key")
+        path.write_bytes(_private(self._key))
+        return path
 
     def _builder(self, subject: x509.Name, key: ec.EllipticCurvePrivateKey) -> x509.CertificateBuilder:
         now = datetime.datetime.now(datetime.timezone.utc)
@@ -64,6 +71,12 @@ class Authority:
 
 def _named(name: str) -> x509.Name:
     return x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, name)])
+
+
+def _private(key: ec.EllipticCurvePrivateKey) -> bytes:
+    return key.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
 
 
 def _pem(certificate: x509.Certificate) -> bytes:

@@ -128,7 +128,8 @@ def test_a_proxy_that_is_given_goes_before_the_environment() -> None:
         ("http://[1:2]:80", "no address of a proxy"),
         ("http://", "no address of a proxy"),
         ("http://proxy test:80", "no address of a proxy"),
-        ("http://u:s3cret-word%0d%0a@proxy.test:80", "no header"),
+        ("http://u:s3cret-word%0d%0a@proxy.test:80", "printable ASCII"),
+        ("http://u:s3cret-word%C3%B6@proxy.test:80", "printable ASCII"),
     ],
 )
 def test_a_value_that_is_none_is_said_and_not_shown(value: str, words: str) -> None:

@@ -268,9 +268,10 @@ def test_google_secrets_are_read_over_grpc(monkeypatch: pytest.MonkeyPatch) -> N
     port = server.add_insecure_port("127.0.0.1:0")
     server.start()
 
-    def client() -> SecretManagerServiceClient:
+    def client(_: object) -> tuple[SecretManagerServiceClient, list[tuple[str, str]]]:
         channel = grpc.insecure_channel(f"127.0.0.1:{port}")
-        return SecretManagerServiceClient(transport=SecretManagerServiceGrpcTransport(channel=channel))
+        made = SecretManagerServiceClient(transport=SecretManagerServiceGrpcTransport(channel=channel))
+        return made, []
 
     monkeypatch.setattr(room, "_google_client", client)
     try:

@@ -8,9 +8,7 @@ from pathlib import Path
 
 import certifi
 import pytest
-import requests
 
-from transforms import way_out
 from transforms.proxies import parse_proxy
 from transforms.way_out import WayOut
 
@@ -87,14 +85,3 @@ def test_grpc_is_told_of_the_proxy_and_of_none(monkeypatch: pytest.MonkeyPatch) 
     ]
     for local in ("http://127.0.0.1:9060", "http://localhost:9060", "http://[::1]:9060"):
         assert THROUGH.grpc_options(local) == [("grpc.enable_http_proxy", 0)]
-
-
-def test_a_session_asks_for_each_url(ca_file: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("HTTPS_PROXY", "socks5://not.asked")
-    session = WayOut(THROUGH.http_proxy, ca_file).guide(requests.Session())
-    far = session.merge_environment_settings("https://oauth2.googleapis.com/token", {}, None, None, None)
-    near = session.merge_environment_settings("http://169.254.169.254/computeMetadata", {}, None, None, None)
-    assert far["proxies"]["https"] == "http://user:s3cret-word@proxy.test:3128"
-    assert near["proxies"] == {}
-    assert far["verify"] == way_out.bundle(way_out.authorities(ca_file))
-    assert session.trust_env is False

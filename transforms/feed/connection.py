@@ -55,6 +55,7 @@ class FeedConnection:
         self._wire = Wire(self._clock)
         self._reader: StreamReader | None = None
         self._key = ""
+        self._proxy = ""
         self._last_event_id = b""
         self._server_retry: float | None = None
         self._has_been_live = False
@@ -92,6 +93,7 @@ class FeedConnection:
     def _run(self, intake: Intake, coverage: Coverage) -> None:
         streak = Streak()
         coverage.begin()
+        self._proxy = str(self._settings.way_out.proxy(self._settings.root) or "")
         with open_client(self._settings) as client:
             while not self._stop.is_set():
                 ending = self._attempt(client, intake, coverage)
@@ -162,7 +164,7 @@ class FeedConnection:
         except IntakeFailure:
             raise
         except Exception as error:  # noqa: BLE001 - see above
-            return ending_of_error(error, wire.lived)
+            return ending_of_error(error, wire.lived, self._proxy)
 
     def _request(self, client: httpx.Client, wire: Wire) -> Any:
         return client.stream(

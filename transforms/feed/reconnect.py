@@ -43,6 +43,7 @@ class EndingKind(enum.Enum):
     SILENCE = "silence"  # neither event nor keepalive
     STATUS = "status"  # an HTTP status other than 200
     CONTENT = "content"  # 200, but no event stream
+    PROXY = "proxy"  # it cannot be reached, or does not let us through
     NO_KEY = "no key"  # the API key could not be read
     PROTOCOL = "protocol"  # not HTTP, or broken HTTP
 
@@ -123,6 +124,7 @@ _REASONS = {
     EndingKind.CONNECT_TIMEOUT: "the service did not accept the connection in time",
     EndingKind.SILENCE: "the feed fell silent: neither an event nor a keepalive came",
     EndingKind.CONTENT: "what answered is not the event stream: check --feed_url",
+    EndingKind.PROXY: "no way through the proxy to --feed_url",
     EndingKind.NO_KEY: "the API key cannot be read: check --feed_api_key",
     EndingKind.PROTOCOL: "the answer was not valid HTTP",
 }
@@ -195,10 +197,24 @@ class _ErrorBody(msgspec.Struct):
     message: str = ""
 
 
-def ending_of_error(error: Exception, lived: float = 0.0) -> Ending:
+# With a proxy, these are about the way to the proxy itself.
+_ON_THE_WAY = (
+    EndingKind.REFUSED,
+    EndingKind.UNRESOLVED,
+    EndingKind.UNREACHABLE,
+    EndingKind.CONNECT_TIMEOUT,
+)
+
+
+def ending_of_error(error: Exception, lived: float = 0.0, proxy: str = "") -> Ending:
     """How an attempt ended that raised `error`; `lived` as in `Ending`. Whatever it is, it came from the
-    network or an answer: nothing that a server sends may end the reading."""
+    network or an answer: nothing that a server sends may end the reading.
+
+    proxy: the one that the connection goes through, as it may be shown.
+    """
     if isinstance(error, httpx.HTTPError):
+        if proxy and _kind_of(error) in _ON_THE_WAY:
+            return Ending(EndingKind.PROXY, detail=f"{proxy}: {_plain(error)}", lived=lived)
         return Ending(_kind_of(error), detail=_plain(error), lived=lived)
     _log.debug("an answer that could not be read", exc_info=error)
     return Ending(EndingKind.PROTOCOL, detail=_one_line(f"{type(error).__name__}: {error}"), lived=lived)

@@ -18,7 +18,7 @@ import httpcore
 import httpx
 
 from transforms.clock import Clock
-from transforms.secret import Secret, SecretError
+from transforms.secret import Secret, SecretError, read_by
 from transforms.way_out import USUAL, WayOut
 
 STREAM_PATH = "/v1/events/stream"
@@ -61,7 +61,7 @@ def stream_url(settings: FeedSettings) -> str:
 
 def read_key(settings: FeedSettings) -> str:
     """The API key's value. Raises SecretError, also for a value that no header can carry."""
-    key = settings.api_key.read().strip()
+    key = read_by(settings.way_out, settings.api_key).strip()
     if not key or not key.isascii() or not key.isprintable() or " " in key:
         raise SecretError("it is empty or holds characters that no HTTP header can carry")
     return key

@@ -141,6 +141,8 @@ def as_outcome(error: BaseException, count: int, where: str) -> Outcome | None:
         return failed(where, HTTP["request"], later)
     if isinstance(error, ssl.SSLCertVerificationError) or "CERTIFICATE_VERIFY_FAILED" in str(error):
         return failed(where, ANY["certificate"], later, _plain(error))
+    if isinstance(error, httpx.ProxyError) and " 407 " in str(error):
+        return failed(where, HTTP["proxy"], later, _plain(error))
     if isinstance(error, _NOT_SENT) or (isinstance(error, OSError) and error.errno in _UNREACHABLE):
         return failed(where, ANY["unreachable"], later, _plain(error))
     if isinstance(error, _MAYBE_SENT):

@@ -123,6 +123,7 @@ class GoogleHttp:
 
 # Access tokens
 
+CLOUD = "https://www.googleapis.com/auth/cloud-platform"
 BIGQUERY = "https://www.googleapis.com/auth/bigquery"
 PUBSUB = "https://www.googleapis.com/auth/pubsub"
 # Reading credentials asks a metadata server, or Google's token service, over HTTP.
@@ -206,7 +207,8 @@ def token_outcome(error: Exception, count: int, where: str) -> Outcome:
 
     if isinstance(error, TransportError) or getattr(error, "retryable", False):
         return Outcome(
-            later=range(count), cause=f"{where}: Google's token service cannot be reached. {KEPT}."
+            later=range(count),
+            cause=f"{where}: Google's token service cannot be reached ({said(str(error))}). {KEPT}.",
         )
     cause = (
         f"{where}: Google gives no access token ({type(error).__name__}). {KEPT} when this is put right: set "

@@ -107,7 +107,7 @@ EVERYTHING: list[tuple[list[str], Destination]] = [
     ),
     (
         ["bootstrap_servers=a:1,b:2", "topic=t", "config=linger.ms=7"],
-        Kafka("a:1,b:2", "t", {"linger.ms": "7"}, POLICY, ca_file=CA),
+        Kafka("a:1,b:2", "t", {"linger.ms": "7"}, POLICY, way_out=WAY_OUT),
     ),
     (
         ["topic=projects/my-project/topics/t-1", "endpoint=https://europe-west1-pubsub.googleapis.com"],

@@ -6,11 +6,11 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 
-import certifi
 from confluent_kafka import KafkaException, Producer
 
 from transforms import readers
-from transforms.secret import LiteralSecret, Secret, SecretError, parse_secret, redact
+from transforms.secret import LiteralSecret, Secret, SecretError, parse_secret, read_by, redact
+from transforms.way_out import USUAL, WayOut
 
 Value = str | Secret
 Pair = tuple[str, Value]
@@ -109,27 +109,28 @@ def protected(config: Mapping[str, Value]) -> dict[str, Value]:
     }
 
 
-def resolved(servers: str, config: Mapping[str, Value], ca_file: str | None = None) -> dict[str, str]:
+def resolved(servers: str, config: Mapping[str, Value], way_out: WayOut = USUAL) -> dict[str, str]:
     """The whole configuration with the values of its secrets as they are now. Raises SecretError, and OSError
-    when `ca_file` cannot be read."""
+    when an authority cannot be read."""
     given = {
-        key: value if isinstance(value, str) else value.read()
+        key: value if isinstance(value, str) else read_by(way_out, value)
         for key, value in config.items()
         if ALIASES.get(key, key) not in FIXED  # repeated at most, as `fault` has seen to
     }
     fixed = {key: value for key, (value, _) in FIXED.items()}
     # The binding takes it as a boolean only, and this is its default.
     del fixed["delivery.report.only.error"]
-    return {**DEFAULTS, **authorities(given, ca_file), **given, **fixed, "bootstrap.servers": servers}
+    return {**DEFAULTS, **authorities(given, way_out), **given, **fixed, "bootstrap.servers": servers}
 
 
-def authorities(given: Mapping[str, str], ca_file: str | None) -> dict[str, str]:
-    """Whom to trust: the usual authorities and those of `ca_file`, unless librdkafka was told by its own
+def authorities(given: Mapping[str, str], way_out: WayOut) -> dict[str, str]:
+    """Whom to trust: the usual authorities and those of `way_out`, unless librdkafka was told by its own
     settings, or there is no TLS."""
     tls = "ssl" in given.get("security.protocol", "").lower()
-    if ca_file is None or not tls or any(key.startswith("ssl.ca.") for key in given):
+    if not tls or any(key.startswith("ssl.ca.") for key in given):
         return {}
-    return {"ssl.ca.pem": Path(certifi.where()).read_text() + "\n" + Path(ca_file).read_text()}
+    roots = way_out.roots()
+    return {} if roots is None else {"ssl.ca.pem": roots.decode("ascii")}
 
 
 # What a person writes

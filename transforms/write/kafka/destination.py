@@ -11,6 +11,7 @@ from transforms.batch import BatchPolicy, batches
 from transforms.event import Event
 from transforms.readers import each_of
 from transforms.setting import setting, shared
+from transforms.way_out import USUAL, WayOut
 from transforms.write.contract import Destination
 from transforms.write.created_at import epoch_text
 from transforms.write.kafka import config as kafka_config
@@ -35,7 +36,8 @@ class Kafka(Destination):
     config: settings of librdkafka (its CONFIGURATION.md), for TLS, SASL, compression and so on; a value
         may be a reference to a secret, which is read on the worker and again when signing in fails.
         Idempotence cannot be switched off.
-    ca_file: PEM file of an authority to trust beside the usual ones; librdkafka's own ssl.ca.* replace both.
+    way_out: authorities to trust beside the usual ones; librdkafka's own ssl.ca.* replace both, and it knows
+        no proxies.
     """
 
     bootstrap_servers: str = setting(
@@ -62,7 +64,7 @@ class Kafka(Destination):
     # One producer, which has five requests under way by itself. A second one could not know what the first
     # has in its queue, and a batch that comes again would be sent by both.
     concurrency: int = 1
-    ca_file: str | None = shared("ca_file", None)
+    way_out: WayOut = shared("way_out", USUAL)
 
     name: ClassVar[str] = "kafka"
     title: ClassVar[str] = "Kafka"
@@ -84,7 +86,7 @@ class Kafka(Destination):
 
     def open(self) -> KafkaWriter:
         """Connects when the first batch is written."""
-        return KafkaWriter(self.bootstrap_servers, self.topic, self.config, timestamp, ca_file=self.ca_file)
+        return KafkaWriter(self.bootstrap_servers, self.topic, self.config, timestamp, way_out=self.way_out)
 
 
 def timestamp(event: Event) -> int:

@@ -12,6 +12,7 @@ from transforms.clock import Clock, SystemClock
 from transforms.event import Batch, Event
 from transforms.preflight import Finding
 from transforms.secret import SecretError, redact
+from transforms.way_out import USUAL, WayOut
 from transforms.write.advice import KAFKA
 from transforms.write.contract import Outcome, Writer
 from transforms.write.failure import as_outcome, failed
@@ -67,9 +68,9 @@ class KafkaWriter(Writer):
         timestamp: Callable[[Event], int],
         clock: Clock | None = None,
         patience: float | None = None,
-        ca_file: str | None = None,
+        way_out: WayOut = USUAL,
     ) -> None:
-        self._servers, self._topic, self._config, self._ca_file = servers, topic, config, ca_file
+        self._servers, self._topic, self._config, self._way_out = servers, topic, config, way_out
         self._timestamp = timestamp
         self._clock = clock or SystemClock()
         self._patience = PATIENCE if patience is None else patience
@@ -89,7 +90,7 @@ class KafkaWriter(Writer):
         except SecretError as error:
             return as_outcome(error, len(batch.events), self._names.where)
         except OSError as error:
-            return self._unfit(batch, f"{self._ca_file} of --ca_file cannot be read ({error.strerror})")
+            return self._unfit(batch, self._way_out.fault(error))
         except KafkaException as error:
             return self._unfit(batch, kafka_config.in_words(error))
         until = self._clock.monotonic() + self._patience
@@ -150,7 +151,7 @@ class KafkaWriter(Writer):
     def _connected(self) -> Producer:
         """The producer; a new one after a fatal error, or when credentials that were refused have changed.
 
-        Raises SecretError, OSError for --ca_file, and KafkaException for settings that do not fit together.
+        Raises SecretError, OSError for authorities, and KafkaException for settings that do not fit together.
         """
         producer = self._producer
         if producer is not None:
@@ -158,7 +159,7 @@ class KafkaWriter(Writer):
         trouble, self._trouble = self._trouble, None
         asked = trouble is not None and trouble.code() in (*AUTHENTICATION, KafkaError._SSL)
         if producer is None or asked:
-            resolved = kafka_config.resolved(self._servers, self._config, self._ca_file)
+            resolved = kafka_config.resolved(self._servers, self._config, self._way_out)
             self._renew |= resolved != self._resolved
             self._resolved = resolved
         if producer is not None and self._renew:

@@ -19,7 +19,7 @@ import httpx
 from isal import isal_zlib
 
 from transforms.proxies import Proxy, host_and_port
-from transforms.secret import Secret, SecretError, usable
+from transforms.secret import Secret, SecretError, read_by, usable
 from transforms.way_out import USUAL, WayOut
 from transforms.write.failure import is_credential
 from transforms.write.over_http.reply import Incoming, Reply, receive
@@ -139,6 +139,7 @@ class HttpConnection:
         self._url = httpx.URL(url)
         if self._url.scheme not in ("http", "https") or not self._url.host:
             raise httpx.UnsupportedProtocol("the URL must begin with http:// or https:// and name a host")
+        self.way_out = way_out
         self._proxy = way_out.proxy(url)
         self._tls = way_out.tls() if self._url.scheme == "https" else None
         self._seconds = seconds
@@ -368,7 +369,7 @@ class Credential:
 
     def _read(self) -> bool:
         """Read the secret again; True when it is another one. Raises SecretError, never with the value."""
-        value = usable(self._secret.read(), self._what)
+        value = usable(read_by(self._connection.way_out, self._secret), self._what)
         if value == self._value:
             return False
         self._value = value

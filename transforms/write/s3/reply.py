@@ -19,6 +19,7 @@ from botocore.exceptions import (
     HTTPClientError,
     NoCredentialsError,
     PartialCredentialsError,
+    ProxyConnectionError,
     SSLError,
 )
 from botocore.parsers import ResponseParserError
@@ -26,7 +27,7 @@ from botocore.parsers import ResponseParserError
 from transforms.preflight import Finding
 from transforms.retry import retry_after
 from transforms.secret import shown
-from transforms.write.advice import ANY, S3, Advice
+from transforms.write.advice import ANY, HTTP, S3, Advice
 from transforms.write.answer import described, is_page
 from transforms.write.contract import Outcome, finding
 from transforms.write.failure import GATEWAY, failed, is_retryable
@@ -221,6 +222,10 @@ def on_the_way(error: BotoCoreError, count: int, where: str) -> Outcome:
         return failed(where, ANY["certificate"], later)
     if isinstance(error, SSLError):  # mostly in the handshake, but nobody can tell
         return failed(where, S3["no TLS connection"], later, said, unknown=True)
+    if isinstance(error, ProxyConnectionError):
+        proxy = str(error.kwargs.get("proxy_url", "")).rpartition("//")[2].rpartition("@")[2]
+        said = shown(f"the proxy {proxy}: {error.kwargs.get('error', '')}")
+        return failed(where, HTTP["proxy"] if " 407 " in said else ANY["unreachable"], later, said)
     if isinstance(error, ConnectionError):
         return failed(where, ANY["unreachable"], later)
     if isinstance(error, HTTPClientError):

@@ -19,6 +19,8 @@ from botocore.handlers import BUILTIN_HANDLERS
 
 from transforms.event import Batch
 from transforms.preflight import Finding
+from transforms.proxies import ProxyError
+from transforms.secret import SecretError
 from transforms.write.advice import ANY
 from transforms.write.archive import (
     SUFFIXES,
@@ -51,31 +53,35 @@ DEFAULT_REGION = "us-east-1"
 SESSION_NAME = "grantex-beam"
 
 
-class UnreadableAuthorities(Exception):
-    """The file of --ca_file cannot be read."""
+class NoWayOut(Exception):
+    """A proxy is none, or a file with authorities cannot be read."""
 
 
 class Client:
-    """One S3 client. Raises BotoCoreError or UnreadableAuthorities when it cannot be made."""
+    """One S3 client. Raises BotoCoreError or NoWayOut when it cannot be made."""
 
     def __init__(self, settings: S3) -> None:
-        try:
-            verify = settings.way_out.bundle()
-        except OSError as error:
-            raise UnreadableAuthorities(f"{error.filename} cannot be read ({error.strerror})") from None
+        way_out = settings.way_out
         # A session of its own: they are not safe for threads, and each reads the chain anew.
         session = botocore.session.get_session()
         session.register_component("data_loader", models(session.get_config_variable("data_path")))
         region = settings.region or session.get_config_variable("region") or DEFAULT_REGION
+        url = settings.endpoint or f"https://{settings.bucket}.s3.{region}.amazonaws.com"
+        try:
+            way_out.aws(session, region)
+            proxies = way_out.aws_proxies(url)
+        except OSError as error:
+            raise NoWayOut(way_out.fault(error)) from None
+        except (ProxyError, SecretError) as error:
+            raise NoWayOut(str(error)) from None
         if settings.role_arn:
-            session = assumed(session, settings.role_arn, settings.external_id, region, verify)
+            session = way_out.aws(assumed(session, settings.role_arn, settings.external_id, region), region)
         # What boto3's own session would call, but for adding to the loader's paths each time.
         self._s3: Any = session.create_client(
             "s3",
             region_name=region,
             endpoint_url=settings.endpoint,
-            verify=verify,
-            config=config(path_style=settings.endpoint is not None),
+            config=config(path_style=settings.endpoint is not None).merge(Config(proxies=proxies)),
         )
 
         events = self._s3.meta.events
@@ -119,14 +125,12 @@ def config(path_style: bool = False) -> Config:
     )
 
 
-def assumed(session: Any, role_arn: str, external_id: str | None, region: str, verify: str | None) -> Any:
+def assumed(session: Any, role_arn: str, external_id: str | None, region: str) -> Any:
     """A session with the role's credentials, which are asked for when first needed and again before they
     end; `session` vouches for us."""
 
     def create_client(service: str, **more: Any) -> Any:
-        return session.create_client(
-            service, **{**more, "region_name": region, "verify": verify, "config": config()}
-        )
+        return session.create_client(service, **{**more, "region_name": region, "config": config()})
 
     credentials = session.get_credentials()
     if credentials is None:  # the fetcher would call a method of it
@@ -170,7 +174,7 @@ class S3Writer(Writer):
             if client is None:
                 client = self._client = Client(self._settings)
             response = client.put(request)
-        except UnreadableAuthorities as error:
+        except NoWayOut as error:
             return failed(self._where, ANY["secret"], range(count), why=str(error))
         except Exception as error:  # noqa: BLE001 - whatever an answer makes botocore raise
             if is_delivered(error):
@@ -192,7 +196,7 @@ class S3Writer(Writer):
                 client.look(self._settings.bucket)
             finally:
                 client.close()
-        except UnreadableAuthorities as error:
+        except NoWayOut as error:
             yield finding(what, failed(self._where, ANY["secret"], (), why=str(error)))
         except Exception as error:  # noqa: BLE001 - whatever an answer makes botocore raise
             yield looked(error, what, self._where)

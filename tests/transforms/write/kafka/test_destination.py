@@ -15,6 +15,7 @@ from tests.servers.process import free_port
 from tests.transforms.write.encodings import batch, event
 from transforms.event import Batch
 from transforms.secret import EnvSecret, LiteralSecret
+from transforms.way_out import WayOut
 from transforms.write.contract import Outcome
 from transforms.write.kafka import config as kafka_config
 from transforms.write.kafka.destination import Kafka, timestamp
@@ -128,15 +129,15 @@ def test_a_ca_file_is_trusted_beside_the_usual_ones_unless_librdkafka_is_told_ot
     tmp_path: Path, config: dict[str, kafka_config.Value], trusted: bool
 ) -> None:
     ours = tmp_path / "ours.pem"
-    ours.write_text("ours")
-    found = kafka_config.resolved("k:9092", config, str(ours)).get("ssl.ca.pem", "")
-    assert found.endswith("ours") == trusted
+    ours.write_text("-----BEGIN CERTIFICATE-----\nours\n")
+    found = kafka_config.resolved("k:9092", config, WayOut(ca_file=str(ours))).get("ssl.ca.pem", "")
+    assert found.endswith("ours\n") == trusted
     assert (found.count("BEGIN CERTIFICATE") > 50) == trusted
 
 
 def test_a_ca_file_that_cannot_be_read_blocks(tmp_path: Path) -> None:
     config = {"security.protocol": "SSL"}
-    writer = Kafka("127.0.0.1:9", config=config, ca_file=str(tmp_path / "none.pem")).open()
+    writer = Kafka("127.0.0.1:9", config=config, way_out=WayOut(ca_file=str(tmp_path / "none.pem"))).open()
     outcome = writer.write(batch(2))
     writer.close()
     assert outcome is not None
