@@ -23,7 +23,7 @@ from transforms.retry import Backoff
 from transforms.window import window_end
 from transforms.write.contract import Destination
 from transforms.write.delivery.delivery import Delivery
-from transforms.write.delivery.outbox import DeadLetterLimit
+from transforms.write.delivery.refusals import DeadLetterLimit
 from transforms.write.delivery.settling import DEAD_LETTERS
 from transforms.write.delivery.status import DeliveryStatus
 from transforms.write.metrics import DeliveryCounters

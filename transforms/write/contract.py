@@ -15,7 +15,9 @@ from transforms.preflight import Finding
 class Outcome:
     """What became of a batch's events, by index; those not named here are delivered.
 
-    rejected: index -> reason; these become dead letters and are never sent again.
+    rejected: index -> reason; these become dead letters and are never sent again, once the destination shows
+        that it takes other events (refusals.py): one that refuses everything has an outage.
+    unsent: of those rejected, what the writer itself found unfit and did not send: no evidence is needed.
     later: indexes to send again.
     cause: one plain sentence for a person: what happened and what to do about it.
     retry_after: seconds the service asked to be left alone.
@@ -33,6 +35,7 @@ class Outcome:
     unknown: bool = False
     too_large: bool = False
     blocked: bool = False
+    unsent: Collection[int] = ()
 
 
 def finding(what: str, outcome: Outcome | None) -> Finding:

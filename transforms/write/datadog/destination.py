@@ -179,7 +179,8 @@ class DatadogWriter(Writer):
         outcome = self._send([batch.events[index] for index in left], now) if left else None
         outcome = among(outcome or Outcome(), left)
         rejected = dict.fromkeys(old, TOO_OLD)
-        return replace(outcome, rejected={**outcome.rejected, **rejected}, cause=outcome.cause or TOO_OLD)
+        rejected |= outcome.rejected
+        return replace(outcome, rejected=rejected, cause=outcome.cause or TOO_OLD, unsent=old)
 
     def _send(self, events: Sequence[Event], now: float) -> Outcome | None:
         count, settings = len(events), self._settings

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import Iterator
 from typing import Any
@@ -18,6 +19,7 @@ from transforms.window import window_end
 from transforms.write.contract import Destination, name_of
 from transforms.write.delivery.delivery import Delivery
 from transforms.write.delivery.ledger import MemoryLedger
+from transforms.write.delivery.refusals import DeadLetterLimit
 from transforms.write.delivery.settling import DEAD_LETTERS
 from transforms.write.metrics import DeliveryCounters
 
@@ -49,6 +51,8 @@ class Deliver(beam.DoFn):
         self._name = name_of(self._destination)
         self._counters = DeliveryCounters(self._name)
         self._bell = threading.Event()
+        # A bundle ends with what it has: no other event may come that would show who is to blame.
+        self._limit = DeadLetterLimit(self._dead_letter_limit, believed=math.inf)
         self._delivery = self._new()
 
     def start_bundle(self) -> None:
@@ -82,7 +86,7 @@ class Deliver(beam.DoFn):
             self._destination,
             MemoryLedger(),
             clock=self._clock,
-            dead_letter_limit=self._dead_letter_limit,
+            dead_letter_limit=self._limit,
             wake=self._bell.set,
         )
 

@@ -4,22 +4,23 @@ from __future__ import annotations
 
 import math
 import random
-import threading
-from collections import Counter, deque
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from collections import Counter
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field
 from heapq import heappop, heappush
 
 from transforms.batch import BatchPolicy
 from transforms.dead_letter import counted_as, worded
 from transforms.event import Batch
 from transforms.retry import Backoff
+from transforms.secret import shown
+from transforms.write.advice import ANY
 from transforms.write.contract import Outcome
-from transforms.write.delivery.settling import Entry, Settled, asked_wait, check, part, too_large
+from transforms.write.delivery.refusals import DeadLetterLimit
+from transforms.write.delivery.settling import Entry, Settled, Verdict, asked_wait, check, part, too_large
 
 # Three failures in a row are an outage rather than an accident.
 FAILURES_TO_OPEN = 3
-HOUR = 3600.0
 
 
 class Circuit:
@@ -33,12 +34,15 @@ class Circuit:
         self.since: float | None = None  # when it opened; None while closed
         self.probe_at = 0.0
         self.why = ""
+        self.needs_you = False  # nothing passes until a person puts something right
 
     @property
     def is_open(self) -> bool:
         return self.since is not None
 
-    def failed(self, now: float, wait: float, why: str, *, at_once: bool = False) -> None:
+    def failed(
+        self, now: float, wait: float, why: str, *, at_once: bool = False, needs_you: bool = False
+    ) -> None:
         """An attempt got nothing through; the next probe may come `wait` seconds from now.
 
         `at_once` opens the circuit whatever the count.
@@ -46,35 +50,13 @@ class Circuit:
         if self.since is None and (at_once or self.failures >= FAILURES_TO_OPEN):
             self.since = now
         self.probe_at = now + wait
-        self.why = why
+        self.why, self.needs_you = why, needs_you
 
     def progressed(self) -> None:
         """Something got through: close and forget the failures."""
         self.failures = 0
         self.since = None
-        self.why = ""
-
-
-class DeadLetterLimit:
-    """At most `limit` dead letters within an hour (None: no limit). One for the life of a destination, so
-    that a lane's restarts do not add up."""
-
-    def __init__(self, limit: int | None) -> None:
-        self.limit = limit
-        self._times: deque[float] = deque()
-        self._lock = threading.Lock()  # on a cluster the keys of a process share one
-
-    def allow(self, now: float) -> bool:
-        """Count one more dead letter at `now` (monotonic seconds), or refuse it."""
-        if self.limit is None:
-            return True
-        with self._lock:
-            while self._times and self._times[0] <= now - HOUR:
-                self._times.popleft()
-            if len(self._times) >= self.limit:
-                return False
-            self._times.append(now)
-            return True
+        self.why, self.needs_you = "", False
 
 
 @dataclass(slots=True)
@@ -112,6 +94,7 @@ class Outbox:
         self.size = 0  # bytes of raw JSON
         self.last_error = ""
         self.last_error_at: float | None = None
+        self.last_rejected_at: float | None = None
         self._backoff = backoff or Backoff()
         self._uniform = uniform
         self._limit = dead_letter_limit or DeadLetterLimit(None)
@@ -152,6 +135,10 @@ class Outbox:
         """All that is not settled, in line, for another outbox to go on with."""
         entries = [*self._in_flight.values(), *self._unrecorded.values(), *self._waiting()]
         return sorted(entries, key=lambda entry: entry.order)
+
+    def only_suspects(self) -> bool:
+        """Nothing waits but events that were refused, if anything does."""
+        return all(self._place(entry)[0] for entry in self._waiting())
 
     def take(self, now: float) -> Batch | None:
         """The next batch to attempt, or None while nothing may be attempted."""
@@ -194,21 +181,23 @@ class Outbox:
         outcome = outcome or Outcome()
         check(self.name, batch, outcome)
         entry = self._in_flight.pop(id(batch))
-        later = set(outcome.later)
-        rejected, refused = self._reject(outcome, now)
-        later.update(refused)
-        if outcome.too_large and len(later) == 1 and not refused:
-            index = later.pop()
-            dead, refused = self._reject(replace(outcome, rejected={index: too_large(outcome)}), now)
-            rejected += dead
-            later.update(refused)
-        gone = {index for index, _ in rejected}
+        later, refused = set(outcome.later), dict(outcome.rejected)
+        if outcome.too_large and len(later) == 1:
+            refused[later.pop()] = too_large(outcome)
         delivered: Sequence[int] = range(len(batch.events))
-        if later or gone:
-            delivered = [index for index in delivered if index not in later and index not in gone]
-        settled = Settled(batch, delivered, rejected)
+        if later or refused:
+            delivered = [index for index in delivered if index not in later and index not in refused]
+        if delivered:
+            again = batch.attempts > 1 or len(delivered) < len(batch.events)
+            self._limit.delivered(
+                [batch.events[index].id for index in delivered] if again else (),
+                [batch.events[index].id for index in later],
+            )
+        verdict = self._reject(batch, refused, set(outcome.unsent), bool(delivered), now)
+        later.update(verdict.suspected, verdict.beyond)
+        settled = Settled(batch, delivered, verdict.rejected)
         self._count(settled, outcome, now)
-        self._learn(entry, settled, outcome, later, bool(refused), now)
+        self._learn(entry, settled, outcome, later, verdict, now)
         return settled
 
     def recorded(self, settled: Settled) -> None:
@@ -217,16 +206,23 @@ class Outbox:
             del self._unrecorded[entry.order]
             heappush(self._delayed, (entry.due, entry.order, entry))
 
-    def _reject(self, outcome: Outcome, now: float) -> tuple[list[tuple[int, str]], list[int]]:
-        """Rejections within the limit, and the indexes of those beyond it."""
-        rejected: list[tuple[int, str]] = []
-        refused: list[int] = []
-        for index, reason in sorted(outcome.rejected.items()):
-            if self._limit.allow(now):
-                rejected.append((index, worded(reason)))
+    def _reject(
+        self, batch: Batch, refused: Mapping[int, str], unsent: Collection[int], proven: bool, now: float
+    ) -> Verdict:
+        """Which of the refused events become dead letters. proven: others of this attempt were delivered."""
+        verdict = Verdict()
+        asked = [batch.events[index].id for index in refused if index not in unsent]
+        believed = set(asked) if proven or not asked else self._limit.believes(asked)
+        for index, reason in sorted(refused.items()):
+            event_id = batch.events[index].id
+            if index not in unsent and event_id not in believed:
+                verdict.suspected.append(index)
+                verdict.why = reason
+            elif self._limit.allow(event_id, now):
+                verdict.rejected.append((index, worded(reason)))
             else:
-                refused.append(index)
-        return rejected, refused
+                verdict.beyond.append(index)
+        return verdict
 
     def _count(self, settled: Settled, outcome: Outcome, now: float) -> None:
         counts = self.counts
@@ -234,6 +230,8 @@ class Outbox:
         counts.unknown += len(outcome.later) if outcome.unknown else 0
         for _, reason in settled.rejected:
             counts.dead_lettered[counted_as(reason, counts.dead_lettered)] += 1
+        if settled.rejected:
+            self.last_rejected_at = now
         if settled.rejected or outcome.later:
             self.last_error = outcome.cause or (
                 settled.rejected[-1][1] if settled.rejected else "no cause given"
@@ -241,40 +239,59 @@ class Outbox:
             self.last_error_at = now
 
     def _learn(
-        self, entry: Entry, settled: Settled, outcome: Outcome, later: set[int], limited: bool, now: float
+        self,
+        entry: Entry,
+        settled: Settled,
+        outcome: Outcome,
+        later: set[int],
+        verdict: Verdict,
+        now: float,
     ) -> None:
         """Queue what is left, and let the circuit know how the destination is doing."""
         asked = asked_wait(outcome)
-        if asked:
-            self.not_before = max(self.not_before, now + asked)
-        progress = bool(settled.delivered or settled.rejected or outcome.too_large)
+        self.not_before = max(self.not_before, now + asked) if asked else self.not_before
+        progress = bool(settled.delivered or settled.rejected)
         if progress:
             self.circuit.progressed()
             entry.failures = 0
-        self._leave(entry, settled, sorted(later), outcome)
+        self._leave(entry, settled, sorted(later), verdict.suspected, outcome)
         if not later:
             return
-        why = self._limit_reached(outcome) if limited else outcome.cause or "no cause given"
-        if limited:
-            self.last_error = why
-        at_once = outcome.blocked or limited
+        why = outcome.cause or "no cause given"
+        if verdict.beyond:
+            why = self.last_error = self._limit_reached(outcome)
+        elif verdict.suspected and not progress:
+            why = self.last_error = ANY["refuses_all"].told(self.name, shown(verdict.why))
+        at_once = outcome.blocked or bool(verdict.beyond)
+        needs_you = at_once or bool(verdict.suspected)
+        halved = settled.halves and not verdict.suspected  # which tells neither way
         wait = 0.0
-        if not progress or at_once:
-            # What was under way when the circuit opened says nothing new about how long to wait.
-            if not (self.circuit.is_open and self._in_flight):
-                self.circuit.failures += 1
-            entry.failures += 1
-            failures = max(self.circuit.failures, entry.failures)
-            wait = max(self._backoff.wait(failures, self._uniform), asked)
-            self.circuit.failed(now, wait, why, at_once=at_once)
+        if at_once or not (progress or halved):
+            wait = self._failed(entry, asked)
+            self.circuit.failed(now, wait, why, at_once=at_once, needs_you=needs_you)
         elif settled.delivered and not settled.rejected:
             # Part of it got through and the rest was not to blame on anyone: a throttled service.
             wait = self._backoff.wait(1, self._uniform)
         for again in settled.again:
             again.due = now + wait
+        if verdict.suspected and settled.halves:  # the others are the evidence that is missing
+            settled.again[0].due = now
+            settled.again[1].due = now + max(wait, self._backoff.wait(1, self._uniform))
 
-    def _leave(self, entry: Entry, settled: Settled, later: list[int], outcome: Outcome) -> None:
-        """Shrink the batch to what is left of it, or cut that in two."""
+    def _failed(self, entry: Entry, asked: float) -> float:
+        """Nothing got through; seconds to wait."""
+        # What was under way when the circuit opened says nothing new about how long to wait.
+        if not (self.circuit.is_open and self._in_flight):
+            self.circuit.failures += 1
+        entry.failures += 1
+        failures = max(self.circuit.failures, entry.failures)
+        self._limit.failed()
+        return max(self._backoff.wait(failures, self._uniform), asked)
+
+    def _leave(
+        self, entry: Entry, settled: Settled, later: list[int], suspected: Collection[int], outcome: Outcome
+    ) -> None:
+        """Shrink the batch to what is left of it, or cut that in two: halves, or suspected events apart."""
         batch = settled.batch
         self.events -= len(batch.events) - len(later)
         self.size -= entry.size
@@ -286,9 +303,15 @@ class Outbox:
             settled.left = part(batch, later, batch.id)
         entry.batch = settled.left
         settled.again = [entry]
-        if outcome.too_large and len(later) > 1:
+        parts: Sequence[list[int]] = ()
+        if suspected:
+            parts = [index for index in later if index not in suspected], [*suspected]
+        elif outcome.too_large:
             middle = len(later) // 2
-            settled.halves = tuple(part(batch, half) for half in (later[:middle], later[middle:]))
+            parts = later[:middle], later[middle:]
+        if all(parts) and parts:
+            self._limit.cut([event.id for event in settled.left.events])
+            settled.halves = tuple(part(batch, each) for each in parts)
             settled.again = [Entry((*entry.order, i), half, 0) for i, half in enumerate(settled.halves)]
         for again in settled.again:
             again.size = _size(again.batch)
@@ -307,10 +330,16 @@ class Outbox:
         return [entry for _, entry in self._ready] + [entry for _, _, entry in self._delayed]
 
     def _oldest(self) -> Entry | None:
-        """The first in line, unless its last outcome is still to be recorded."""
-        oldest = min(self._waiting(), key=lambda entry: entry.order, default=None)
-        unrecorded = min(self._unrecorded, default=None)
-        return None if oldest and unrecorded and unrecorded < oldest.order else oldest
+        """The first in line, unless its last outcome is still to be recorded. Suspected events come last: one
+        that is taken is wanted."""
+        oldest = min(self._waiting(), key=self._place, default=None)
+        unrecorded = min(self._unrecorded.values(), key=self._place, default=None)
+        if oldest and unrecorded and self._place(unrecorded) < self._place(oldest):
+            return None
+        return oldest
+
+    def _place(self, entry: Entry) -> tuple[bool, tuple[int, ...]]:
+        return self._limit.suspects(entry.batch.events[0].id), entry.order
 
     def _probe(self, now: float) -> Entry | None:
         if self._in_flight or now < self.circuit.probe_at:

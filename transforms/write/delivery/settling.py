@@ -46,6 +46,20 @@ class Settled:
         return [offsets[index] for index in indexes] if offsets else []
 
 
+@dataclass(slots=True)
+class Verdict:
+    """What became of an attempt's refused events, as indexes of its batch.
+
+    rejected: dead letters now, with the reason. suspected: kept, as the destination may refuse everything;
+    `why` it refused the last of them. beyond: to blame, and kept because of the limit.
+    """
+
+    rejected: list[tuple[int, str]] = field(default_factory=list)
+    suspected: list[int] = field(default_factory=list)
+    beyond: list[int] = field(default_factory=list)
+    why: str = ""
+
+
 def part(batch: Batch, indexes: list[int], batch_id: str = "") -> Batch:
     """The events of `batch` at `indexes`: the same batch shrunk when given its id, else a new one."""
     return replace(

@@ -14,6 +14,10 @@ from transforms.write.delivery.outbox import Outbox
 REQUEST_BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
 
 
+# Dead letters "go on" for so many seconds after the last one; so often they are logged meanwhile.
+GO_ON = 60.0
+
+
 @dataclass
 class Histogram:
     """Durations in seconds. `counts[i]` are those up to `buckets[i]` and above the bucket before; the last
@@ -106,9 +110,11 @@ def snapshot(
         pending=pending,
         in_flight=outbox.in_flight,
         waiting=len(outbox) - outbox.in_flight,
-        circuit=CircuitStatus(circuit.is_open, since, probe, circuit.why),
+        circuit=CircuitStatus(circuit.is_open, since, probe, circuit.why, circuit.needs_you),
         last_error=outbox.last_error,
         last_error_at=None if outbox.last_error_at is None else outbox.last_error_at + ahead,
         oldest_taken_at=oldest_taken_at,
         request_seconds=seconds.copy(),
+        dead_letters_go_on=outbox.last_rejected_at is not None
+        and clock.monotonic() - outbox.last_rejected_at < GO_ON,
     )

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from transforms.clock import Clock
 from transforms.event import Batch
 from transforms.write.contract import Destination, Outcome
-from transforms.write.delivery.outbox import DeadLetterLimit
+from transforms.write.delivery.refusals import DeadLetterLimit
 from transforms.write.delivery.writer_threads import WriterThreads
 
 # The part of a wait that is kept for one last try, whatever back-off says: a destination that came back

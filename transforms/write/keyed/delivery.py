@@ -147,7 +147,10 @@ class Round:
             outbox.drain()
 
     def _next(self) -> Batch | None:
-        """The next batch to attempt; more is read only when nothing at hand may be attempted."""
+        """The next batch to attempt; more is read only when nothing at hand may be attempted, or all of that
+        was refused and another is needed to tell why."""
+        while self._outbox.circuit.is_open and self._may_load() and self._load():
+            pass
         batch = self._outbox.take(self._clock.now())
         while batch is None and self._may_load() and self._load():
             batch = self._outbox.take(self._clock.now())
@@ -158,7 +161,8 @@ class Round:
         if now < outbox.not_before:
             return False
         if outbox.circuit.is_open:
-            return not len(outbox) and now >= outbox.circuit.probe_at
+            full = outbox.size >= MAX_UNSETTLED_BYTES
+            return now >= outbox.circuit.probe_at and outbox.only_suspects() and not full
         return outbox.size < MAX_UNSETTLED_BYTES
 
     def _load(self) -> bool:
