@@ -5,9 +5,11 @@
 # templates/parameters.yaml does: a file keeps commas, quotes and blanks as they are.
 # REGION, and a service account for the workers (SERVICE_ACCOUNT), come from the environment; so do
 #   WORKERS (2), MACHINE_TYPE (n2-standard-2), STAGING (gs://...), SUBNETWORK (regions/R/subnetworks/S),
-#   PRIVATE_IPS (true: the subnetwork then needs Private Google Access, and Cloud NAT for the feed), KMS_KEY.
+#   PRIVATE_IPS (true: the subnetwork then needs Private Google Access, and Cloud NAT for all that is not
+#   Google's: the feed, S3, Datadog, Splunk, Kafka, AWS secrets),
+#   KMS_KEY (the service agents of Dataflow and Compute Engine must be allowed to use it: docs/dataflow.md).
 set -eu
-[ $# -ge 3 ] || { sed -n '2,8s/^# *//p' "$0" >&2; exit 2; }
+[ $# -ge 3 ] || { sed -n '2,10s/^# *//p' "$0" >&2; exit 2; }
 name=$1 template=$2 parameters=$3
 shift 3
 : "${REGION:?the region to run in, such as europe-west1}"

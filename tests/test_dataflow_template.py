@@ -404,6 +404,7 @@ def test_terraform_grants_what_is_needed_where_it_is_needed() -> None:
     assert roles == {
         "roles/artifactregistry.reader",
         "roles/bigquery.dataEditor",
+        "roles/cloudkms.cryptoKeyEncrypterDecrypter",
         "roles/dataflow.worker",
         "roles/pubsub.publisher",
         "roles/pubsub.subscriber",
@@ -412,3 +413,14 @@ def test_terraform_grants_what_is_needed_where_it_is_needed() -> None:
         "roles/storage.objectAdmin",
     }
     assert "secret_data" not in text, "a value would be in the state file"
+    [agents] = resources("google_kms_crypto_key_iam_member")
+    assert "var.kms_key" in agents["crypto_key_id"]
+    for agent in ("dataflow-service-producer-prod", "compute-system"):
+        assert agent in agents["for_each"]
+
+
+def test_what_a_cancelled_job_loses_can_be_had_again() -> None:
+    """Its messages were acknowledged long before they were delivered."""
+    [subscription] = resources("google_pubsub_subscription")
+    assert subscription["retain_acked_messages"] is True
+    assert subscription["message_retention_duration"] == "604800s"

@@ -83,6 +83,9 @@ resource "google_pubsub_subscription" "events" {
   topic = google_pubsub_topic.events.id
   # As long as the job may be down without losing anything; never expires.
   message_retention_duration = "604800s"
+  # What a destination has not taken is in the job alone, and a cancelled job loses it: then `seek` brings it
+  # back (docs/dataflow.md). Billed as storage.
+  retain_acked_messages      = true
   ack_deadline_seconds       = 60
   expiration_policy {
     ttl = ""
@@ -137,6 +140,19 @@ resource "google_bigquery_dataset_iam_member" "workers" {
   member     = google_service_account.workers.member
 }
 
+# The key, if there is one: those who encrypt with it are Google's own accounts in this project
+
+data "google_project" "this" {
+  project_id = var.project
+}
+
+resource "google_kms_crypto_key_iam_member" "agents" {
+  for_each      = toset(var.kms_key == null ? [] : ["dataflow-service-producer-prod", "compute-system"])
+  crypto_key_id = var.kms_key
+  role          = "roles/cloudkms.cryptoKeyEncrypterDecrypter"
+  member        = "serviceAccount:service-${data.google_project.this.number}@${each.value}.iam.gserviceaccount.com"
+}
+
 # The job
 
 resource "google_dataflow_flex_template_job" "grantex" {
@@ -172,5 +188,6 @@ resource "google_dataflow_flex_template_job" "grantex" {
     google_storage_bucket_iam_member.workers,
     google_pubsub_subscription_iam_member.workers,
     google_bigquery_dataset_iam_member.workers,
+    google_kms_crypto_key_iam_member.agents,
   ]
 }

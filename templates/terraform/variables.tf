@@ -43,13 +43,13 @@ variable "subnetwork" {
 }
 
 variable "private_ips" {
-  description = "Workers without addresses of their own; reading the feed itself then needs Cloud NAT."
+  description = "Workers without addresses of their own; the feed and every destination that is not Google's then need Cloud NAT."
   type        = bool
   default     = false
 }
 
 variable "kms_key" {
-  description = "projects/P/locations/L/keyRings/R/cryptoKeys/K for the job's state; null is Google's own."
+  description = "projects/P/locations/L/keyRings/R/cryptoKeys/K for the job's state, in its region; null is Google's own."
   type        = string
   default     = null
 }

@@ -94,6 +94,7 @@ def test_a_destination_that_hangs_and_refuses_slows_no_other_and_gets_all_later(
         refused = time.time()
         wait_for(lambda: standing(result, "ill_circuit_open") > 0, "no open circuit is shown")
         assert standing(result, "ill_events_pending") > 0
+        assert standing(result, "ill_bytes_pending") > 0
         time.sleep(max(0.0, refused + 4.0 - time.time()))
         missing = pace.sent - len(ill.arrived)
         during = healthy.worst_lag(started + 1.0, time.time())

@@ -16,6 +16,7 @@ from transforms.clock import Clock, SystemClock
 from transforms.event import Chunk, Event
 from transforms.feed.source import CHUNKS, DEAD_LETTERS
 from transforms.feed.status import FeedCounters
+from transforms.held import HELD
 from transforms.parse import parse_frame
 
 # As many as travel together from the feed.
@@ -30,7 +31,9 @@ class ReadFromPubSub(beam.PTransform[PBegin, DoOutputsTuple]):  # type: ignore[t
 
     Results as ReadFromGrantex has them: `.chunks` (Chunk, timestamped by arrival here) and `.dead_letters`
     (DeadLetter: messages that are no events). Pub/Sub keeps a message until the runner has committed what
-    became of it, so nothing is lost when a worker is; Dataflow drops what Pub/Sub or its publisher sends
+    became of it, so nothing is lost when a worker is. That is when the first stages have committed it, not
+    when it is delivered: what a destination does not take is held by the job alone. Past `held.BOUND` reading
+    is slowed, so that the rest stays in the subscription. Dataflow drops what Pub/Sub or its publisher sends
     twice within ten minutes, by the attribute `event_id`. Any runner that has Beam's own ReadFromPubSub.
     """
 
@@ -66,6 +69,7 @@ class ToChunks(beam.DoFn):
         self._counters.declare()
         self._events: list[Event] = []
         self._bytes = 0
+        HELD.slow_down(self._clock)
 
     def process(self, element: bytes) -> Iterator[Any]:
         now = self._clock.now()

@@ -11,7 +11,8 @@ from urllib.parse import urlsplit
 
 import httpx
 
-from transforms.secret import redact
+from transforms.proxies import ProxyError
+from transforms.secret import SecretError, redact
 from transforms.way_out import USUAL, WayOut
 from transforms.write.contract import Outcome
 from transforms.write.failure import KEPT
@@ -98,7 +99,8 @@ class GoogleHttp:
     def send(
         self, method: str, url: str, headers: Mapping[str, Any], body: bytes, seconds: float | None
     ) -> Reply:
-        """One request. seconds: as of HttpConnection. Raises httpx.TransportError when no answer came."""
+        """One request. seconds: as of HttpConnection. Raises httpx.TransportError when no answer came,
+        and SecretError for a proxy's password."""
         parts = httpx.URL(url)
         root = f"{parts.scheme}://{parts.netloc.decode()}"
         with self._lock:
@@ -106,11 +108,16 @@ class GoogleHttp:
                 raise httpx.ConnectError(CLOSED)
             connection = self._connections.get((root, seconds))
             if connection is None:
-                connection = HttpConnection(root, {}, self._way_out, seconds)
-                self._connections[root, seconds] = connection
+                connection = self._connections[root, seconds] = self._connect(root, seconds)
         # Compressed answers are no use here: they are short, and whatever stands in between could cut them.
         kept = {name: str(value) for name, value in headers.items() if name.lower() != "accept-encoding"}
         return connection.post(body, Target(parts.raw_path, kept, method))
+
+    def _connect(self, root: str, seconds: float | None) -> HttpConnection:
+        try:
+            return HttpConnection(root, {}, self._way_out, seconds)
+        except ProxyError as error:
+            raise httpx.ProxyError(str(error)) from error
 
     def close(self) -> None:
         """Let go; a request that hangs in another thread fails at once."""
@@ -191,7 +198,7 @@ class GoogleToken:
         seconds = min(timeout or TOKEN_SECONDS, TOKEN_SECONDS)
         try:
             reply = self._http.send(method, url, headers or {}, sent, seconds)
-        except (httpx.TransportError, OSError) as error:
+        except (httpx.TransportError, OSError, SecretError) as error:
             raise TransportError(error) from error
         return _TokenReply(reply)
 

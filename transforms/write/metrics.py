@@ -81,8 +81,9 @@ class DeliveryCounters:
         """Record the age in seconds of a batch's oldest event when it was delivered."""
         self._lag.update(round(max(lag, 0.0) * 1000))
 
-    def standing(self, key: str, pending: int, in_flight: bool, circuit_open: bool) -> None:
-        """Record what one key has left; in_flight: a batch's request outlasts the bundle that made it.
+    def standing(self, key: str, pending: int, size: int, in_flight: bool, circuit_open: bool) -> None:
+        """Record what one key has left, `size` bytes in its state; in_flight: a batch's request outlasts the
+        bundle that made it.
 
         Gauges of several keys cannot be added up, so each has its own.
         """
@@ -91,5 +92,6 @@ class DeliveryCounters:
             Metrics.gauge(NAMESPACE, f"{self._destination}_{name}_{key}").set(value)
 
         gauge("events_pending", pending)
+        gauge("bytes_pending", size)
         gauge("batches_in_flight", int(in_flight))
         gauge("circuit_open", int(circuit_open))

@@ -20,6 +20,7 @@ from google.auth.exceptions import GoogleAuthError
 from google.cloud.bigquery import Client, DatasetReference, Table
 
 from transforms.preflight import Finding
+from transforms.secret import SecretError
 from transforms.way_out import WayOut
 from transforms.write.bigquery.reply import (
     MENDED,
@@ -45,7 +46,7 @@ TABLE_SECONDS = 15.0
 ABOUT_TABLE: Any = {"retry": None, "timeout": TABLE_SECONDS}
 OF_ROWS: Any = {"retry": None, "timeout": None}  # as every request over HTTP
 # What a reply, or the way to it, can raise.
-FAILED = (GoogleAPICallError, GoogleAuthError, ForeignReply, httpx.TransportError)
+FAILED = (GoogleAPICallError, GoogleAuthError, ForeignReply, httpx.TransportError, SecretError)
 Found = TypeVar("Found")
 
 

@@ -11,6 +11,7 @@ from transforms.batch import OpenBatches
 from transforms.clock import Clock
 from transforms.dead_letter import DeadLetter
 from transforms.event import Batch, Receipt
+from transforms.held import HELD
 from transforms.write.contract import Destination
 from transforms.write.delivery.outbox import MAX_UNSETTLED_BYTES, Outbox
 from transforms.write.delivery.settling import dead_letters, receipt
@@ -300,7 +301,7 @@ class KeyedDelivery:
         if state.crowded(book):
             state.put_last(memory, book, state.collect(memory, book, book.sealed))
         self._schedule(book, batches, set_timer, sealed=bool(closed))
-        self._counters.standing(key, book.pending(), book.flight is not None, book.open_since is not None)
+        self._show(key, book)
         memory.close_book(book)
 
     def end(self, key: str, memory: Memory) -> Iterator[Result]:
@@ -321,7 +322,7 @@ class KeyedDelivery:
             f"not_delivered: the job was drained, and {self._name} did not take it in the time for that "
             f"({round_.outbox.last_error or book.why or 'no answer'}); replay it from here"
         )
-        self._counters.standing(key, 0, in_flight=False, circuit_open=False)
+        self._show(key, Book())
         state.clear(memory)
 
     def _drain(self, round_: Round) -> Iterator[Result]:
@@ -345,6 +346,11 @@ class KeyedDelivery:
             if due - now > spare:
                 tried_last = True
                 outbox.drain()
+
+    def _show(self, key: str, book: Book) -> None:
+        pending, size = book.pending(), book.size()
+        HELD.note(self._name, key, pending, size, self._clock.monotonic(), book.why)
+        self._counters.standing(key, pending, size, book.flight is not None, book.open_since is not None)
 
     def _open(self, memory: Memory) -> Book | None:
         book = memory.open_book()

@@ -228,6 +228,10 @@ class Book(msgspec.Struct):
         """Events that are neither delivered nor dead letters."""
         return sum(each.count for each in self._kept())
 
+    def size(self) -> int:
+        """Bytes of them in the key's state."""
+        return sum(each.packed for each in self._kept())
+
     def oldest(self) -> float | None:
         """When the oldest of them was received."""
         return min((each.taken_at for each in self._kept()), default=None)

@@ -14,8 +14,9 @@ from tests.transforms.write.keyed.cluster import KEY
 from tests.transforms.write.service import PATIENCE, events
 from transforms.batch import BatchPolicy
 from transforms.event import Batch
+from transforms.held import Held
 from transforms.write.contract import Outcome
-from transforms.write.keyed import state
+from transforms.write.keyed import delivery, state
 from transforms.write.keyed.attempts import LAST_TRY, DrainTime
 from transforms.write.keyed.delivery import POLL_LAST
 from transforms.write.keyed.state import CELL_BYTES, CELLS
@@ -52,6 +53,27 @@ def test_a_batch_is_sealed_by_one_bundle_and_attempted_by_a_later_one(cluster: O
     assert [sealed.count for sealed in cluster.book().sealed] == [2]
     cluster.settle()
     assert cluster.service.ids() == [names(0, 4), names(4, 6)]
+
+
+def test_what_a_key_holds_is_known_on_its_worker(cluster: OnTimers, monkeypatch: pytest.MonkeyPatch) -> None:
+    """So that it can be warned of, and reading be slowed past a bound."""
+    held = Held()
+    monkeypatch.setattr(delivery, "HELD", held)
+    cluster.service.script = refuse
+    cluster.arrive(events(0, 400))
+    cluster.settle()
+    size = held.size(cluster.clock.monotonic())
+    assert size == cluster.book().size()
+    assert size > sum(len(one.raw) for one in events(0, 400)) / 20
+    cluster.arrive(events(400, 400))
+    cluster.clock.advance(5.0)
+    cluster.settle()
+    assert held.size(cluster.clock.monotonic()) > 1.5 * size
+    cluster.service.script = lambda batch: None
+    for _ in range(10):
+        cluster.clock.advance(60.0)
+        cluster.settle()
+    assert held.size(cluster.clock.monotonic()) == 0
 
 
 def test_a_bundle_that_the_runner_repeats_sends_nothing_twice(cluster: OnTimers) -> None:
