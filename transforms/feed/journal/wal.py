@@ -47,12 +47,16 @@ def read_wal(path: Path, database_pages: int = 0) -> WalState:
     frames = np.frombuffer(content, np.uint8, count * (FRAME_HEADER + PAGE), HEADER).reshape(count, -1)
     heads = frames[:, :FRAME_HEADER].copy().view(">u4").astype(np.uint32)
     known, salts, start, order = _header(content)
-    if not known:  # nothing says which generation is current: take the first frame's
-        salts = heads[0, 2:4]
+    matching = _checksums_match(frames, heads, start, order)
+    if not known:  # nothing says which generation is current: take that of the first frame that has a next
+        pairs = np.nonzero(matching[1:] & (heads[1:, 2:4] == heads[:-1, 2:4]).all(axis=1))[0]
+        if not len(pairs):
+            return WalState(damaged=bool(frames.any()))
+        salts = heads[pairs[0], 2:4]
     current = (heads[:, 2:4] == salts).all(axis=1)
-    good = current & _checksums_match(frames, heads, start, order)
+    good = current & matching
     if not known:
-        good[0] = True  # its checksum continues the lost header's
+        good[0] = current[0]  # its checksum continues the lost header's
     commits = np.nonzero(current & (heads[:, 1] > 0))[0]
     if not len(commits):
         return WalState()
@@ -83,7 +87,8 @@ def apply_wal(path: Path, database: Path) -> None:
 def _header(content: bytes) -> tuple[bool, Words, Words, str]:
     """Whether the log's header is whole; its salts, its checksum, and the byte order of checksums."""
     fields = np.frombuffer(content, ">u4", HEADER // 4).astype(np.uint32)
-    order = ">" if fields[0] & 1 else "<"
+    big_endian = (int(fields[0]) & ~1) == MAGIC and fields[0] & 1  # else as this program's SQLite writes it
+    order = ">" if big_endian else "<"
     words = np.frombuffer(content, order + "u4", 6).astype(np.uint32)
     sums = np.array(_extend((0, 0), [int(word) for word in words]), np.uint32)
     whole = (int(fields[0]) & ~1) == MAGIC and int(fields[2]) == PAGE and bool((sums == fields[6:8]).all())
