@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -10,15 +11,17 @@ import apache_beam as beam
 import pytest
 from apache_beam.options.pipeline_options import PipelineOptions
 
+from pipelines import stream
 from pipelines.beam import in_process_runner
 from pipelines.flags.destinations import destinations
 from pipelines.flags.settings import parse
 from pipelines.local.lane import Lane
+from pipelines.local.run import CannotStart
 from pipelines.stages import in_a_lane, on_a_cluster
 from pipelines.stream import build
 from tests.integration.rehearsal import decoded
 from transforms.clock import SystemClock
-from transforms.feed.journal import Journal
+from transforms.feed.journal import Journal, JournalUnavailable
 from transforms.secret import LiteralSecret
 from transforms.write.contract import Destination
 from transforms.write.files.destination import Files
@@ -122,3 +125,25 @@ def test_a_lane_s_graph_holds_tickets_and_no_settings(lane: Callable[[Destinatio
     assert b"transforms.in_process" in text
     assert TOKEN.encode() not in text
     assert b"example.com" not in text
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (JournalUnavailable("cannot open the journal: No space left on device"), 1),
+        (CannotStart("--state_dir=x: in use"), 2),
+    ],
+)
+def test_exit_code_2_is_for_what_a_person_mends(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, error: Exception, code: int
+) -> None:
+    """Units start again on 1, and not on 2."""
+
+    def fail(*_: object) -> int:
+        raise error
+
+    monkeypatch.setattr(stream, "_on_this_machine", fail)
+    monkeypatch.setattr(stream, "stop_on_signals", threading.Event)
+    monkeypatch.setattr("pipelines.local.logs.configure", lambda *_: None)
+    assert stream.main(["--feed_api_key=0123456789abcdef", "--files_dir=x"]) == code
+    assert code == 2 or str(error) in caplog.text

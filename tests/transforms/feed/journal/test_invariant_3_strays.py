@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from tests.transforms.feed.journal.support import copy_files, events, open_journal
 from transforms.dead_letter import DeadLetter
+from transforms.feed.intake import JournalFull
 
 
 def stray(number: int) -> DeadLetter:
@@ -43,4 +46,36 @@ def test_strays_come_a_hundred_at_a_time_in_order(tmp_path: Path) -> None:
     assert found == [stray(number) for number in range(250)]
     assert sizes == [100, 100, 50]
     assert journal.feed_dead_letters == 250
+    journal.close()
+
+
+def test_large_ones_are_read_back_some_megabytes_at_a_time(tmp_path: Path) -> None:
+    large = [DeadLetter("feed", "", f"too_large: {n}", bytes(3_000_000)) for n in range(7)]
+    journal = open_journal(tmp_path)
+    journal.append([], [large[0], DeadLetter("feed", "", "too_large: 10", bytes(9_000_000)), *large[1:]])
+    journal.close()
+    journal = open_journal(tmp_path)
+    sizes = []
+    while numbered := journal.strays():
+        sizes.append([len(found.raw) // 1_000_000 for _, found in numbered])
+        journal.drop_strays(numbered[-1][0])
+    assert sizes == [[3], [9], [3, 3], [3, 3], [3, 3]]
+    journal.close()
+
+
+def test_they_count_among_what_the_journal_may_hold(tmp_path: Path) -> None:
+    large = DeadLetter("feed", "", "too_large: frame", bytes(600_000))
+    journal = open_journal(tmp_path, max_bytes=1_000_000)
+    journal.append([], [large])
+    assert 600_000 < journal.bytes < 601_000
+    journal.append([], [large])
+    with pytest.raises(JournalFull, match="journal_max_bytes"):
+        journal.append(events(0, 1), [])
+    journal.close()
+    journal = open_journal(tmp_path, max_bytes=1_000_000)
+    with pytest.raises(JournalFull, match="journal_max_bytes"):
+        journal.append(events(0, 1), [])
+    journal.drop_strays(journal.strays()[-1][0])
+    assert journal.bytes == 0
+    assert journal.append(events(0, 1), []) == 1
     journal.close()

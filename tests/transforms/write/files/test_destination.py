@@ -8,6 +8,7 @@ import gzip
 import json
 import os
 import pickle
+import stat
 from pathlib import Path
 
 import pytest
@@ -217,3 +218,17 @@ def test_what_a_killed_process_left_is_removed_and_what_is_held_stays(tmp_path: 
         fcntl.flock(held, fcntl.LOCK_EX)
         assert Files(str(tmp_path)).open().write(batch(1, HOUR)) is None
         assert [path.name for path in unfinished.iterdir()] == ["2-held"]
+
+
+@pytest.mark.parametrize("umask", [0o000, 0o022, 0o077])
+def test_files_are_their_owners_alone_in_a_directory_open_to_all(tmp_path: Path, umask: int) -> None:
+    root = tmp_path / "archive"
+    root.mkdir(mode=0o777)
+    writer = Files(str(root)).open()
+    assert writer.write(batch(1, HOUR)) is None
+    before = os.umask(umask)
+    try:
+        assert writer.write(batch(2, HOUR)) is None
+    finally:
+        os.umask(before)
+    assert [stat.S_IMODE(path.stat().st_mode) for path in published(root)] == [0o600, 0o600]
