@@ -18,7 +18,7 @@ from hypothesis.strategies import SearchStrategy
 
 ROOMS = ("test_event_stream", "test_parse", "test_created_at")
 AMONG_THE_TESTS = 300
-AT_ONCE = 2000  # between two looks at the time
+AT_ONCE = 500  # between two looks at the time
 
 Check = TypeVar("Check", bound=Callable[..., None])
 

@@ -9,8 +9,8 @@ import pytest
 from tests.transforms.feed.memory_intake import MemoryIntake
 from tests.transforms.write.manual_clock import ManualClock
 from transforms.event import Event
+from transforms.feed.connection import StreamReader
 from transforms.feed.coverage import Coverage
-from transforms.feed.stream_reader import StreamReader
 
 START = 1_772_366_400.0
 

@@ -144,7 +144,7 @@ class Session:
         """Its clock, epoch seconds."""
         return self._clock.now()
 
-    def take(self) -> int:
+    def lease(self) -> int:
         """A bundle begins: from now on it alone reads here. Returns its lease."""
         with self._lock:
             self._lease += 1
@@ -155,7 +155,7 @@ class Session:
         """Whether no later bundle has begun: a runner may repeat one that it gave up and that still runs."""
         return self._lease == lease
 
-    def leave(self, lease: int) -> None:
+    def give_back(self, lease: int) -> None:
         """The bundle ends."""
         with self._lock:
             if self._lease == lease:
@@ -225,7 +225,7 @@ class Hold:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if self.session is not None:
-            self.session.leave(self.lease)
+            self.session.give_back(self.lease)
 
 
 class Sessions:
@@ -311,7 +311,7 @@ class Sessions:
         left = replace(
             wanted, session=session.id, start=max(start, first), complete_until=complete, sought_since=0.0
         )
-        return Hold(session, left, letters, session.take())
+        return Hold(session, left, letters, session.lease())
 
     def _take_over(self, feed: WorkerFeed, wanted: FeedRange) -> Hold:
         session = Session(
@@ -326,7 +326,7 @@ class Sessions:
         if wanted.session:
             log.warning("%s: opened anew: the process that read it did not come back", session.name)
         self._open[(feed.reader, wanted.connection)] = session
-        lease = session.take()
+        lease = session.lease()
         session.ring.note(self._take_letters(feed.reader))
         session.start()
         complete = wanted.complete_until or session.born_at  # the first claim: what came since may be lost

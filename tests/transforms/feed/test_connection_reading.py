@@ -12,9 +12,9 @@ from tests.transforms.write.manual_clock import ManualClock
 from transforms.clock import Clock
 from transforms.dead_letter import DeadLetter
 from transforms.event import Event
+from transforms.feed.connection import StreamReader
 from transforms.feed.coverage import Coverage
 from transforms.feed.intake import Intake, JournalFull
-from transforms.feed.stream_reader import StreamReader
 from transforms.feed.worker.ring import Ring
 
 THREE = b"".join(b'data: {"id":"evt_%d","type":"t","createdAt":""}\n\n' % n for n in range(3))
