@@ -55,6 +55,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     logs.configure(settings.log_format, settings.log_level)
     for line in settings.warnings:
         log.warning(line)
+    settings.way_out.lend(os.environ)
     if settings.validate_only:
         return _validate(settings)
     try:

@@ -108,6 +108,7 @@ def decoded(content: bytes, where: str) -> str:
     return value.removesuffix("\n").removesuffix("\r")
 
 
+GOOGLE_SECRETS = "https://secretmanager.googleapis.com"
 NETWORK_TIMEOUT = 10.0  # seconds for one read
 
 
@@ -200,7 +201,7 @@ def _google_client(way_out: WayOut | None) -> tuple[Any, list[tuple[str, str]]]:
         metadata = list(token.headers().items())
     finally:
         token.close()
-    way = channel("https://secretmanager.googleapis.com", way_out or USUAL)
+    way = channel(GOOGLE_SECRETS, way_out or USUAL)
     return SecretManagerServiceClient(transport=SecretManagerServiceGrpcTransport(channel=way)), metadata
 
 

@@ -8,6 +8,7 @@ import functools
 import os
 import ssl
 import tempfile
+from collections.abc import MutableMapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -61,6 +62,21 @@ class WayOut:
             return str(error)
         owner = "--ca_file" if error.filename == self.ca_file else "SSL_CERT_FILE or SSL_CERT_DIR"
         return f"{error.filename} of {owner} cannot be read ({error.strerror})"
+
+    def lend(self, environ: MutableMapping[str, str]) -> None:
+        """Tell clients that cannot be told otherwise, such as Beam's own of gs:// and s3://, by the variables
+        that they read. Whatever is in `environ` for authorities stays. Raises SecretError."""
+        if self.http_proxy is not None:
+            for name in ("https_proxy", "http_proxy"):
+                environ[name] = environ[name.upper()] = self.http_proxy.url_with_login()
+            environ["no_proxy"] = environ["NO_PROXY"] = "localhost,127.0.0.1,::1,169.254.169.254"
+        # A file that cannot be read has been refused before, or nobody needs it.
+        with contextlib.suppress(OSError):
+            file = self.bundle()
+            if file is None:
+                return
+            for name in ("REQUESTS_CA_BUNDLE", "AWS_CA_BUNDLE", "GRPC_DEFAULT_SSL_ROOTS_FILE_PATH"):
+                environ.setdefault(name, file)
 
     def grpc_options(self, endpoint: str) -> list[tuple[str, Any]]:
         """Options of a channel to `endpoint` (a URL). gRPC's own reading of the environment sends even an

@@ -17,6 +17,7 @@ from pipelines.flags.command_line import Arrived
 from pipelines.flags.general import DATAFLOW, IN_PROCESS, REMOTE
 from pipelines.flags.parameter import Parameter
 from transforms import event_types
+from transforms.proxies import host_and_port
 from transforms.secret import EnvSecret, FileSecret, LiteralSecret, Secret, SecretError
 from transforms.write.contract import Destination
 
@@ -303,7 +304,8 @@ def _plain_http(settings: Settings, parameters: Mapping[str, Parameter]) -> Iter
         if parameter.placeholder == "URL" and (url := urlsplit(settings[name] or "")).scheme == "http":
             host = url.hostname or ""
             if not _loopback(host):
-                yield f"{parameter.flag}: http:// sends events and the secret unencrypted to {host}; use https://"
+                shown = host_and_port(host, None)
+                yield f"{parameter.flag}: http:// sends events and the secret unencrypted to {shown}; use https://"
 
 
 def _loopback(host: str) -> bool:

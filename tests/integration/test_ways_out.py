@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
+import socket
 import ssl
 import threading
 from collections.abc import Iterator
@@ -14,6 +16,7 @@ from typing import Any
 
 import grpc  # type: ignore[import-untyped]
 import pytest
+import requests
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 from google.pubsub_v1.types import pubsub
@@ -28,11 +31,12 @@ from tests.servers.outgoing_proxy import OutgoingProxy, outgoing_proxy
 from tests.transforms.feed.memory_intake import MemoryIntake
 from tests.transforms.feed.test_connection import until
 from tests.transforms.write.encodings import batch
+from transforms import secret
 from transforms.event import Batch
 from transforms.feed.connection import FeedConnection
 from transforms.feed.request import FeedSettings
 from transforms.proxies import parse_proxy
-from transforms.secret import AwsSecret, LiteralSecret, redact
+from transforms.secret import AwsSecret, GoogleSecret, LiteralSecret, read_by, redact
 from transforms.way_out import WayOut
 from transforms.write.bigquery.destination import BigQuery
 from transforms.write.contract import Destination, Outcome
@@ -171,9 +175,15 @@ def topic(pair: Pair) -> Iterator[int]:
     handler = grpc.unary_unary_rpc_method_handler(
         publish, pubsub.PublishRequest.pb().FromString, pubsub.PublishResponse.pb().SerializeToString
     )
+    with over_grpc(pair, "google.pubsub.v1.Publisher", {"Publish": handler}) as port:
+        yield port
+
+
+@contextlib.contextmanager
+def over_grpc(pair: Pair, service: str, methods: dict[str, Any]) -> Iterator[int]:
+    """A service with TLS; yields its port."""
     server = grpc.server(ThreadPoolExecutor(2))
-    handlers = grpc.method_handlers_generic_handler("google.pubsub.v1.Publisher", {"Publish": handler})
-    server.add_generic_rpc_handlers((handlers,))
+    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service, methods),))
     credentials = grpc.ssl_server_credentials([(pair.key.read_bytes(), pair.certificate.read_bytes())])
     port = server.add_secure_port("127.0.0.1:0", credentials)
     server.start()
@@ -282,6 +292,48 @@ def test_grpc(
         made = PubSub("projects/my-project/topics/t-1", f"https://pubsub.test:{port}", way_out=way_out)
         assert write(made) is None
         assert f"CONNECT pubsub.test:{port}" in proxy.asked
+
+
+def test_google_secret_manager(
+    proxy: OutgoingProxy,
+    pair: Pair,
+    way_out: WayOut,
+    google_key: Canned,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from google.cloud.secretmanager_v1.types import AccessSecretVersionRequest, AccessSecretVersionResponse
+
+    def access(request: Any, context: Any) -> Any:
+        assert dict(context.invocation_metadata())["authorization"] == "Bearer token-1"
+        return AccessSecretVersionResponse(payload={"data": b"0123456789abcdef"})
+
+    handler = grpc.unary_unary_rpc_method_handler(
+        access, AccessSecretVersionRequest.deserialize, AccessSecretVersionResponse.serialize
+    )
+    through(proxy, monkeypatch)
+    service = "google.cloud.secretmanager.v1.SecretManagerService"
+    with over_grpc(pair, service, {"AccessSecretVersion": handler}) as port:
+        monkeypatch.setattr(secret, "GOOGLE_SECRETS", f"https://secrets.test:{port}")
+        assert read_by(way_out, GoogleSecret("projects/p/secrets/hec")) == "0123456789abcdef"
+        assert set(proxy.asked) == {
+            f"CONNECT tokens.test:{google_key.port}",
+            f"CONNECT secrets.test:{port}",
+        }
+
+
+def test_what_reads_the_environment_alone(
+    proxy: OutgoingProxy, tls: ssl.SSLContext, way_out: WayOut, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Beam's own clients of gs:// and s3:// go through requests and boto3."""
+    for name in (*VARIABLES, "REQUESTS_CA_BUNDLE", "AWS_CA_BUNDLE", "GRPC_DEFAULT_SSL_ROOTS_FILE_PATH"):
+        for each in (name, name.lower()):
+            monkeypatch.setenv(each, "")  # so that it is as before afterwards
+            monkeypatch.delenv(each)
+    replace(way_out, http_proxy=parse_proxy(f"http://{LOGIN}@{proxy.address}")).lend(os.environ)
+    with canned(tls, b"there") as far, canned(tls, b"here") as near:
+        assert requests.get(named(far, "s3"), timeout=10).text == "there"
+        assert requests.get(near.url, timeout=10).text == "here"
+        assert proxy.asked == [f"CONNECT s3.test:{far.port}"]
 
 
 def test_the_feed(
@@ -468,3 +520,33 @@ def test_splunk_and_the_feed_are_shown_our_certificate(
             feed.wait_for_streams()
         with reading(replace(settings, way_out=way_out)) as (connection, _):
             until(lambda: connection.status.last_problem)
+
+
+# Addresses
+
+
+def test_ipv6_addresses_stand_in_brackets() -> None:
+    for destination in (
+        Splunk("https://[::1]:9", LiteralSecret("0123456789")),
+        Datadog(LiteralSecret("0123456789"), endpoint="https://[::1]:9"),
+    ):
+        outcome = write(destination)
+        assert outcome is not None
+        assert "https://[::1]:9" in outcome.cause
+
+
+def test_a_full_name_may_end_with_a_dot(
+    tls: ssl.SSLContext, way_out: WayOut, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = socket.getaddrinfo
+
+    def dotted(host: Any, *more: Any, **named: Any) -> Any:
+        return found("127.0.0.1" if host in ("splunk.test.", "feed.test.") else host, *more, **named)
+
+    monkeypatch.setattr(socket, "getaddrinfo", dotted)
+    key = LiteralSecret(PRACTICE_KEY)
+    with PracticeSplunk(tls=tls) as server, PracticeFeed(keepalive=None, tls=tls) as feed:
+        url = f"https://splunk.test.:{server.port}"
+        assert write(Splunk(url, LiteralSecret(server.token), way_out=way_out)) is None
+        with reading(FeedSettings(f"https://feed.test.:{feed.port}", key, way_out=way_out)):
+            feed.wait_for_streams()

@@ -343,7 +343,8 @@ class FeedConnection:
             "GET",
             stream_url(self._settings),
             headers=stream_headers(self._key, self._last_event_id),
-            extensions={"trace": wire.trace},
+            # A certificate's names are without the dot that may end a full one.
+            extensions={"trace": wire.trace, "sni_hostname": self._settings.host.rstrip(".")},
         )
 
     def _new_wire(self, reader: StreamReader) -> Wire:

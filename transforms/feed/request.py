@@ -50,6 +50,11 @@ class FeedSettings:
         parts = urlsplit(self.url)
         return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path.rstrip('/')}"
 
+    @property
+    def host(self) -> str:
+        """Without brackets around an IPv6 address."""
+        return urlsplit(self.url).hostname or ""
+
 
 def stream_url(settings: FeedSettings) -> str:
     """The stream's address. The service compares types exactly, untrimmed, and answers 500 to a repeated

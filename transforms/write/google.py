@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 
 import httpx
 
-from transforms.proxies import ProxyError
+from transforms.proxies import ProxyError, host_and_port
 from transforms.secret import SecretError, redact
 from transforms.way_out import USUAL, WayOut
 from transforms.write.contract import Outcome
@@ -71,7 +71,8 @@ def channel(endpoint: str, way_out: WayOut) -> Any:
     ]
     parts = urlsplit(endpoint)
     secure = parts.scheme != "http"
-    target = parts.netloc if parts.port else f"{parts.netloc}:{443 if secure else 80}"
+    # A certificate's names are without the dot that may end a full one.
+    target = host_and_port((parts.hostname or "").rstrip("."), parts.port or (443 if secure else 80))
     if not secure:
         return grpc.insecure_channel(target, options=options)
     return grpc.secure_channel(target, grpc.ssl_channel_credentials(way_out.roots()), options=options)

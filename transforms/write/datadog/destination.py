@@ -14,6 +14,7 @@ from transforms.batch import BatchPolicy, batches
 from transforms.clock import Clock, SystemClock
 from transforms.event import Batch, Event
 from transforms.preflight import Finding
+from transforms.proxies import host_and_port
 from transforms.secret import Secret
 from transforms.setting import setting, shared
 from transforms.way_out import USUAL, WayOut
@@ -155,8 +156,7 @@ class DatadogWriter(Writer):
         root = settings.endpoint or f"https://http-intake.logs.{settings.site}"
         root = root.rstrip("/").removesuffix(PATH)
         parts = urlsplit(root)
-        port = f":{parts.port}" if parts.port else ""
-        self._where = f"Datadog at {parts.scheme}://{parts.hostname}{port}"
+        self._where = f"Datadog at {parts.scheme}://{host_and_port(parts.hostname or '', parts.port)}"
         origin, _, version = user_agent().partition("/")
         headers = {
             "Content-Type": "application/json",

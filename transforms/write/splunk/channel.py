@@ -24,6 +24,7 @@ import httpx
 import msgspec
 
 from transforms.clock import Clock
+from transforms.proxies import host_and_port
 from transforms.write.answer import decoded
 from transforms.write.failure import as_outcome, is_delivered
 from transforms.write.over_http.connection import Credential, HttpConnection, Reply, Target
@@ -282,8 +283,7 @@ def connect(settings: Splunk) -> tuple[HttpConnection, Credential]:
 def where(settings: Splunk) -> str:
     """The service as a person knows it."""
     parts = urlsplit(_root(settings))
-    port = f":{parts.port}" if parts.port else ""
-    return f"Splunk at {parts.scheme}://{parts.hostname}{port}"
+    return f"Splunk at {parts.scheme}://{host_and_port(parts.hostname or '', parts.port)}"
 
 
 def _root(settings: Splunk) -> str:
