@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
+from functools import partial
 from itertools import islice
 from pathlib import Path
 
@@ -15,6 +16,9 @@ from pipelines.beam import in_process_runner
 from pipelines.practice.events import generate
 from pipelines.practice.feed import PracticeFeed
 from tests.integration.evidence import ids_in_files, lines_in_files
+from tests.pipelines.local.test_lane import eventually
+from transforms.batch import BatchPolicy
+from transforms.direct_runner import local
 from transforms.event import Event
 from transforms.feed.read import Events, ReadFromGrantex
 from transforms.feed.request import FeedSettings
@@ -120,3 +124,46 @@ def test_what_a_failed_pipeline_had_read_is_read_again(feed: PracticeFeed, tmp_p
     sender.join()
     run_once()
     assert set(lines_in_files(tmp_path / "out")) == set(numbers)
+
+
+def _has(place: Path, event: bytes) -> bool:
+    return event in lines_in_files(place)
+
+
+@pytest.mark.parametrize("with_journal", [True, False])
+def test_each_sink_sends_as_its_settings_say_and_not_at_each_bundle(
+    feed: PracticeFeed, tmp_path: Path, with_journal: bool
+) -> None:
+    """No timer can do it on this runner: the source keeps its bundle open, and ticks in it."""
+    quick, slow, events = tmp_path / "quick", tmp_path / "slow", list(islice(generate(), 4))
+    pipeline = beam.Pipeline(in_process_runner(), PipelineOptions([]))
+    settings = FeedSettings(feed.url, LiteralSecret(feed.api_key))
+    read = pipeline | ReadFromGrantex(settings, state_dir=str(tmp_path / "state") if with_journal else None)
+    _ = read.chunks | "Quick" >> WriteToFiles(str(quick), policy=BatchPolicy(10, 10_000, 0.3))
+    _ = read.chunks | "Slow" >> WriteToFiles(str(slow), policy=BatchPolicy(10, 10_000, 300.0))
+    running = threading.Thread(target=lambda: pipeline.run().wait_until_finish())
+    running.start()
+    feed.wait_for_streams()
+    for event in events:
+        feed.publish(event)
+        assert eventually(partial(_has, quick, event))
+    assert lines_in_files(slow) == []
+    shared = local(pipeline)
+    assert shared is not None
+    shared.live.stopped = True  # as Ctrl-C does it
+    running.join(PATIENCE)
+    assert not running.is_alive()
+    assert sorted(lines_in_files(slow)) == sorted(lines_in_files(quick)) == sorted(events)
+    assert len([*slow.rglob("*.ndjson*")]) == 1
+
+
+def test_a_sink_of_single_events_has_no_ticks_and_so_the_shortest_wait_decides(feed: PracticeFeed) -> None:
+    pipeline = beam.Pipeline(in_process_runner(), PipelineOptions([]))
+    read = pipeline | ReadFromGrantex(FeedSettings(feed.url, LiteralSecret(feed.api_key)))
+    shared = local(pipeline)
+    assert shared is not None
+    assert shared.live.gather == 0.0, "nobody gathers"
+    _ = read.chunks | "Slow" >> WriteToFiles("out", policy=BatchPolicy(10, 10_000, 300.0))
+    assert shared.live.gather == 300.0
+    _ = read.chunks | Events() | "Quick" >> WriteToFiles("out", policy=BatchPolicy(10, 10_000, 2.0))
+    assert shared.live.gather == 2.0

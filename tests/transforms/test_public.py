@@ -10,6 +10,7 @@ import apache_beam as beam
 import pytest
 
 import transforms
+from tests.integration.test_printed_pipeline import printed
 
 ROOT = Path(__file__).parents[2]
 
@@ -63,12 +64,9 @@ def test_every_public_name_can_be_had_and_no_other() -> None:
 
 def test_the_pipeline_of_the_docs_can_be_built(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.chdir(tmp_path)
-    page = (ROOT / "docs" / "extend.md").read_text(encoding="utf-8")
-    section = page.partition("## In your own pipeline")[2]
-    code = section.partition("```python\n")[2].partition("```")[0]
     built: list[beam.Pipeline] = []
     monkeypatch.setattr(beam.Pipeline, "__exit__", lambda pipeline, *_: built.append(pipeline))
-    exec(code, {})
+    exec(printed(), {})
     made = built[0].to_runner_api().components.transforms.values()
     assert {"ReadFromGrantex", "WriteToS3"} <= {each.unique_name for each in made}
 

@@ -10,6 +10,7 @@ from apache_beam.pvalue import PBegin
 
 from transforms import coders  # noqa: F401 - elements travel by them
 from transforms.dead_letter import DeadLetter
+from transforms.direct_runner import Local, local
 from transforms.event import Event
 from transforms.feed.deduplicate import Deduplicate
 from transforms.feed.request import FeedSettings
@@ -23,6 +24,7 @@ from transforms.feed.source import (
 )
 from transforms.feed.worker.read import ReadOnWorker
 from transforms.feed.worker.sessions import RING_BYTES, WorkerFeed
+from transforms.in_process import Ticket
 
 
 class ReadFromGrantex(beam.PTransform):  # type: ignore[type-arg]
@@ -34,7 +36,11 @@ class ReadFromGrantex(beam.PTransform):  # type: ignore[type-arg]
     With a `state_dir`, on one machine and the in-process runner, it keeps a durable journal there: what it
     read is read again after a crash unless the runner had gone on to the next bundle.
 
-    Without one it reads on a cluster's workers, and keeps what the runner has not committed yet in their
+    On a runner inside this process it keeps its bundles open for as long as the sinks behind it may gather
+    (their `max_age`), and Ctrl-C is the end of the input: what was received is delivered, and the pipeline
+    ends.
+
+    Without a `state_dir` it reads on a cluster's workers, and keeps what the runner has not committed yet in their
     memory. The feed cannot be replayed: when a worker is replaced, or its range moved to another process,
     what it held and what is published until the next connection is live are lost, and recorded as a feed
     gap. After a restore from an older checkpoint the same holds for what came since. Nothing is lost while
@@ -79,15 +85,18 @@ class ReadFromGrantex(beam.PTransform):  # type: ignore[type-arg]
             self._from = WorkerFeed(feed, uuid.uuid4().hex, connections, ring_bytes)
 
     def expand(self, pbegin: PBegin) -> Feed:
+        shared = local(pbegin.pipeline)
+        if shared is not None:
+            shared.live.end_on_interrupt()
         if isinstance(self._from, StandaloneSource):
-            return read_journal(pbegin, self._from.key, self._from)
-        return self._on_workers(pbegin, self._from)
+            return read_journal(pbegin, self._from.key, self._from, shared)
+        return self._on_workers(pbegin, self._from, shared)
 
-    def _on_workers(self, pbegin: PBegin, worker: WorkerFeed) -> Feed:
+    def _on_workers(self, pbegin: PBegin, worker: WorkerFeed, shared: Ticket[Local] | None) -> Feed:
         outputs = (
             pbegin
             | "Source" >> beam.Create(list(range(worker.connections)))
-            | "Ring" >> with_dead_letters(ReadOnWorker(worker, DEAD_LETTERS))
+            | "Ring" >> with_dead_letters(ReadOnWorker(worker, DEAD_LETTERS, shared))
         )
         outputs[DEAD_LETTERS].element_type = DeadLetter
         if worker.connections == 1:

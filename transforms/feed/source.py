@@ -22,6 +22,7 @@ from apache_beam.utils.timestamp import Timestamp
 
 from transforms import coders  # noqa: F401 - elements travel by them
 from transforms.dead_letter import DeadLetter
+from transforms.direct_runner import Local
 from transforms.event import Chunk
 from transforms.feed.journal import Journal
 from transforms.feed.reader import FeedReader
@@ -143,6 +144,7 @@ class FeedRestrictionTracker(OffsetRestrictionTracker):  # type: ignore[misc]
 
 
 HEARTBEAT = 5.0  # seconds after which a bundle ends with nothing read
+TICK_SECONDS = 0.5  # between looks at the clock, and at whether the input is to end
 BUNDLE_SECONDS = 0.5
 READ_EVENTS = 5_000
 
@@ -163,9 +165,9 @@ class StandaloneSource:
         """What the source is called in this process, and in restrictions."""
         return f"{self.state_dir}/{self.name}"
 
-    def open(self) -> LiveSource:
+    def open(self, shared: Local) -> LiveSource:
         """The live source. Raises JournalError."""
-        return acquire(self.key, lambda: LiveSource(self))
+        return acquire(self.key, lambda: LiveSource(self, shared))
 
     def close(self, source: LiveSource) -> None:
         """One copy of the DoFn less; the last one ends the reading."""
@@ -177,9 +179,9 @@ class LiveSource:
     """Reads on while its pipeline asks. Its cursor moves when a bundle resumes behind what was read: the
     runner resumes a restriction only once the bundle before is committed."""
 
-    def __init__(self, settings: StandaloneSource) -> None:
-        self._settings = settings
-        self._closed = False
+    def __init__(self, settings: StandaloneSource, shared: Local) -> None:
+        self._settings, self._shared = settings, shared
+        self._closed = self._gathers = False
         self._wake = threading.Event()
         self._journal = Journal(Path(settings.state_dir), feed_url=settings.feed.root)
         self._journal.listeners.append(self._wake.set)
@@ -192,22 +194,28 @@ class LiveSource:
         self._reader.start()
 
     def position(self, restriction_start: int) -> int:
+        self._shared.reads()
+        self._gathers = False
         if restriction_start > self._cursor.position:
             self._cursor.advance(restriction_start)
             self._journal.trim()
         return max(restriction_start, self._cursor.position)
 
     def wait(self, position: int) -> Turn:
+        heartbeat = time.monotonic() + HEARTBEAT
         while True:
             self._wake.clear()
+            if self._shared.stopped:
+                self._reader.stop()
             if self._enough(position):
                 return Turn(done=True)
             if self._journal.end > position:
                 return Turn(READ_EVENTS)
             if self._over():
                 return Turn(done=True)
-            timeout = HEARTBEAT if self._until is None else max(0.0, self._until - time.monotonic())
-            if not self._wake.wait(min(HEARTBEAT, timeout)) and self._until is None:
+            timeout = TICK_SECONDS if self._until is None else max(0.0, self._until - time.monotonic())
+            self._wake.wait(min(TICK_SECONDS, timeout))
+            if self._until is None and time.monotonic() >= heartbeat:
                 return Turn()
 
     def _enough(self, position: int) -> bool:
@@ -217,7 +225,8 @@ class LiveSource:
     def _over(self) -> bool:
         if self._reader.failure is not None:
             raise self._reader.failure
-        return self._reader.ended or (self._until is not None and time.monotonic() >= self._until)
+        ended = self._reader.ended or self._shared.stopped
+        return ended or (self._until is not None and time.monotonic() >= self._until)
 
     def finished(self, position: int) -> None:
         self._reader.stop()
@@ -228,15 +237,25 @@ class LiveSource:
         """Stop reading; what did not go through stays in the journal."""
         if not self._closed:
             self._closed = True
+            self._shared.ended()
             self._reader.stop()
             self._journal.close()
 
     def next(self, position: int, bundle_seconds: float) -> Turn | None:
-        more = self._journal.end > position and bundle_seconds < BUNDLE_SECONDS
-        return Turn(READ_EVENTS) if more and not self._enough(position) else None
+        gather = self._shared.gather if self._gathers else 0.0
+        if self._enough(position) or bundle_seconds >= max(BUNDLE_SECONDS, gather):
+            return None
+        if self._journal.end == position:
+            if not gather or self._over():
+                return None
+            self._wake.wait(TICK_SECONDS)
+            self._wake.clear()
+        return Turn(READ_EVENTS)
 
     def read(self, position: int, events: int) -> Sequence[Chunk]:
-        return self._journal.read(position, events)
+        chunks = self._journal.read(position, events)
+        self._gathers = self._gathers or bool(chunks)
+        return chunks
 
     def strays(self) -> Sequence[tuple[int, DeadLetter]]:
         return self._journal.strays()
@@ -267,12 +286,17 @@ def with_dead_letters(read: beam.DoFn) -> Any:
     return beam.ParDo(read).with_output_types(Chunk).with_outputs(DEAD_LETTERS, main=CHUNKS)
 
 
-def read_journal(pbegin: PBegin, name: str, source: Ticket[Source] | StandaloneSource) -> Feed:
-    """The stages of a ReadFromGrantex over a journal."""
+def read_journal(
+    pbegin: PBegin,
+    name: str,
+    source: Ticket[Source] | StandaloneSource,
+    shared: Ticket[Local] | None = None,
+) -> Feed:
+    """The stages of a ReadFromGrantex over a journal; `shared` with a runner inside this process."""
     outputs = (
         pbegin
         | "Source" >> beam.Create([name], reshuffle=False)
-        | "Journal" >> with_dead_letters(ReadJournal(source))
+        | "Journal" >> with_dead_letters(ReadJournal(source, shared))
     )
     outputs[DEAD_LETTERS].element_type = DeadLetter
     return Feed(outputs[CHUNKS], outputs[DEAD_LETTERS])
@@ -291,11 +315,14 @@ class ReadJournal(beam.DoFn, RestrictionProvider):  # type: ignore[misc]
 
     _source: Source | None = None  # between setup and teardown
 
-    def __init__(self, source: Ticket[Source] | StandaloneSource) -> None:
-        self._from = source
+    def __init__(
+        self, source: Ticket[Source] | StandaloneSource, shared: Ticket[Local] | None = None
+    ) -> None:
+        self._from, self._shared = source, shared
 
     def setup(self) -> None:
-        self._source = self._from.live if isinstance(self._from, Ticket) else self._from.open()
+        shared = Local() if self._shared is None else self._shared.live
+        self._source = self._from.live if isinstance(self._from, Ticket) else self._from.open(shared)
 
     def teardown(self) -> None:
         source, self._source = self._source, None

@@ -12,15 +12,13 @@ from apache_beam.transforms.window import GlobalWindows
 
 from transforms import coders  # noqa: F401 - elements travel by them
 from transforms.dead_letter import DeadLetter
-from transforms.event import Receipt
+from transforms.direct_runner import is_in_process, local
+from transforms.event import Chunk, Receipt
 from transforms.write.contract import Destination, name_of
 from transforms.write.delivery.bundles import Deliver
 from transforms.write.delivery.settling import DEAD_LETTERS
 from transforms.write.keyed.attempts import DrainTime
 from transforms.write.keyed.stages import DeliverOnTimers, Shard
-
-# Those of Beam that run inside this process, where processing-time timers fire at once or not at all.
-IN_PROCESS = {"FnApiRunner", "DirectRunner", "SwitchingDirectRunner", "BundleBasedDirectRunner"}
 
 
 class WriteResult(NamedTuple):
@@ -47,7 +45,7 @@ class WriteTo(beam.PTransform):  # type: ignore[type-arg]
     - Else: each bundle by itself. All of a bundle is delivered before the bundle ends, outages are retried
       inside it, and after five minutes it raises Undelivered: the runner retries the bundle, which may
       repeat events. On runners inside this process timers fire at once or not at all, so there is no other
-      way there.
+      way there; ReadFromGrantex keeps its bundles open for as long as `max_age` says.
 
     shards: keys that share the work on timers, across all workers; `destination.concurrency` by default.
     More of them are more requests at a time, and smaller batches.
@@ -78,14 +76,17 @@ class WriteTo(beam.PTransform):  # type: ignore[type-arg]
     def expand(self, pcoll: Any) -> WriteResult:
         """Elements in, a WriteResult out."""
         if not (_on_timers(pcoll) if self._timers is None else self._timers):
+            shared = local(pcoll.pipeline)
+            if shared is not None:
+                shared.live.has_sink(self._destination.policy.max_age, pcoll.element_type is Chunk)
             return deliver(pcoll, Deliver(self._destination, self._dead_letter_limit))
         name = name_of(self._destination)
         sharded = pcoll | "Shard" >> beam.ParDo(Shard(name, self._shards)).with_outputs(
             DEAD_LETTERS, main="chunks"
         )
         one_window = sharded.chunks | "OneWindow" >> beam.WindowInto(GlobalWindows())
-        shared = uuid.uuid4().hex
-        stage = DeliverOnTimers(self._destination, name, shared, self._dead_letter_limit, self._drain)
+        key = uuid.uuid4().hex
+        stage = DeliverOnTimers(self._destination, name, key, self._dead_letter_limit, self._drain)
         written = deliver(one_window, stage)
         strays = sharded[DEAD_LETTERS] | "StraysInOneWindow" >> beam.WindowInto(GlobalWindows())
         dead_letters = (written.dead_letters, strays) | "DeadLetters" >> beam.Flatten()
@@ -120,12 +121,7 @@ def deliver(pcoll: Any, stage: beam.DoFn) -> WriteResult:
     return WriteResult(outputs.delivered, outputs[DEAD_LETTERS])
 
 
-def in_process(pcoll: Any) -> bool:
-    """Whether its runner runs inside this process."""
-    return bool({kind.__name__ for kind in type(pcoll.pipeline.runner).__mro__} & IN_PROCESS)
-
-
 def _on_timers(pcoll: Any) -> bool:
     """Whether state and timers are the way to deliver `pcoll`."""
     streaming = pcoll.pipeline.options.view_as(StandardOptions).streaming
-    return not in_process(pcoll) and (bool(streaming) or not pcoll.is_bounded)
+    return not is_in_process(pcoll.pipeline) and (bool(streaming) or not pcoll.is_bounded)

@@ -17,12 +17,14 @@ from apache_beam.utils.timestamp import Duration, Timestamp
 
 from transforms.clock import Clock, SystemClock
 from transforms.dead_letter import DeadLetter
+from transforms.direct_runner import Local
 from transforms.event import Chunk
 from transforms.feed.status import FeedCounters
 from transforms.feed.worker import sessions as of_process
 from transforms.feed.worker.range import FeedRange, FeedRangeCoder
 from transforms.feed.worker.ring import Part
 from transforms.feed.worker.sessions import PROCESS, Hold, Session, Sessions, WorkerFeed
+from transforms.in_process import Ticket
 
 
 class FeedRangeTracker(RestrictionTracker):  # type: ignore[misc]
@@ -101,6 +103,7 @@ BUNDLE_SECONDS = 0.5
 # How long the runner is asked to wait when there is nothing: little while events come, more when none do.
 FIRST_DELAY = 0.05
 MAX_DELAY = 0.5
+TICK_SECONDS = 0.5  # between looks at the clock while sinks gather
 SEEK_DELAY = 0.05  # before the runner shows the range to a process again that does not own it
 _RANGE = beam.DoFn.RestrictionParam(FeedRangeProvider())
 _WATERMARK = beam.DoFn.WatermarkEstimatorParam(ManualWatermarkEstimator.default_provider())
@@ -112,8 +115,10 @@ class ReadOnWorker(beam.DoFn):
     There is no bundle finalizer: a range that comes back at an offset says that all below it is committed.
     """
 
-    def __init__(self, feed: WorkerFeed, tag: str) -> None:
+    def __init__(self, feed: WorkerFeed, tag: str, shared: Ticket[Local] | None = None) -> None:
+        """shared: with a runner inside this process."""
         self._feed = feed
+        self._shared = shared
         self._tag = tag
         self._counters = FeedCounters()
 
@@ -121,7 +126,10 @@ class ReadOnWorker(beam.DoFn):
     def process(self, element: int, tracker: Any = _RANGE, watermark: Any = _WATERMARK) -> Iterator[Any]:
         self._counters.declare()
         elsewhere = self._counters.elsewhere
-        for output in read_bundle(of_process.PROCESS, self._feed, tracker, watermark, elsewhere=elsewhere):
+        shared = None if self._shared is None else self._shared.live
+        for output in read_bundle(
+            of_process.PROCESS, self._feed, tracker, watermark, elsewhere=elsewhere, shared=shared
+        ):
             self._counters.count(output)
             if isinstance(output, DeadLetter):
                 yield TaggedOutput(self._tag, output)
@@ -139,12 +147,15 @@ def read_bundle(
     watermark: Any,
     clock: Clock | None = None,
     elsewhere: Callable[[], object] = lambda: None,
+    shared: Local | None = None,
 ) -> Iterator[Chunk | DeadLetter]:
     """One bundle of one connection; ends by a claim of the end, or the remainder deferred.
 
     elsewhere: called when this process does not read the range, which is given back for another one.
     """
     clock = clock or SystemClock()
+    shared = shared or Local()
+    shared.reads()
     wanted = tracker.current_restriction()
     if wanted.finished:
         return
@@ -160,16 +171,28 @@ def read_bundle(
             return
         yield from hold.letters
         if hold.session is not None:
-            yield from _Bundle(hold, hold.session, tracker, watermark, clock).read(sessions.draining)
+            bundle = _Bundle(hold, hold.session, tracker, watermark, clock, shared, feed.ring_bytes // 2)
+            yield from bundle.read(sessions.draining or shared.stopped)
 
 
 class _Bundle:
     """What is left of the range, while a bundle claims it chunk by chunk."""
 
-    def __init__(self, hold: Hold, session: Session, tracker: Any, watermark: Any, clock: Clock) -> None:
+    def __init__(
+        self,
+        hold: Hold,
+        session: Session,
+        tracker: Any,
+        watermark: Any,
+        clock: Clock,
+        shared: Local,
+        most_bytes: int,
+    ) -> None:
+        """most_bytes: in the ring, with which nothing more is gathered."""
         self._hold, self._session, self._ring = hold, session, session.ring
         self._tracker, self._watermark, self._clock = tracker, watermark, clock
         self._left = hold.left
+        self._shared, self._most_bytes = shared, most_bytes
 
     def read(self, draining: bool) -> Iterator[Chunk | DeadLetter]:
         session = self._session
@@ -180,10 +203,14 @@ class _Bundle:
             self._ring.wait(self._left.start, early)
         over = session.over  # asked before the last look at the ring
         began, count = self._clock.monotonic(), 0
-        while count < BUNDLE_EVENTS and self._clock.monotonic() - began < BUNDLE_SECONDS:
+        while self._goes_on(began, count):
             part = self._ring.read(self._left.start, CHUNK_EVENTS, self._left.stop)
             if part is None:
-                break
+                if over or not count or not self._shared.gather:
+                    break
+                self._ring.wait(self._left.start, TICK_SECONDS)
+                yield Chunk((), self._left.start, self._clock.now())
+                continue
             if not self._claim(part):
                 return  # checkpointed: the chunk stays in the ring for whoever resumes
             count += len(part.events)
@@ -191,6 +218,14 @@ class _Bundle:
                 yield Chunk(part.events, part.first, part.oldest)
             yield from part.strays
         self._end(over, count)
+
+    def _goes_on(self, began: float, count: int) -> bool:
+        """A bundle is short, unless sinks gather: then it lasts as long as they may."""
+        elapsed = self._clock.monotonic() - began
+        if not (count and self._shared.gather):
+            return count < BUNDLE_EVENTS and elapsed < BUNDLE_SECONDS
+        gathering = elapsed < self._shared.gather and self._ring.bytes < self._most_bytes
+        return gathering and not self._shared.stopped
 
     def _claim(self, part: Part) -> bool:
         complete = part.heard_until or self._left.complete_until
@@ -213,6 +248,7 @@ class _Bundle:
             if session.failure is not None:
                 raise RuntimeError(f"reading the feed failed: {session.failure}") from session.failure
             session.finished = self._tracker.try_claim(left.finish())
+            self._shared.ended()
         elif self._tracker.try_claim(replace(left, complete_until=quiet or left.complete_until)):
             _advance(self._watermark, self._clock.now())
             session.idle = 0 if count else session.idle + 1

@@ -21,11 +21,12 @@ from apache_beam.options.value_provider import RuntimeValueProvider
 from transforms.batch import BatchPolicy
 from transforms.clock import SystemClock
 from transforms.dead_letter import DeadLetter, DeadLetterError, encode
+from transforms.direct_runner import is_in_process
 from transforms.event import Batch, Event
 from transforms.write.archive import lines
 from transforms.write.contract import Destination, Outcome, Writer
 from transforms.write.keyed.attempts import DrainTime
-from transforms.write.write_to import WriteTo, in_process
+from transforms.write.write_to import WriteTo
 
 # A person looks for a dead letter after a minute; and few objects a minute, whatever goes wrong.
 POLICY = BatchPolicy(max_events=10_000, max_bytes=16_000_000, max_age=60.0)
@@ -97,7 +98,7 @@ class WriteLetterObjects(beam.PTransform):  # type: ignore[type-arg]
 
     def expand(self, pcoll: Any) -> Any:
         """Dead letters in and out."""
-        if not (not in_process(pcoll) if self._timers is None else self._timers):
+        if not (not is_in_process(pcoll.pipeline) if self._timers is None else self._timers):
             return pcoll | "PutEach" >> beam.ParDo(PutEach(self._prefix))
         events = pcoll | "Encode" >> beam.Map(_as_event).with_output_types(Event)
         put = events | "Put" >> WriteTo(LetterObjects(self._prefix), timers=self._timers, drain=self._drain)

@@ -67,10 +67,12 @@ class Deliver(beam.DoFn):
             self._counters.count(chunk)
             yield TaggedOutput(DEAD_LETTERS, chunk)
             return
-        end = window_end(window)
-        self._windows[end] = window
-        self._delivery.add(chunk, end)
-        if self._delivery.ready():
+        if chunk.events:  # else it is a tick: time to look at the clock
+            end = window_end(window)
+            self._windows[end] = window
+            self._delivery.add(chunk, end)
+        deadline = self._delivery.deadline()
+        if deadline is not None and deadline <= self._clock.monotonic():
             yield from self._results()
             yield from self._until(lambda: self._delivery.room() > 0)
 
