@@ -40,9 +40,9 @@ class ReadFromGrantex(beam.PTransform):  # type: ignore[type-arg]
     (their `max_age`), and Ctrl-C is the end of the input: what was received is delivered, and the pipeline
     ends.
 
-    Without a `state_dir` it reads on a cluster's workers, and keeps what the runner has not committed yet in their
-    memory. The feed cannot be replayed: when a worker is replaced, or its range moved to another process,
-    what it held and what is published until the next connection is live are lost, and recorded as a feed
+    Without a `state_dir` it reads on a cluster's workers, and keeps in their memory what the runner has not
+    committed yet. The feed cannot be replayed: when a worker is replaced, or its range moved to another
+    process, what it held and what is published until the next connection is live are lost, and recorded as a
     gap. After a restore from an older checkpoint the same holds for what came since. Nothing is lost while
     the processes live: a runner that falls behind holds up the socket, and a bundle that fails is read
     again. With several connections, each a range of its own, copies are dropped by id within `horizon`.
