@@ -241,10 +241,19 @@ def _alter_schema(place: Path, rng: random.Random) -> None:
         _overwrite(path, at, rng.randbytes(rng.randint(1, 4)))
 
 
-def _gone(place: Path, rng: random.Random) -> None:
-    rng.choice([place / DATABASE, place / LOG]).unlink()
+def _gone(place: Path, _: random.Random) -> None:
+    (place / DATABASE).unlink()
 
 
+def _twice(place: Path, rng: random.Random) -> None:
+    """Two of them at once; SQL first, or SQLite would cut the log short where it is damaged."""
+    kinds = rng.sample([kind for kind in DAMAGES if kind not in (*POWER_CUT, "two at once")], 2)
+    for kind in sorted(kinds, key=lambda kind: kind not in BY_SQL):
+        with contextlib.suppress(sqlite3.Error, OSError, ValueError, IndexError):  # of a file that is gone
+            DAMAGES[kind](place, rng)
+
+
+BY_SQL = ("a row deleted", "a value altered")
 DAMAGES: dict[str, Damage] = {
     "bits": _bits,
     "bytes": _noise(16),
@@ -257,6 +266,8 @@ DAMAGES: dict[str, Damage] = {
     "a row deleted": _delete_row,
     "a value altered": _alter,
     "the schema altered": _alter_schema,
+    "the database gone": _gone,
+    "two at once": _twice,
 }
 
 

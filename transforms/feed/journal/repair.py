@@ -18,7 +18,7 @@ import msgspec
 
 from transforms.dead_letter import DeadLetter
 from transforms.durable import make_private, replace_file, sync
-from transforms.feed.journal.check import Row, check, insert, whole, with_seals
+from transforms.feed.journal.check import SIGNED, Row, check, insert, whole, with_seals
 from transforms.feed.journal.chunks import ChunkStore, decode_row
 from transforms.feed.journal.cursor import UNKNOWN, Cursor
 from transforms.feed.journal.database import (
@@ -130,7 +130,7 @@ def _visible_damage(path: Path) -> str | None:
     log_path = _beside(path, "-wal")
     has_log = log_path.exists() and log_path.stat().st_size > 0
     if not path.exists() or not path.stat().st_size:
-        if has_log or (path.exists() and path.with_name("reserve").exists()):
+        if has_log or path.with_name("reserve").exists():
             return "the file is empty or gone"
         return None
     if suspect_mark(path).exists():
@@ -210,9 +210,8 @@ def copy_readable(damaged: Path, target: Database) -> int:
     """Copy every whole row into `target`; how many chunks that were."""
     kept = 0
     with _open(damaged) as source:
-        # rows without checksums belong to a journal of schema 1, which has no note of its version
-        notes = [whole("meta", row) for row in _rows(source, "meta")]
-        unsigned = not any(row is not None and row[0] == "version" for row in notes)
+        # a journal of schema 1 has no row with a checksum: its rows are let pass where they make sense
+        unsigned = all(row[-1] is None for table in SIGNED for row in _rows(source, table))
         target.write(lambda connection: connection.execute("DELETE FROM meta"))
         for table in COLUMNS:
             found = (whole(table, row, unsigned=unsigned) for row in _rows(source, table))

@@ -57,7 +57,7 @@ MOST = 2**56  # no offset is beyond this; bigger numbers are damage
 
 # Notes (rows of `meta`) that every journal has from its first moment on.
 NEW_NOTES: Mapping[str, object] = {
-    "version": VERSION,  # a journal without this note is one of schema 1
+    "version": VERSION,  # as in the file's header, for whoever looks
     "end": 0,  # the next offset
     "trimmed": 0,  # no event below this offset is kept
     "ids": 0,  # ids of events below this offset are forgotten

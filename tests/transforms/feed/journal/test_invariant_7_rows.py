@@ -287,3 +287,21 @@ def test_a_log_without_its_header_and_first_frame_is_still_read(killed: Path, tm
 
 def test_a_row_of_the_future_is_signed_by_its_table_and_all_its_columns() -> None:
     assert sign("meta", "a", 1) != sign("gaps", "a", 1) != sign("meta", "a", 2)
+
+
+def test_a_database_that_is_gone_is_no_new_journal(killed: Path, tmp_path: Path) -> None:
+    copy = copy_files(killed, tmp_path / "x")
+    open_journal(copy).close()
+    (copy / DATABASE).unlink()
+    journal = open_journal(copy)
+    assert [gap.reason for gap in journal.gaps()] == ["the journal was damaged"]
+    journal.close()
+
+
+def test_seals_read_from_another_tables_page_are_not_taken_for_an_older_journals(
+    killed: Path, tmp_path: Path
+) -> None:
+    copy = altered(killed, tmp_path / "x", "DELETE FROM meta", "DELETE FROM seals WHERE number = 3")
+    journal = open_journal(copy)
+    assert not {*drain(journal, "s3")} & {*range(100, 150)}
+    journal.close()
