@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import threading
+from collections.abc import Iterable
+
+LOOK_SECONDS = 0.003  # real ones: how soon who waits sees that a time has come
 
 
 class ManualClock:
@@ -12,7 +16,7 @@ class ManualClock:
         self._now = now
         self._monotonic = monotonic
         self._lock = threading.Lock()
-        self._waiting: list[tuple[float, threading.Event]] = []
+        self._waiting: dict[threading.Thread, float] = {}
 
     def now(self) -> float:
         return self._now
@@ -25,19 +29,27 @@ class ManualClock:
         with self._lock:
             self._now += seconds
             self._monotonic += seconds
-            for deadline, event in self._waiting:
-                if deadline <= self._monotonic:
-                    event.set()
+
+    def advance_for(self, threads: Iterable[threading.Thread], seconds: float) -> None:
+        """Let `seconds` pass, but not while any of `threads` is still busy with what the last ones brought:
+        each of those that live has to wait for a time to come. Under load they are slower than a test."""
+        with self._lock:
+            for thread in threads:
+                deadline = self._waiting.get(thread, -math.inf)
+                if thread.is_alive() and deadline <= self._monotonic:
+                    return
+        self.advance(seconds)
 
     def wait(self, event: threading.Event, timeout: float | None) -> bool:
         if timeout is None:
             return event.wait()
         with self._lock:
-            waiter = (self._monotonic + timeout, event)
-            if timeout <= 0:
-                return event.is_set()
-            self._waiting.append(waiter)
-        event.wait()
-        with self._lock:
-            self._waiting.remove(waiter)
-            return self._monotonic < waiter[0]
+            deadline = self._waiting[threading.current_thread()] = self._monotonic + timeout
+        try:
+            # Setting the event when its time has come would be simpler, and would leave it set.
+            while not event.is_set() and self._monotonic < deadline:
+                event.wait(LOOK_SECONDS)
+            return event.is_set()
+        finally:
+            with self._lock:
+                del self._waiting[threading.current_thread()]

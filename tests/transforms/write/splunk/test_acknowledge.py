@@ -8,7 +8,8 @@ import threading
 import time
 from collections.abc import Iterator
 from dataclasses import replace
-from typing import Any
+from typing import Any, ClassVar
+from weakref import WeakKeyDictionary
 
 import pytest
 
@@ -50,12 +51,16 @@ def writer(settings: Splunk, clock: ManualClock) -> Iterator[Writer]:
 
 
 class Attempt:
-    """An attempt in a thread of its own; time passes only while somebody waits for its end."""
+    """An attempt in a thread of its own; time passes only while somebody waits for its end, and every attempt
+    that is under way waits for time."""
+
+    under_way: ClassVar[WeakKeyDictionary[ManualClock, list[threading.Thread]]] = WeakKeyDictionary()
 
     def __init__(self, writer: Writer, batch: Batch, clock: ManualClock) -> None:
         self._clock = clock
         self._outcome: list[Outcome | None] = []
         self._thread = threading.Thread(target=lambda: self._outcome.append(writer.write(batch)))
+        self.under_way.setdefault(clock, []).append(self._thread)
         self._thread.start()
 
     def ended(self) -> bool:
@@ -66,7 +71,7 @@ class Attempt:
         """Let time pass until it has ended."""
         give_up = time.monotonic() + 20
         while not self.ended():
-            self._clock.advance(0.5)
+            self._clock.advance_for(self.under_way[self._clock], 0.5)
             assert time.monotonic() < give_up
         return self._outcome[0]
 
