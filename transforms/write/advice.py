@@ -290,6 +290,8 @@ PUBSUB: Mapping[str, Advice] = {
         "UNAUTHENTICATED": "give a service account or user that is valid",
         "PERMISSION_DENIED": "grant the service account roles/pubsub.publisher on the topic",
         "NOT_FOUND": "create the topic, or correct --pubsub_topic",
+        "FAILED_PRECONDITION": "look at the topic's encryption key and its state",
+        "UNIMPLEMENTED": "correct --pubsub_endpoint, which does not serve Pub/Sub over gRPC",
     }.items()
 }  # fmt: skip
 

@@ -12,10 +12,11 @@ from urllib.parse import urlsplit
 import httpx
 
 from transforms.proxies import ProxyError, host_and_port
-from transforms.secret import SecretError, redact
+from transforms.secret import SecretError, shown
 from transforms.way_out import USUAL, WayOut
+from transforms.write.advice import GOOGLE
 from transforms.write.contract import Outcome
-from transforms.write.failure import KEPT
+from transforms.write.failure import failed
 from transforms.write.over_http.connection import CLOSED, HttpConnection, Reply, Target, user_agent
 
 # google.rpc.Code
@@ -36,8 +37,7 @@ FOREIGN = (KeyError, IndexError, TypeError, ValueError, AttributeError, Recursio
 
 def said(message: str) -> str:
     """A service's own words, short and printable, without what we know to be secret."""
-    printable = "".join(letter for letter in message if letter.isprintable())
-    return redact(printable)[:MOST_SAID] or "no text"
+    return shown(message, MOST_SAID) or "no text"
 
 
 def is_too_large(message: str) -> bool:
@@ -214,13 +214,5 @@ def token_outcome(error: Exception, count: int, where: str) -> Outcome:
     from google.auth.exceptions import TransportError
 
     if isinstance(error, TransportError) or getattr(error, "retryable", False):
-        return Outcome(
-            later=range(count),
-            cause=f"{where}: Google's token service cannot be reached ({said(str(error))}). {KEPT}.",
-        )
-    cause = (
-        f"{where}: Google gives no access token ({type(error).__name__}). {KEPT} when this is put right: set "
-        "GOOGLE_APPLICATION_CREDENTIALS to a key file, run `gcloud auth application-default login`, or run "
-        "with a service account that may write there."
-    )
-    return Outcome(later=range(count), cause=cause, blocked=True)
+        return failed(where, GOOGLE["token_service"], range(count))
+    return failed(where, GOOGLE["no_token"], range(count), type(error).__name__)

@@ -12,21 +12,17 @@ from typing import Any, NamedTuple
 import msgspec
 
 from transforms.retry import retry_after
+from transforms.write.advice import BIGQUERY, GOOGLE
 from transforms.write.contract import Outcome
-from transforms.write.failure import KEPT, refused
+from transforms.write.failure import KEPT, ONCE_FIXED, failed, refused
 from transforms.write.google import (
     INVALID_ARGUMENT,
     NAMES,
-    NOT_FOUND,
-    PERMISSION_DENIED,
     RESOURCE_EXHAUSTED,
-    UNAUTHENTICATED,
-    UNIMPLEMENTED,
     is_too_large,
     said,
 )
 
-MENDED = f"{KEPT} when this is mended"
 # Reasons of a 403 that pass by themselves, and of a row that was not to blame.
 THROTTLED = frozenset({"rateLimitExceeded", "quotaExceeded", "backendError", "jobRateLimitExceeded"})
 INNOCENT = frozenset({"stopped", "backendError", "internalError", "timeout", *THROTTLED})
@@ -55,16 +51,15 @@ def status_outcome(where: str, status: Status, count: int) -> Outcome:
     answer = f"{NAMES.get(code, f'code {code}')}: {said(message)}"
     if detail in STREAM_IS_OVER:
         return Outcome(later=later, cause=f"{where} answered {answer}. The rows go into a new stream.")
-    if advice := _DETAIL_ADVICE.get(detail):
-        return Outcome(later=later, cause=f"{where} answered {answer}. {MENDED}: {advice}.", blocked=True)
+    if advice := BIGQUERY.get(detail):
+        return failed(where, advice, later, answer)
     if code in (INVALID_ARGUMENT, RESOURCE_EXHAUSTED) and is_too_large(message):
         cause = f"{where} found the request too large ({answer}). It is sent again in halves."
         return Outcome(later=later, cause=cause, too_large=True)
     if "CERTIFICATE_VERIFY_FAILED" in message:
-        cause = f"{where}: its certificate is not trusted. {MENDED}: give the authority with --ca_file."
-        return Outcome(later=later, cause=cause, blocked=True)
-    if advice := _ADVICE.get(code):
-        return Outcome(later=later, cause=f"{where} answered {answer}. {MENDED}: {advice}.", blocked=True)
+        return failed(where, GOOGLE["certificate"], later)
+    if advice := BIGQUERY.get(NAMES.get(code, "")):
+        return failed(where, advice, later, answer)
     return Outcome(later=later, cause=f"{where} answered {answer}. {KEPT}.", retry_after=wait)
 
 
@@ -80,21 +75,6 @@ STREAM_IS_OVER = frozenset(
         "STREAM_NOT_FOUND",
     }
 )
-_KEY = "see to the table's encryption key (CMEK) and BigQuery's right to use it"
-_DETAIL_ADVICE = {
-    "SCHEMA_MISMATCH_EXTRA_FIELDS": "the table lacks a column that --bigquery_schema writes; add it",
-    "CMEK_NOT_PROVIDED": _KEY,
-    "INVALID_CMEK_PROVIDED": _KEY,
-    "CMEK_ENCRYPTION_ERROR": _KEY,
-    "KMS_PERMISSION_DENIED": _KEY,
-}
-_ADVICE = {
-    UNAUTHENTICATED: "the credentials are not valid; give a service account or user that is",
-    PERMISSION_DENIED: "grant the service account roles/bigquery.dataEditor on the dataset",
-    NOT_FOUND: "the table is gone or not visible yet; it is created anew when its dataset is there",
-    INVALID_ARGUMENT: "the table no longer takes our rows; compare its columns with --bigquery_schema",
-    UNIMPLEMENTED: "--bigquery_storage_endpoint does not serve the Storage Write API",
-}
 
 
 def row_errors_outcome(where: str, errors: Iterable[tuple[int, str]], count: int) -> Outcome | None:
@@ -161,7 +141,8 @@ def own_reply(status: int, body: bytes) -> dict[str, Any]:
     return found
 
 
-BETWEEN = "the answer is not BigQuery's own: see to proxies, firewalls and sign-in pages in between"
+# What a status of HTTP is called by gRPC.
+_LIKE = {400: "INVALID_ARGUMENT", 401: "UNAUTHENTICATED", 403: "PERMISSION_DENIED", 404: "NOT_FOUND"}
 
 
 def rest_outcome(
@@ -177,18 +158,10 @@ def rest_outcome(
         return Outcome(later=later, cause=f"{where} answered {answer}. {KEPT}.", retry_after=wait)
     if status == 400 and is_too_large(error.message):
         return refused(where, 413, headers, count, now)
-    if status in (400, 401, 403, 404):
-        advice = (
-            BETWEEN
-            if body and error == RestError()
-            else {
-                400: "compare the table with --bigquery_table and --bigquery_schema",
-                401: _ADVICE[UNAUTHENTICATED],
-                403: _ADVICE[PERMISSION_DENIED],
-                404: "check --bigquery_table and --bigquery_endpoint",
-            }[status]
-        )
-        return Outcome(later=later, cause=f"{where} answered {answer}. {MENDED}: {advice}.", blocked=True)
+    if body and error == RestError():  # somebody else's words
+        return refused(where, status, headers, count, now, body, own=False)
+    if advice := BIGQUERY.get(_LIKE.get(status, "")):
+        return failed(where, advice, later, answer)
     return refused(where, status, headers, count, now)
 
 
@@ -223,5 +196,5 @@ def insert_outcome(where: str, faults: Sequence[RowFault], count: int) -> Outcom
     words = next(iter(later.values()), "") or next(iter(rejected.values()))
     cause = f"{where} did not take {len(rejected) + len(later)} of {count} rows: {words}."
     if blocked:
-        cause += f" {MENDED}: compare the table's columns with --bigquery_schema."
+        cause += f" {ONCE_FIXED}: compare the table's columns with --bigquery_schema."
     return Outcome(rejected=rejected, later=sorted(later), cause=cause, blocked=bool(blocked and later))

@@ -23,7 +23,6 @@ from transforms.preflight import Finding
 from transforms.secret import SecretError
 from transforms.way_out import WayOut
 from transforms.write.bigquery.reply import (
-    MENDED,
     ForeignReply,
     RowFault,
     foreign_outcome,
@@ -33,7 +32,7 @@ from transforms.write.bigquery.reply import (
 )
 from transforms.write.bigquery.table import definition, mismatch
 from transforms.write.contract import Outcome, finding
-from transforms.write.failure import as_outcome
+from transforms.write.failure import ONCE_FIXED, as_outcome
 from transforms.write.google import FOREIGN, GoogleHttp, GoogleToken, token_outcome
 from transforms.write.over_http.connection import user_agent
 
@@ -88,9 +87,9 @@ class Rest:
             fault = "the answer is not BigQuery's: check --bigquery_endpoint and what stands in between"
         except FAILED as error:  # whatever it was: of the batch nothing has been sent
             return replace(failed(error, count, where), unknown=False)
-        return (
-            Outcome(later=range(count), cause=f"{where}: {fault}. {MENDED}.", blocked=True) if fault else None
-        )
+        if not fault:
+            return None
+        return Outcome(later=range(count), cause=f"{where}: {fault}. {ONCE_FIXED}.", blocked=True)
 
     def found(self) -> tuple[bool, str]:
         """Whether the table is there, and why our rows could not go into it or it could not be made; nothing

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import grpc  # type: ignore[import-untyped]
@@ -13,13 +14,12 @@ from transforms import pubsub_names as names
 from transforms.event import Batch, Event
 from transforms.preflight import Finding
 from transforms.way_out import WayOut
+from transforms.write import advice
 from transforms.write.contract import Outcome, Writer, finding
-from transforms.write.failure import KEPT
+from transforms.write.failure import KEPT, failed
 from transforms.write.google import (
-    FAILED_PRECONDITION,
     INVALID_ARGUMENT,
     NAMES,
-    NOT_FOUND,
     PERMISSION_DENIED,
     PUBSUB,
     RESOURCE_EXHAUSTED,
@@ -33,14 +33,6 @@ from transforms.write.google import (
 )
 
 __all__ = ["UNAUTHENTICATED", "published", "status_outcome"]
-MENDED = f"{KEPT} when this is mended"
-ADVICE = {
-    UNAUTHENTICATED: "the credentials are not valid; give a service account or user that is",
-    PERMISSION_DENIED: "grant the service account roles/pubsub.publisher on the topic",
-    NOT_FOUND: "create the topic, or correct --pubsub_topic",
-    FAILED_PRECONDITION: "look at the topic's encryption key and its state",
-    UNIMPLEMENTED: "--pubsub_endpoint does not serve Pub/Sub over gRPC",
-}
 # gRPC's words when not even a connection came about: nothing was sent.
 NOT_SENT = (
     "failed to connect to all",
@@ -74,10 +66,9 @@ def status_outcome(
         cause = f"{where} refused the request ({answer}). It is sent again in halves."
         return Outcome(rejected, sent, cause=cause, too_large=True)
     if "CERTIFICATE_VERIFY_FAILED" in message:
-        cause = f"{where}: its certificate is not trusted. {MENDED}: give the authority with --ca_file."
-        return Outcome(rejected, sent, cause=cause, blocked=True)
-    if advice := ADVICE.get(code):
-        return Outcome(rejected, sent, cause=f"{where} answered {answer}. {MENDED}: {advice}.", blocked=True)
+        return replace(failed(where, advice.GOOGLE["certificate"], sent), rejected=rejected)
+    if known := advice.PUBSUB.get(NAMES.get(code, "")):
+        return replace(failed(where, known, sent, answer), rejected=rejected)
     unknown = code != RESOURCE_EXHAUSTED and not any(words in message for words in NOT_SENT)
     return Outcome(rejected, sent, cause=f"{where}: {answer}. {KEPT}.", unknown=unknown)
 

@@ -167,7 +167,7 @@ def test_what_a_gateway_lost_the_answer_to_is_counted(
     ("status", "reason", "words"),
     [
         (400, "invalid", "compare the table"),
-        (401, "authError", "credentials are not valid"),
+        (401, "authError", "service account or user that is valid"),
         (403, "accessDenied", "roles/bigquery.dataEditor"),
         (404, "notFound", "--bigquery_table"),
     ],

@@ -366,8 +366,8 @@ def test_a_table_that_is_dropped_is_made_anew(server: PracticeBigQuery) -> None:
     ("code", "detail", "words"),
     [
         (7, "", "roles/bigquery.dataEditor"),
-        (16, "", "credentials are not valid"),
-        (5, "TABLE_NOT_FOUND", "table is gone"),
+        (16, "", "service account or user that is valid"),
+        (5, "TABLE_NOT_FOUND", "create the dataset, or correct --bigquery_table"),
         (3, "", "--bigquery_schema"),
         (12, "", "--bigquery_storage_endpoint"),
         (9, "CMEK_ENCRYPTION_ERROR", "encryption key"),

@@ -108,7 +108,7 @@ def test_somebody_who_makes_the_table_first_is_no_fault(server: PracticeBigQuery
 @pytest.mark.parametrize(
     ("status", "blocked", "words"),
     [
-        (401, True, "credentials are not valid"),
+        (401, True, "service account or user that is valid"),
         (403, True, "roles/bigquery.dataEditor"),
         (503, False, "(503)"),
         (502, False, "(502)"),  # whatever became of the question: no row was sent
