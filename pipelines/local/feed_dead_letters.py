@@ -57,10 +57,10 @@ class FeedDeadLetters:
 
     def _write_all(self) -> bool:
         try:
-            while letters := self._journal.strays():
+            while letters := self._journal.dead_letters():
                 for _, letter in letters:
                     self._write(letter)
-                self._journal.drop_strays(letters[-1][0])
+                self._journal.drop_dead_letters(letters[-1][0])
         except Exception as error:  # noqa: BLE001 - whatever it was, the destinations go on
             why = str(error) or type(error).__name__
             if why != self.failure:

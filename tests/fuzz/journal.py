@@ -96,7 +96,7 @@ def build(directory: Path, seed: int, *, checkpoint: bool) -> Truth:
             journal.trim()
             if checkpoint:
                 journal._database.rows("PRAGMA wal_checkpoint(TRUNCATE)")
-    journal.drop_strays(journal.strays()[0][0])
+    journal.drop_dead_letters(journal.dead_letters()[0][0])
     journal.heard()
     journal._gaps.note_heard()  # a last transaction with nothing in it that a torn log may take
     born = {name: journal.cursors[name].born for name in places}
@@ -104,7 +104,7 @@ def build(directory: Path, seed: int, *, checkpoint: bool) -> Truth:
     copy.mkdir()
     for name in (DATABASE, LOG):
         shutil.copyfile(directory / "alive" / name, copy / name)
-    kept = len(journal.strays())
+    kept = len(journal.dead_letters())
     truth = Truth(copy, places, born, journal.end, kept)
     journal.close()
     return truth
@@ -350,13 +350,13 @@ def _drain(journal: Journal, places: dict[str, Place], dead: dict[str, set[int]]
         if cursor.pending:
             raise Failure(f"{name}: {cursor.pending} events stay pending")
     count = 0
-    while letters := journal.strays():
+    while letters := journal.dead_letters():
         for _, found in letters:
             if found.stage == "write":
                 dead[found.destination].add(int(found.event_id.removeprefix("evt_")))
             else:
                 count += 1
-        journal.drop_strays(letters[-1][0])
+        journal.drop_dead_letters(letters[-1][0])
     return count
 
 

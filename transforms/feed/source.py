@@ -258,10 +258,10 @@ class LiveSource:
         return chunks
 
     def strays(self) -> Sequence[tuple[int, DeadLetter]]:
-        return self._journal.strays()
+        return self._journal.dead_letters()
 
     def drop_strays(self, up_to: int) -> None:
-        self._journal.drop_strays(up_to)
+        self._journal.drop_dead_letters(up_to)
 
     def caught_up(self, position: int) -> bool:
         return self._journal.end <= position

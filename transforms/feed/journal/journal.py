@@ -261,12 +261,12 @@ class Journal:
         with self._database.lock:
             return self._chunks.read(position, most_events)
 
-    def strays(self) -> list[tuple[int, DeadLetter]]:
+    def dead_letters(self) -> list[tuple[int, DeadLetter]]:
         """Numbered dead letters of the feed not yet written, oldest first, some when they are many."""
         with self._database.lock:
             return self._letters.oldest()
 
-    def drop_strays(self, up_to: int) -> None:
+    def drop_dead_letters(self, up_to: int) -> None:
         """Forget the feed's dead letters up to a number: they are written."""
         with self._database.lock:
             self._letters.drop(up_to)

@@ -21,7 +21,7 @@ def test_a_brand_new_journal_has_no_gap(tmp_path: Path) -> None:
     journal = open_journal(tmp_path)
     journal.open_gap("not running")
     journal.close_gap()
-    assert (journal.gaps(), journal.gap_open, journal.gap_total, journal.strays()) == ([], False, 0, [])
+    assert (journal.gaps(), journal.gap_open, journal.gap_total, journal.dead_letters()) == ([], False, 0, [])
     journal.close()
 
 
@@ -85,7 +85,7 @@ def test_a_closed_gap_is_a_dead_letter_once(tmp_path: Path) -> None:
     clock.advance(5)
     journal.close_gap()
     journal.close_gap()
-    [(number, letter)] = journal.strays()
+    [(number, letter)] = journal.dead_letters()
     assert (letter.stage, letter.cause, letter.at) == ("feed", "feed_gap: silent", clock.now())
     assert msgspec.json.decode(letter.raw) == {
         "since": "2026-03-01T11:58:45.000Z",
@@ -94,10 +94,10 @@ def test_a_closed_gap_is_a_dead_letter_once(tmp_path: Path) -> None:
         "reason": "silent",
     }
     assert woken == [True]
-    journal.drop_strays(number)
+    journal.drop_dead_letters(number)
     journal.close()
     journal = open_journal(tmp_path)
-    assert (journal.strays(), journal.gap_total, journal.gap_open) == ([], 1, False)
+    assert (journal.dead_letters(), journal.gap_total, journal.gap_open) == ([], 1, False)
     journal.close()
 
 
@@ -127,7 +127,7 @@ def test_a_gap_that_cannot_be_written_is_written_when_it_can(tmp_path: Path) -> 
     clock.advance(HEARD_EVERY)
     journal.heard()
     assert journal.gaps() == [Gap(began, began + 2, "the journal was full")]
-    assert len(journal.strays()) == 1
+    assert len(journal.dead_letters()) == 1
     assert not journal.gap_open
     journal.close()
 

@@ -77,7 +77,7 @@ def test_the_same_id_with_other_bytes_is_kept_aside(tmp_path: Path, restart: boo
         journal.close()
         journal = open_journal(tmp_path)
     assert journal.append([event(1, b"three"), event(1, b"one")], []) == 0
-    letters = [letter for _, letter in journal.strays()]
+    letters = [letter for _, letter in journal.dead_letters()]
     assert [letter.raw for letter in letters] == [event(1, b"two").raw, event(1, b"three").raw]
     assert {letter.cause.split(":")[0] for letter in letters} == {"id_conflict"}
     assert {(letter.event_id, letter.stage) for letter in letters} == {(event(1).id, "feed")}

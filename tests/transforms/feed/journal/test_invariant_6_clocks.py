@@ -91,7 +91,7 @@ def gap_over(tmp_path: Path, before: float, within: float) -> tuple[Gap, Jumping
     clock.steady += 20
     journal.close_gap()
     [gap] = journal.gaps()
-    [(_, letter)] = journal.strays()
+    [(_, letter)] = journal.dead_letters()
     assert gap.until is not None
     assert f'"seconds":{gap.until - gap.since}' in letter.raw.decode()
     journal.close()

@@ -24,7 +24,7 @@ def test_the_log_stays_small_beside_idle_readers(tmp_path: Path) -> None:
 
     def idle_lane() -> None:
         journal.read(0, 5)
-        journal.strays()
+        journal.dead_letters()
         journal.books()
         ready.set()
         leave.wait()

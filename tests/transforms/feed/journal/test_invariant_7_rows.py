@@ -79,9 +79,9 @@ def drain(journal: Journal, name: str) -> list[int]:
 def letters_in(journal: Journal) -> list[DeadLetter]:
     """All of the feed's dead letters, which come some at a time."""
     found: list[DeadLetter] = []
-    while numbered := journal.strays():
+    while numbered := journal.dead_letters():
         found += [letter for _, letter in numbered]
-        journal.drop_strays(numbered[-1][0])
+        journal.drop_dead_letters(numbered[-1][0])
     return found
 
 
@@ -166,7 +166,7 @@ def test_what_may_have_been_delivered_is_a_dead_letter_where_each_comes_once(
     copy = altered(killed, tmp_path / "x", "DELETE FROM seals WHERE number = 3")
     journal = open_journal(copy)
     assert drain(journal, "s3") == [*range(100), *range(150, 200), *range(250, 500)]
-    doubtful = [found for _, found in journal.strays() if found.cause.startswith("in_doubt: ")]
+    doubtful = [found for _, found in journal.dead_letters() if found.cause.startswith("in_doubt: ")]
     assert [int(found.event_id[4:]) for found in doubtful] == [*range(100, 150)]
     assert doubtful[0].raw == events(100, 101)[0].raw
     assert (doubtful[0].stage, doubtful[0].destination) == ("write", "s3")
@@ -248,10 +248,10 @@ def test_a_damaged_letter_is_found_when_it_is_read_and_counted_at_the_next_start
     journal = open_journal(copy)
     assert not asides(copy), "bodies are looked at when they are read"
     with pytest.raises(JournalDamaged, match="start again"):
-        journal.strays()
+        journal.dead_letters()
     journal.close()
     journal = open_journal(copy)
-    causes = [found.cause.partition(":")[0] for _, found in journal.strays()]
+    causes = [found.cause.partition(":")[0] for _, found in journal.dead_letters()]
     assert causes == ["not_json", "journal_damaged", "not_json", "feed_gap"]
     journal.close()
 

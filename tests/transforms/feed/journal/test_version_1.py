@@ -78,7 +78,7 @@ def test_all_of_it_is_there_and_is_drained(old: Path) -> None:
         journal = open_journal(old)
         assert not list(old.glob("journal.damaged*"))
         assert (journal.end, journal.gaps()) == (truth["end"], truth["gaps"])
-        assert [letter for _, letter in journal.strays()] == truth["letters"]
+        assert [letter for _, letter in journal.dead_letters()] == truth["letters"]
         for name, lane in truth["lanes"].items():
             lane.check(journal, journal.cursor(name))
         idle = journal.cursor("idle")

@@ -51,14 +51,14 @@ def main() -> None:
                 journal.open_gap(f"cut at {start}")
                 clock.advance(10)
                 journal.close_gap()
-        journal.drop_strays(journal.strays()[0][0])
+        journal.drop_dead_letters(journal.dead_letters()[0][0])
         journal.open_gap("cut at the end")
         copy_files(Path(place, "journal"), Path(place, "copy"))
         truth = {
             "end": journal.end,
             "now": clock.now(),
             "idle": [idle.born, idle.pending],
-            "letters": [msgspec.msgpack.encode(found) for _, found in journal.strays()],
+            "letters": [msgspec.msgpack.encode(found) for _, found in journal.dead_letters()],
             "gaps": [asdict(gap) for gap in journal.gaps()],
             "lanes": {name: asdict(lane.truth) for name, lane in lanes.items()},
         }

@@ -11,39 +11,39 @@ from transforms.dead_letter import DeadLetter
 from transforms.feed.intake import JournalFull
 
 
-def stray(number: int) -> DeadLetter:
+def letter(number: int) -> DeadLetter:
     return DeadLetter("feed", "", f"not_json: frame {number}", b"{%d" % number, at=1.5)
 
 
-def test_a_stray_comes_back_until_it_is_dropped(tmp_path: Path) -> None:
+def test_a_letter_comes_back_until_it_is_dropped(tmp_path: Path) -> None:
     journal = open_journal(tmp_path / "a")
-    letters = [stray(number) for number in range(3)]
+    letters = [letter(number) for number in range(3)]
     journal.append(events(0, 1), letters)
-    assert [letter for _, letter in journal.strays()] == letters
+    assert [letter for _, letter in journal.dead_letters()] == letters
 
     crashed = open_journal(copy_files(tmp_path / "a", tmp_path / "b"))
-    numbered = crashed.strays()
+    numbered = crashed.dead_letters()
     assert [letter for _, letter in numbered] == letters
-    crashed.drop_strays(numbered[1][0])
+    crashed.drop_dead_letters(numbered[1][0])
     crashed.close()
     crashed = open_journal(tmp_path / "b")
-    assert [letter for _, letter in crashed.strays()] == letters[2:]
-    crashed.drop_strays(crashed.strays()[-1][0])
-    assert crashed.strays() == []
+    assert [letter for _, letter in crashed.dead_letters()] == letters[2:]
+    crashed.drop_dead_letters(crashed.dead_letters()[-1][0])
+    assert crashed.dead_letters() == []
     for opened in (journal, crashed):
         opened.close()
 
 
-def test_strays_come_a_hundred_at_a_time_in_order(tmp_path: Path) -> None:
+def test_letters_come_a_hundred_at_a_time_in_order(tmp_path: Path) -> None:
     journal = open_journal(tmp_path)
-    journal.append([], [stray(number) for number in range(250)])
+    journal.append([], [letter(number) for number in range(250)])
     found: list[DeadLetter] = []
     sizes = []
-    while numbered := journal.strays():
+    while numbered := journal.dead_letters():
         sizes.append(len(numbered))
         found += [letter for _, letter in numbered]
-        journal.drop_strays(numbered[-1][0])
-    assert found == [stray(number) for number in range(250)]
+        journal.drop_dead_letters(numbered[-1][0])
+    assert found == [letter(number) for number in range(250)]
     assert sizes == [100, 100, 50]
     assert journal.feed_dead_letters == 250
     journal.close()
@@ -56,9 +56,9 @@ def test_large_ones_are_read_back_some_megabytes_at_a_time(tmp_path: Path) -> No
     journal.close()
     journal = open_journal(tmp_path)
     sizes = []
-    while numbered := journal.strays():
+    while numbered := journal.dead_letters():
         sizes.append([len(found.raw) // 1_000_000 for _, found in numbered])
-        journal.drop_strays(numbered[-1][0])
+        journal.drop_dead_letters(numbered[-1][0])
     assert sizes == [[3], [9], [3, 3], [3, 3], [3, 3]]
     journal.close()
 
@@ -75,7 +75,7 @@ def test_they_count_among_what_the_journal_may_hold(tmp_path: Path) -> None:
     journal = open_journal(tmp_path, max_bytes=1_000_000)
     with pytest.raises(JournalFull, match="journal_max_bytes"):
         journal.append(events(0, 1), [])
-    journal.drop_strays(journal.strays()[-1][0])
+    journal.drop_dead_letters(journal.dead_letters()[-1][0])
     assert journal.bytes == 0
     assert journal.append(events(0, 1), []) == 1
     journal.close()
