@@ -185,8 +185,8 @@ def url(text: str, ours: str) -> str:
     parts = _split(text)
     if parts.scheme not in ("http", "https") or not parts.netloc:
         raise ValueError("must be a URL that begins with https:// or http:// and a host")
-    if "@" in parts.netloc:
-        raise ValueError("must not contain a user or password, which would end up in logs")
+    if names_user(text):
+        raise ValueError(NAMES_USER)
     _check_host(parts)
     if parts.query or parts.fragment or text.endswith(("?", "#")):
         raise ValueError("must end with the host or a path, without ? and #")
@@ -194,6 +194,15 @@ def url(text: str, ours: str) -> str:
     if ours and ours in f"{root}/":
         raise ValueError(f"must be the root of the service; {ours} is added by itself")
     return f"{parts.scheme}://{parts.netloc}{root}"
+
+
+NAMES_USER = "must not contain a user or password, which would end up in logs"
+
+
+def names_user(url: str) -> bool:
+    """Whether a URL has a user or a password in it."""
+    authority = url.partition("://")[2] or url
+    return "@" in re.split(r"[/?#]", authority, maxsplit=1)[0]
 
 
 def _split(text: str) -> SplitResult:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+import re
 import select
 import socket
 import ssl
@@ -18,6 +19,7 @@ import httpcore
 import httpx
 
 from transforms.clock import Clock
+from transforms.readers import names_user
 from transforms.secret import Secret, SecretError, read_by
 from transforms.way_out import USUAL, WayOut
 
@@ -43,6 +45,13 @@ class FeedSettings:
     # healthy idle stream has a keepalive every 30 s: two and a half of them without a byte is silence.
     read_timeout: float = 75.0
     account_timeout: float = 10.0
+
+    def __post_init__(self) -> None:
+        if names_user(self.url):  # which is never sent, and would be shown by repr and pickle
+            scheme, _, rest = self.url.rpartition("://")
+            authority = re.split(r"[/?#]", rest, maxsplit=1)[0]
+            bare = authority.rpartition("@")[2] + rest[len(authority) :]
+            object.__setattr__(self, "url", f"{scheme}://{bare}" if scheme else bare)
 
     @property
     def root(self) -> str:

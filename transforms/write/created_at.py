@@ -103,21 +103,22 @@ def epoch_texts(created_at: Sequence[str]) -> list[bytes]:
 
 
 WORTH_IT = 32
-_SECONDS = re.compile(rb"(?:\d{10}(?:\.\d{1,9})?Z)*")
+_SECONDS = re.compile(rb"\d{10}(?:\.\d{1,9})?Z(?:\n\d{10}(?:\.\d{1,9})?Z)*")
 
 
 def _of_one_second(created_at: Sequence[str]) -> list[bytes] | None:
     """The texts when all are like "2026-03-01T12:00:00.123Z" and of the first one's second, else None.
 
-    Behind the replacement each text must be ten digits, a fraction and Z. The second's digits can stand
-    nowhere but in those ten, so that as many of them as there are texts are all of the texts.
+    Behind the replacement each line must be ten digits, a fraction and Z. The second's digits can stand
+    nowhere but in those ten, so that as many of them as there are texts are all of the texts; as many lines
+    as there are texts are the texts themselves, as none of them has a line's end in it.
     """
-    second, joined = created_at[0][:19], "".join(created_at)
+    second, joined = created_at[0][:19], "\n".join(created_at)
     seconds = whole_seconds(second, 0)
     if seconds is None or not joined.isascii() or joined.count(second) != len(created_at):
         return None
     digits = joined.replace(second, seconds.decode()).encode()
-    texts = digits.split(b"Z")[:-1]
+    texts = digits[:-1].split(b"Z\n")
     return texts if _SECONDS.fullmatch(digits) and len(texts) == len(created_at) else None
 
 

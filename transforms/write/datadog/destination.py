@@ -15,12 +15,13 @@ from transforms.clock import Clock, SystemClock
 from transforms.event import Batch, Event
 from transforms.preflight import Finding
 from transforms.proxies import host_and_port
+from transforms.readers import NAMES_USER, names_user
 from transforms.secret import Secret
 from transforms.setting import setting, shared
 from transforms.way_out import USUAL, WayOut
 from transforms.write.contract import Destination, Outcome, Writer, finding
 from transforms.write.datadog import reply as datadog_sites
-from transforms.write.datadog.log import MAX_LOG, LogForm
+from transforms.write.datadog.log import MAX_ID, MAX_LOG, LogForm
 from transforms.write.datadog.reply import outcome_of
 from transforms.write.failure import asked, refused
 from transforms.write.over_http.connection import Credential, HttpConnection, Reply, gzip, user_agent
@@ -35,6 +36,7 @@ MAX_BYTES = 5_000_000
 # 500 events of the feed are 250 kB and take Datadog some 100 ms; nine tenths of the limit in bytes.
 POLICY = BatchPolicy(max_events=500, max_bytes=4_500_000, max_age=2.0)
 TOO_OLD = "too_old: created more than 18 h ago, which Datadog would drop"
+TOO_LONG = f"too_large: its id has more than {MAX_ID} characters, for which no log has room"
 # Datadog's "Getting started with tags": a letter first, 200 characters, no colon at the end. What else there
 # may be it turns into "_", so that nobody would find it.
 TAG = re.compile(r"[^\W\d_][\w:./-]{0,198}[\w./-]")
@@ -110,6 +112,8 @@ class Datadog(Destination):
     title: ClassVar[str] = "Datadog"
 
     def __post_init__(self) -> None:
+        if names_user(self.endpoint or ""):
+            raise ValueError(f"endpoint {NAMES_USER}")
         if not self.endpoint and (fault := datadog_sites.fault(self.site)):
             raise ValueError(f"site {self.site!r} {fault}")
         if self.policy.max_events > MAX_EVENTS or self.policy.max_bytes > MAX_BYTES:
@@ -173,14 +177,15 @@ class DatadogWriter(Writer):
         """Post `batch` once; a second time only after a refused key that has meanwhile been replaced."""
         now = self._clock.now()
         old = self._settings.too_old_at(batch.events, now) if self._settings.too_old == "dead_letter" else []
-        if not old:
+        unfit = dict.fromkeys(old, TOO_OLD)
+        unfit |= {i: TOO_LONG for i, event in enumerate(batch.events) if len(event.id) > MAX_ID}
+        if not unfit:
             return self._send(batch.events, now)
-        left = [index for index in range(len(batch.events)) if index not in set(old)]
+        left = [index for index in range(len(batch.events)) if index not in unfit]
         outcome = self._send([batch.events[index] for index in left], now) if left else None
         outcome = among(outcome or Outcome(), left)
-        rejected = dict.fromkeys(old, TOO_OLD)
-        rejected |= outcome.rejected
-        return replace(outcome, rejected=rejected, cause=outcome.cause or TOO_OLD, unsent=old)
+        cause = outcome.cause or next(iter(unfit.values()))
+        return replace(outcome, rejected={**unfit, **outcome.rejected}, cause=cause, unsent=list(unfit))
 
     def _send(self, events: Sequence[Event], now: float) -> Outcome | None:
         count, settings = len(events), self._settings

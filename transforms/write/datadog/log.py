@@ -25,6 +25,9 @@ CUT = b",grantex_cut:true"
 NOT_IN_TAG = re.compile(r"[^\w:./-]")
 MAX_TYPE = 195
 
+# An id is not cut: it is how an event is found again. One that is longer has no place in a log, whatever JSON
+# makes of it: a character may become six bytes.
+MAX_ID = 100_000
 # Up to here a log's size is estimated by its worst case: a byte that JSON does not allow becomes six.
 SMALL = 700
 WORST = 6
@@ -95,16 +98,16 @@ class LogForm:
         return b"".join(parts)
 
     def _cut(self, event: Event) -> bytes:
-        """As much of the event as a log holds, and a mark that says so."""
+        """As much of the event as a log holds, and a mark that says so; the mark alone, when nothing fits."""
         raw = event.raw
         mark = f" … [cut by grantex-beam: the event has {len(raw)} bytes]".encode()
         around = self._fixed + len(type_tag(event.type)) + len(encode_text(event.id))
         keep = room = MAX_LOG - around
         while True:
             message = escaped(raw[:keep] + mark)
-            if len(message) <= room:
+            if len(message) <= room or keep <= 0:
                 return message
-            keep -= len(message) - room  # each byte less is at least one escaped byte less
+            keep = max(0, keep - (len(message) - room))  # each byte less is at least one escaped byte less
 
 
 HEAD = b'{"ddsource":"grantex","ddtags":"type:'
@@ -121,7 +124,12 @@ def escaped(raw: bytes) -> bytes:
         return encode_text(raw.decode(errors="replace"))
 
 
-@lru_cache(maxsize=1024)
 def type_tag(event_type: str) -> bytes:
     """The value of the tag `type`, as text within a JSON string."""
-    return encode_text(NOT_IN_TAG.sub("_", event_type[:MAX_TYPE]) or "none")[1:-1]
+    return short_type_tag(event_type[:MAX_TYPE])
+
+
+@lru_cache(maxsize=1024)
+def short_type_tag(event_type: str) -> bytes:
+    """`type_tag` for text that may live on as a key."""
+    return encode_text(NOT_IN_TAG.sub("_", event_type) or "none")[1:-1]

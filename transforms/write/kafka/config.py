@@ -57,7 +57,8 @@ REFUSED: Mapping[str, str] = {
     **dict.fromkeys(("logger", "default.topic.config"), FOR_PROGRAMS),
 }
 
-SENSITIVE = re.compile(r"(^|\.)(password|secret|key\.pem)$|^sasl\.oauthbearer\.(config|client\.secret)$")
+# What librdkafka marks as sensitive, but for a user's name, the path of a key and an authority's certificate.
+SENSITIVE = re.compile(r"(^|\.)(password|passphrase|secret|key\.pem)$|^sasl\.oauthbearer\.config$")
 REFERENCE = re.compile(r"(env|file|secret|aws-secret):")
 QUOTED_VALUE = re.compile(r'\bvalue (".*?"|\S+)', re.DOTALL)
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 from transforms import readers
 from transforms.batch import BatchPolicy, batches
 from transforms.event import Event
+from transforms.readers import NAMES_USER, names_user
 from transforms.setting import BadSettings, setting, shared
 from transforms.way_out import USUAL, WayOut
 from transforms.write.archive import Compression, hour_partition
@@ -146,7 +147,9 @@ class S3(Destination):
             raise BadSettings(faults)
 
     def faults(self) -> Iterator[tuple[str, str]]:
-        """An external id without a role would be passed over in silence."""
+        """An external id without a role would be passed over in silence; a password would be shown."""
+        if names_user(self.endpoint or ""):
+            yield "endpoint", NAMES_USER
         if self.external_id and not self.role_arn:
             yield "external_id", "needs {role_arn}, the role that asks for it"
 

@@ -480,3 +480,39 @@ def test_a_secret_that_cannot_be_read_blocks(settings: Datadog) -> None:
     outcome = all_later(replace(settings, api_key=Unreadable()).open().write(batch(1)), 1)
     assert outcome.blocked
     assert "env:KEY is not set" in outcome.cause
+
+
+# Sizes without a bound
+
+
+def test_an_id_for_which_no_log_has_room_is_a_dead_letter_and_its_neighbours_arrive(
+    server: PracticeDatadog, writer: DatadogWriter
+) -> None:
+    long = "evt_" + "X" * 1_000_100
+    raw = b'{"id":"' + long.encode() + b'","type":"t","createdAt":"","data":{}}'
+    outcome = writer.write(Batch([event(0), Event(long, "t", "", raw), event(1)]))
+    assert outcome is not None
+    assert list(outcome.rejected) == [1]
+    assert outcome.rejected[1].startswith("too_large: ")
+    assert list(outcome.unsent) == [1]
+    assert not outcome.later
+    assert server.count == 2
+
+
+@pytest.mark.parametrize("length", [1, 99_999, 100_000])
+def test_the_longest_id_and_whatever_json_makes_of_it_fit_into_a_log(
+    server: PracticeDatadog, writer: DatadogWriter, length: int
+) -> None:
+    for letter in ("x", "\x01", "\U0001f600"):
+        one = Event(letter * length, "t", "", b'"' + b"\xff" * 2_000_000 + b'"')
+        assert writer.write(Batch([one])) is None
+    assert server.count == 3
+
+
+def test_a_huge_type_does_not_live_on_in_a_cache() -> None:
+    from transforms.write.datadog.log import short_type_tag, type_tag
+
+    before = short_type_tag.cache_info().currsize
+    tags = {type_tag("x" * 195 + str(number) * 100_000) for number in range(200)}
+    assert len(tags) == 1
+    assert short_type_tag.cache_info().currsize <= before + 1

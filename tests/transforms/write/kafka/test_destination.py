@@ -307,3 +307,23 @@ def test_an_event_that_is_too_large_is_rejected_alone_before_anything_is_sent() 
     assert outcome.rejected[1].startswith("too_large: more than message.max.bytes (1000)")
     assert sorted(outcome.later) == [0, 2]
     writer.close()
+
+
+SENSITIVE_SETTINGS = [
+    "sasl.password",
+    "ssl.key.password",
+    "ssl.key.pem",
+    "ssl.keystore.password",
+    "sasl.oauthbearer.config",
+    "sasl.oauthbearer.client.secret",
+    "sasl.oauthbearer.client.credentials.client.secret",
+    "sasl.oauthbearer.assertion.private.key.passphrase",
+    "sasl.oauthbearer.assertion.private.key.pem",
+]
+
+
+@pytest.mark.parametrize("name", SENSITIVE_SETTINGS)
+def test_whatever_librdkafka_calls_sensitive_is_neither_in_repr_nor_in_pickle(name: str) -> None:
+    settings = Kafka("localhost:9092", config={name: "s3cr3t-value"})
+    assert "s3cr3t-value" not in repr(settings)
+    assert b"s3cr3t-value" not in pickle.dumps(settings)
