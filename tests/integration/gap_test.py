@@ -126,7 +126,7 @@ def torment_streams(place: Path, times: int, dice: random.Random, rate: float = 
     try:
         with PracticeFeed(keepalive=1.0) as feed, FeedProxy(feed) as proxy:
             feed.slots = Slots(SystemClock(), limit=10_000)
-            journal = Journal(place / "state", feed_url="https://feed.test")
+            journal = Journal(place / "streams", feed_url="https://feed.test")
             journal.cursor(WITNESS)
             settings = FeedSettings(proxy.url, LiteralSecret(PRACTICE_KEY), read_timeout=SILENCE)
             reader = FeedReader(settings, journal, connections=2)
