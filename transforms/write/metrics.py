@@ -34,7 +34,7 @@ class DeliveryCounters:
         self._lag = Metrics.distribution(NAMESPACE, f"{destination}_delivery_lag_milliseconds")
 
     def declare(self) -> None:
-        """Show every counter of the books, be it at zero, before anything is counted.
+        """Show every counter of the books before anything is counted, those at zero too.
 
         A dashboard then shows none instead of no data. And Prism keeps one of the numbers when two bundles at
         once bring it a counter that it has not seen (its jobservices/metrics.go, unprocessedPayloads). These

@@ -1,4 +1,4 @@
-"""An event as a Datadog log: the peer's shape, escaped fast, and never longer than Datadog keeps."""
+"""An event as a Datadog log: Datadog's shape, escaped fast, and never longer than Datadog keeps."""
 
 from __future__ import annotations
 

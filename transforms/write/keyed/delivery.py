@@ -19,8 +19,8 @@ from transforms.write.keyed import state
 from transforms.write.keyed.attempts import Attempt, Attempts
 from transforms.write.keyed.state import (
     Arrival,
-    Book,
     Flight,
+    KeyState,
     Memory,
     Parcel,
     Sealed,
@@ -53,7 +53,7 @@ class Round:
         self,
         key: str,
         memory: Memory,
-        book: Book,
+        book: KeyState,
         sealed: Sequence[Sealed],
         attempts: Attempts,
         *,
@@ -262,7 +262,7 @@ class KeyedDelivery:
         """Take events in. True when the key is new, and with it its timer for the end of the input."""
         self._counters.declare()
         known = self._open(memory)
-        book = known or Book()
+        book = known or KeyState()
         arrival = unpack(Arrival, packed)
         events = unpack_events([arrival.body])
         now = self._clock.now()
@@ -322,7 +322,7 @@ class KeyedDelivery:
             f"not_delivered: the job was drained, and {self._name} did not take it in the time for that "
             f"({round_.outbox.last_error or book.why or 'no answer'}); replay it from here"
         )
-        self._show(key, Book())
+        self._show(key, KeyState())
         state.clear(memory)
 
     def _drain(self, round_: Round) -> Iterator[Result]:
@@ -347,24 +347,24 @@ class KeyedDelivery:
                 tried_last = True
                 outbox.drain()
 
-    def _show(self, key: str, book: Book) -> None:
+    def _show(self, key: str, book: KeyState) -> None:
         pending, size = book.pending(), book.size()
         HELD.note(self._name, key, pending, size, self._clock.monotonic(), book.why)
         self._counters.standing(key, pending, size, book.flight is not None, book.open_since is not None)
 
-    def _open(self, memory: Memory) -> Book | None:
+    def _open(self, memory: Memory) -> KeyState | None:
         book = memory.open_book()
         if book is not None:
             book.set_back(self._clock.now())
         return book
 
-    def _resumed(self, book: Book) -> OpenBatches:
+    def _resumed(self, book: KeyState) -> OpenBatches:
         batches = OpenBatches(self._policy, self._sizes, self._partition)
         state.resume(batches, book)
         return batches
 
     def _round(
-        self, key: str, memory: Memory, book: Book, sealed: Sequence[Sealed], *, last: bool = False
+        self, key: str, memory: Memory, book: KeyState, sealed: Sequence[Sealed], *, last: bool = False
     ) -> Round:
         return Round(
             key,
@@ -379,7 +379,7 @@ class KeyedDelivery:
             last=last,
         )
 
-    def _still_flying(self, key: str, book: Book) -> bool:
+    def _still_flying(self, key: str, book: KeyState) -> bool:
         """The attempt of an earlier bundle goes on in this process; then says when to look again."""
         attempt = self._attempts.find((key, book.flight)) if book.flight else None
         if attempt is None or attempt.done.is_set():
@@ -388,7 +388,7 @@ class KeyedDelivery:
         book.attempt_at = self._clock.now() + min(max(lasted, POLL_FIRST), POLL_LAST)
         return True
 
-    def _schedule(self, book: Book, batches: OpenBatches, set_timer: SetTimer, *, sealed: bool) -> None:
+    def _schedule(self, book: KeyState, batches: OpenBatches, set_timer: SetTimer, *, sealed: bool) -> None:
         """Set the timer for what is due next; `sealed` says that there is a new batch to attempt."""
         now = self._clock.now()
         if sealed and book.open_since is None and book.flight is None:

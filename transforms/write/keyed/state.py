@@ -195,7 +195,7 @@ class Flight(msgspec.Struct, frozen=True, array_like=True):
     attempts: int
 
 
-class Book(msgspec.Struct):
+class KeyState(msgspec.Struct):
     """All times in seconds since the epoch: a monotonic clock means nothing to the next process."""
 
     next_number: int = 1
@@ -246,7 +246,7 @@ def soon(time: float, now: float) -> float:
     return time if time <= now + MAX_RETRY_AFTER else now
 
 
-_decode = msgspec.msgpack.Decoder(Book).decode
+_decode = msgspec.msgpack.Decoder(KeyState).decode
 
 
 class Value(Protocol):
@@ -273,7 +273,7 @@ class Memory:
     inbox: Bag
     cells: Sequence[Bag] = ()
 
-    def open_book(self) -> Book | None:
+    def open_book(self) -> KeyState | None:
         """The book; None for a key that has none yet. Raises NewerState."""
         packed = self.book.read()
         if not packed:
@@ -281,7 +281,7 @@ class Memory:
         check_version(packed)
         return _decode(memoryview(packed)[1:])
 
-    def close_book(self, book: Book) -> None:
+    def close_book(self, book: KeyState) -> None:
         """Keep it for the next bundle."""
         self.book.write(VERSION + msgspec.msgpack.encode(book))
 
@@ -297,7 +297,7 @@ INBOX_BYTES = 2_000_000
 INBOX_BATCHES = 100
 
 
-def resume(batches: OpenBatches, book: Book) -> None:
+def resume(batches: OpenBatches, book: KeyState) -> None:
     """Let `batches` go on with what is open."""
     found = {
         (each.window_end, each.partition): OpenBatch(
@@ -315,7 +315,7 @@ def resume(batches: OpenBatches, book: Book) -> None:
 
 def take_in(
     memory: Memory,
-    book: Book,
+    book: KeyState,
     batches: OpenBatches,
     closed: Sequence[Batch],
     events: Sequence[Event] = (),
@@ -351,12 +351,12 @@ def take_in(
     book.latest_window = batches.latest_window
 
 
-def number(book: Book, batch: Batch) -> None:
+def number(book: KeyState, batch: Batch) -> None:
     """Give a batch that was cut from another one a number of its own."""
     batch.seal = _next_number(book)
 
 
-def collect(memory: Memory, book: Book, sealed: Sequence[Sealed]) -> list[Parcel]:
+def collect(memory: Memory, book: KeyState, sealed: Sequence[Sealed]) -> list[Parcel]:
     """Take these batches out of the inbox."""
     pieces: dict[int, list[Piece]] = {each.number: [] for each in sealed}
     rest = []
@@ -373,13 +373,13 @@ def collect(memory: Memory, book: Book, sealed: Sequence[Sealed]) -> list[Parcel
     return [joined(found) for found in pieces.values()]
 
 
-def crowded(book: Book) -> bool:
+def crowded(book: KeyState) -> bool:
     """The inbox holds more sealed batches than it should."""
     sealed = book.sealed
     return len(sealed) > INBOX_BATCHES or sum(each.packed for each in sealed) > INBOX_BYTES
 
 
-def put_last(memory: Memory, book: Book, parcels: Sequence[Parcel]) -> None:
+def put_last(memory: Memory, book: KeyState, parcels: Sequence[Parcel]) -> None:
     """Keep these batches behind all others."""
     for parcel in parcels:
         blocks = book.blocks
@@ -395,7 +395,7 @@ def load(memory: Memory, block: Block) -> list[Parcel]:
     return [unpack(Parcel, packed) for packed in memory.cells[block.cell].read()]
 
 
-def put_first(memory: Memory, book: Book, parcels: Sequence[Parcel], instead_of: int) -> None:
+def put_first(memory: Memory, book: KeyState, parcels: Sequence[Parcel], instead_of: int) -> None:
     """Keep these batches before all others, in place of the first `instead_of` blocks; cut large ones."""
     for block in book.blocks[:instead_of]:
         memory.cells[block.cell].clear()
@@ -426,11 +426,11 @@ def _add(memory: Memory, block: Block, parcel: Parcel) -> None:
     block.taken_at = min(block.taken_at, parcel.taken_at)
 
 
-def _free(book: Book) -> list[int]:
+def _free(book: KeyState) -> list[int]:
     used = {block.cell for block in book.blocks}
     return [cell for cell in range(CELLS) if cell not in used]
 
 
-def _next_number(book: Book) -> int:
+def _next_number(book: KeyState) -> int:
     book.next_number += 1
     return book.next_number - 1

@@ -15,7 +15,7 @@ from transforms.event import Event, Receipt
 from transforms.write.contract import Destination
 from transforms.write.keyed.attempts import Attempts, DrainTime
 from transforms.write.keyed.delivery import KeyedDelivery, Result
-from transforms.write.keyed.state import CELLS, Arrival, Book, Memory, pack, pack_events
+from transforms.write.keyed.state import CELLS, Arrival, KeyState, Memory, pack, pack_events
 from transforms.write.metrics import DeliveryCounters
 
 KEY = "000"
@@ -140,9 +140,9 @@ class Cluster:
         for result in results:
             self.receipts.append(result) if isinstance(result, Receipt) else self.letters.append(result)
 
-    def book(self) -> Book:
+    def book(self) -> KeyState:
         """What the key's book says."""
-        return Memory(FakeValue(self.store), FakeBag({}, "", self)).open_book() or Book()
+        return Memory(FakeValue(self.store), FakeBag({}, "", self)).open_book() or KeyState()
 
     def pending(self) -> int:
         return self.book().pending()

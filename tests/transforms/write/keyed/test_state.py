@@ -13,8 +13,8 @@ from transforms.event import Batch, Event
 from transforms.write.keyed.state import (
     Arrival,
     Block,
-    Book,
     Flight,
+    KeyState,
     Memory,
     NewerState,
     Open,
@@ -107,7 +107,7 @@ def test_the_book_comes_back_as_it_was() -> None:
 
     memory = Memory(Value(), [])  # type: ignore[arg-type]
     assert memory.open_book() is None
-    book = Book(
+    book = KeyState(
         9,
         [Open(8, "p", math.inf, 1.0, math.inf, 1.0, 3, 900, 200)],
         300.0,
