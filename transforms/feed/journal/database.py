@@ -60,6 +60,7 @@ class Database:
         """
         self.path = path
         self.lock = threading.RLock()
+        self.is_suspect = False  # this run found it damaged
         self._on_full = on_full
         make_private(path)  # SQLite gives its log the rights of the file
         self._connection = sqlite3.connect(
@@ -189,6 +190,7 @@ class Database:
 
     def suspect(self) -> None:
         """Have the next start repair the file whatever SQLite says of it."""
+        self.is_suspect = True
         with contextlib.suppress(OSError):  # on a full disk: the next start finds it by itself
             make_private(suspect_mark(self.path))
 

@@ -145,7 +145,7 @@ class Journal:
     @property
     def is_suspect(self) -> bool:
         """Whether this run found it damaged: only the next start repairs it."""
-        return suspect_mark(self._database.path).exists()
+        return self._database.is_suspect or suspect_mark(self._database.path).exists()
 
     def check_account(self, developer_id: str) -> None:
         """Record whose feed this is at the first call. Raises JournalError when it was another account's."""

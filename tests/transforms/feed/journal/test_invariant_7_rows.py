@@ -305,3 +305,19 @@ def test_seals_read_from_another_tables_page_are_not_taken_for_an_older_journals
     journal = open_journal(copy)
     assert not {*drain(journal, "s3")} & {*range(100, 150)}
     journal.close()
+
+
+def test_damage_is_known_to_the_run_that_met_it_though_nothing_can_be_written(
+    killed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    copy = altered(killed, tmp_path / "x", "UPDATE chunks SET body = x'00' || body WHERE first = 250")
+    journal = open_journal(copy)
+
+    def full(_: Path) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("transforms.feed.journal.database.make_private", full)
+    with pytest.raises(JournalDamaged):
+        journal.read(250, 1)
+    assert journal.is_suspect
+    journal.close()
