@@ -87,8 +87,8 @@ class Preflight:
         for each in found:
             if each.passed is False:
                 log.warning("%s: %s did not pass: %s", name, each.what, each.cause)
-            elif each.passed is None and each.cause:
-                log.info("%s: %s could not be told: %s", name, each.what, each.cause)
+            elif each.passed is None:
+                log.warning("%s: nothing is known of %s yet: %s", name, each.what, each.cause)
         with self._lock:
             self._found.setdefault(name, found)
             done = len(self._found) == len(self._names)

@@ -26,8 +26,9 @@ from pipelines.local.signals import stop_on_signals
 from pipelines.preflight import Preflight, tries
 from pipelines.stages import Stages, in_a_lane, on_a_cluster
 from transforms.feed.journal import JournalUnavailable
+from transforms.secret import redact
 from transforms.window import Window
-from transforms.write.contract import Destination
+from transforms.write.contract import Destination, name_of
 from transforms.write.write_to import label
 
 log = logging.getLogger("grantex.run")
@@ -78,6 +79,7 @@ def _on_this_machine(settings: Settings, stop: threading.Event) -> int:
             build(pipeline, [lane.destination], stages, effective.window_size)
 
         feed, to = feed_settings(effective), destinations(effective)
+        announce(feed.root, to)
         preflight = Preflight(tries(feed, to) if effective.preflight != "off" else {})
         preflight.start()
         if effective.preflight == "strict" and not preflight.wait():
@@ -95,10 +97,18 @@ def _effective(settings: Settings, stop: threading.Event) -> contextlib.Abstract
 
 def _on_a_cluster(settings: Settings, stop: threading.Event) -> int:
     """One job with all destinations."""
-    stages = on_a_cluster(settings)
-    return cluster.run(
-        settings, lambda pipeline: build(pipeline, destinations(settings), stages, settings.window_size), stop
-    )
+    stages, to = on_a_cluster(settings), destinations(settings)
+    announce(settings.pubsub_subscription or feed_settings(settings).root, to)
+    return cluster.run(settings, lambda pipeline: build(pipeline, to, stages, settings.window_size), stop)
+
+
+def announce(source: str, to: Sequence[Destination]) -> None:
+    """Where from and where to, a line each: which Splunk, which bucket, which table. No secret is in it."""
+    log.info("reading from %s", source)
+    for destination in to:
+        log.info(
+            "%s: events go to %s", name_of(destination), redact(destination.target()) or "what its class says"
+        )
 
 
 def _validate(settings: Settings) -> int:

@@ -133,14 +133,14 @@ def _refused(item: DestinationSnapshot) -> DestinationVerdict | None:
 
 def _before_the_first(item: DestinationSnapshot) -> DestinationVerdict:
     """Nothing was delivered in this run, and nothing failed either."""
-    passed = [each.what for each in item.preflight or () if each.passed]
-    if passed:
-        return DestinationVerdict(
-            State.READY, f"Tried at the start ({', '.join(passed)}); no event came yet."
-        )
+    found = item.preflight or ()
+    if unsure := [each for each in found if each.passed is None]:
+        return DestinationVerdict(State.NOT_TRIED, said(f"{unsure[0].what}: {unsure[0].cause}"))
+    if found:
+        passed = ", ".join(each.what for each in found)
+        return DestinationVerdict(State.READY, f"Tried at the start ({passed}); no event came yet.")
     return DestinationVerdict(
-        State.NOT_TRIED,
-        "No event was delivered yet in this run, and nothing else could be tried without one.",
+        State.NOT_TRIED, "No event was delivered yet in this run, and nothing could be tried without one."
     )
 
 

@@ -18,7 +18,7 @@ from pipelines.flags.settings import parse
 from pipelines.local.lane import Lane
 from pipelines.local.run import CannotStart
 from pipelines.stages import in_a_lane, on_a_cluster
-from pipelines.stream import build
+from pipelines.stream import announce, build
 from tests.integration.rehearsal import decoded
 from transforms.clock import SystemClock
 from transforms.feed.journal import Journal, JournalUnavailable
@@ -147,3 +147,15 @@ def test_exit_code_2_is_for_what_a_person_mends(
     monkeypatch.setattr("pipelines.local.logs.configure", lambda *_: None)
     assert stream.main(["--feed_api_key=0123456789abcdef", "--files_dir=x"]) == code
     assert code == 2 or str(error) in caplog.text
+
+
+def test_the_start_says_where_from_and_where_to_without_a_secret(caplog: pytest.LogCaptureFixture) -> None:
+    settings = parse(["--feed_api_key=env:KEY", *EVERYWHERE], ENVIRON)
+    with caplog.at_level("INFO"):
+        announce("https://api.grantex.dev", destinations(settings))
+    lines = [record.getMessage() for record in caplog.records]
+    assert lines[0] == "reading from https://api.grantex.dev"
+    assert "splunk: events go to index main at https://splunk.example.com:8088" in lines
+    assert "bigquery: events go to my-project.d.t" in lines
+    assert len(lines) == 1 + len(destinations(settings))
+    assert ENVIRON["KEY"] not in caplog.text

@@ -20,6 +20,7 @@ STOPPED = replace(LIVE, phase=Phase.STOPPED)
 WRONG = Books(received=100, delivered=80, dead_lettered=0, pending=10)
 NOTHING_YET = delivery("splunk", delivered=0)
 GOOD = Finding("the HEC token", True)
+UNSURE = Finding("the HEC token", None, "Splunk is busy.")
 BAD = Finding("the HEC token", False, "Splunk refused it.")
 REFUSED = delivery("splunk", circuit=CircuitStatus(open=True, since=AT, why=BUSY, needs_you=True))
 REJECTING = delivery("splunk", dead_letters_go_on=True, last_error="hec_6: Invalid data format")
@@ -55,6 +56,12 @@ RETRYING = delivery("splunk", circuit=CircuitStatus(why=BUSY))
             State.NEEDS_YOU,
             Level.TROUBLE,
             "refused",
+        ),
+        (
+            destination("splunk", delivery=NOTHING_YET, preflight=[UNSURE]),
+            State.NOT_TRIED,
+            Level.WATCH,
+            "busy",
         ),
         # What was found at the start is old news once something was delivered.
         (destination("splunk", preflight=[BAD]), State.DELIVERING, Level.GOOD, ""),

@@ -123,8 +123,11 @@ class KafkaWriter(Writer):
             yield Finding(what, False if blocked else None, cause)
         else:
             there = self._topic in topics
-            cause = f"{self._names.where} shows no such topic: create it, or correct --kafka_topic."
-            yield Finding(what, True) if there else Finding(what, False, cause)
+            cause = (
+                f"{self._names.where} shows no such topic. Create it, or correct --kafka_topic, unless its "
+                "brokers make topics by themselves."
+            )
+            yield Finding(what, True) if there else Finding(what, None, cause)
 
     def _topics(self, producer: Producer, until: float) -> Collection[str]:
         """All that this user may see: asked for one by name, brokers that make topics by themselves would.
