@@ -41,6 +41,14 @@ def some(start: int, end: int) -> list[Event]:
     return [Event(f"evt_{n:05d}", "t", "2026-03-01T12:00:00Z", b'{"n":%d}' % n) for n in range(start, end)]
 
 
+def some_bad(start: int, end: int) -> list[Event]:
+    """So many that are refused and, as evidence that the destination takes others, one that is not."""
+    return [
+        *(Event(f"bad_{n:05d}", "t", "", b'{"n":%d}' % n) for n in range(start, end)),
+        *some(end, end + 1),
+    ]
+
+
 def eventually(condition: Callable[[], object], timeout: float = 20.0) -> bool:
     until = time.monotonic() + timeout
     while not condition():
@@ -137,10 +145,10 @@ def test_a_dead_letter_is_on_disk_before_its_receipt_is_committed(tmp_path: Path
                 seen.append((int(counted), sum(1 for _ in read_dead_letters(letters))))
 
     journal = Journal(tmp_path / "state", feed_url=FEED, database=Watched)
-    one = lane(journal, Shelved(Shelf(rejects="")), letters)
+    one = lane(journal, Shelved(Shelf(rejects="bad")), letters)
     one.start()
     for start in range(0, 40, 10):
-        journal.append(some(start, start + 10), [])
+        journal.append(some_bad(start, start + 10), [])
     assert eventually(lambda: one.drained)
     end(one)
     assert journal.books()["shelved"].dead_lettered == 40
@@ -154,16 +162,17 @@ def test_dead_letters_that_cannot_be_written_keep_their_events(
 ) -> None:
     letters = tmp_path / "letters"
     letters.write_text("a file where the directory should be")
-    one = lane(journal, Shelved(Shelf(rejects="")), letters)
+    one = lane(journal, Shelved(Shelf(rejects="bad")), letters)
     one.start()
-    journal.append(some(0, 5), [])
+    journal.append(some_bad(0, 5), [])
     assert eventually(lambda: one.restarts >= 2)
     assert "dead letters cannot be written" in one.failure or "dead letters cannot be written" in caplog.text
-    assert journal.books()["shelved"].pending == 5
+    assert journal.books()["shelved"].pending == 6
     letters.unlink()
     assert eventually(lambda: one.drained)
     end(one)
-    assert {letter.event_id for letter in read_dead_letters(letters)} == {event.id for event in some(0, 5)}
+    bad = {event.id for event in some_bad(0, 5)[:-1]}
+    assert {letter.event_id for letter in read_dead_letters(letters)} == bad
 
 
 def test_a_hung_writer_does_not_hold_up_the_drain_for_longer_than_it_may(
