@@ -164,14 +164,14 @@ def test_dead_letters_that_cannot_be_written_keep_their_events(
     letters.write_text("a file where the directory should be")
     one = lane(journal, Shelved(Shelf(rejects="bad")), letters)
     one.start()
-    journal.append(some_bad(0, 5), [])
+    journal.append(some_bad(0, 4), [])
     assert eventually(lambda: one.restarts >= 2)
     assert "dead letters cannot be written" in one.failure or "dead letters cannot be written" in caplog.text
-    assert journal.books()["shelved"].pending == 6
+    assert journal.books()["shelved"].pending == 4, "the one that it took is delivered"
     letters.unlink()
     assert eventually(lambda: one.drained)
     end(one)
-    bad = {event.id for event in some_bad(0, 5)[:-1]}
+    bad = {event.id for event in some_bad(0, 4)[:-1]}
     assert {letter.event_id for letter in read_dead_letters(letters)} == bad
 
 

@@ -114,16 +114,16 @@ class DeadLetterLimit:
 
     def allow(self, event_id: str, now: float) -> bool:
         """Count one more dead letter at `now` (monotonic seconds), or refuse it; its event stays believed to
-        be to blame."""
+        be to blame, also when the letter cannot be written and all of it comes again."""
         with self._lock:
-            self._suspected.pop(event_id, None)
+            self._suspected[event_id] = -1
+            _bound(self._suspected)
             self._origins.pop(event_id, None)
             if self.limit is None:
                 return True
             while self._times and self._times[0] <= now - HOUR:
                 self._times.popleft()
             if len(self._times) >= self.limit:
-                self._suspected[event_id] = -1
                 return False
             self._times.append(now)
             return True
