@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import logging
 import sqlite3
 from collections.abc import Callable, Sequence
 
 import msgspec
 
 from transforms.dead_letter import DeadLetter
-from transforms.feed.journal.database import Database, JournalDamaged, number_noted, put_note
+from transforms.feed.journal.database import Database, number_noted, put_note
 from transforms.feed.journal.schema import BadChecksum, has_signature, sign_body, signed_body
 
+log = logging.getLogger("grantex.journal")
 AT_ONCE = 100
 BYTES_AT_ONCE = 8 * 1024 * 1024  # read back at once, at least one letter
 encode_letter = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder(DeadLetter).decode
+LOST_LETTER = DeadLetter(
+    "feed", "", "journal_damaged: a dead letter of the feed was lost with a damaged journal", b""
+)
 
 
 class FeedLetters:
@@ -56,7 +61,7 @@ class FeedLetters:
     def oldest(self) -> list[tuple[int, DeadLetter]]:
         """The first hundred, and at most some megabytes of them; asking costs nothing while there are none.
 
-        Raises JournalDamaged when one of them was altered.
+        In the place of one that was altered stands `LOST_LETTER`.
         """
         if self._begin == self._end:
             return []
@@ -76,11 +81,9 @@ class FeedLetters:
             assert rows
             assert isinstance(rows[0][0], bytes)
             return decode_letter(number, rows[0][0])
-        except (AssertionError, BadChecksum, msgspec.MsgspecError) as error:
-            self._database.suspect()
-            raise JournalDamaged(
-                f"dead letter {number} of the feed is damaged in the journal: start again, others are kept"
-            ) from error
+        except (AssertionError, BadChecksum, msgspec.MsgspecError):
+            log.error("dead letter %d of the feed was damaged in the journal and is lost", number)
+            return LOST_LETTER
 
     def drop(self, up_to: int) -> None:
         """Forget those up to a number: they are written."""

@@ -16,7 +16,6 @@ from typing import Any
 
 import msgspec
 
-from transforms.dead_letter import DeadLetter
 from transforms.durable import make_private, replace_file, sync
 from transforms.feed.journal.check import SIGNED, Row, check, insert, whole, with_seals
 from transforms.feed.journal.chunks import ChunkStore, decode_row
@@ -31,7 +30,7 @@ from transforms.feed.journal.database import (
     suspect_mark,
 )
 from transforms.feed.journal.gaps import GapLog
-from transforms.feed.journal.letters import encode_letter
+from transforms.feed.journal.letters import LOST_LETTER, encode_letter
 from transforms.feed.journal.ranges import Range, subtract, unpack
 from transforms.feed.journal.schema import COLUMNS, MOST, NEW_NOTES, VERSION, sign_body
 from transforms.feed.journal.seals import CursorRow
@@ -43,10 +42,6 @@ BLOCK = 100  # rows copied in one transaction
 CHECK_BYTES = 1024**3  # SQLite's own check reads the whole file: a bigger one only when something went wrong
 FILE_MAGIC = b"SQLite format 3\0"
 ASIDE = re.compile(r"journal\.damaged-\d{8}T\d{6}Z(-\d+)?")
-
-LOST_LETTER = DeadLetter(
-    "feed", "", "journal_damaged: a dead letter of the feed was lost with a damaged journal", b""
-)
 
 
 class Marker(msgspec.Struct):
