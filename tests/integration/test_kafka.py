@@ -193,6 +193,35 @@ def test_a_topic_with_limits_of_its_own_takes_events_of_any_time(broker: KafkaSe
     assert all(record.timestamp >= before - 1000 for record in broker.read(topic))
 
 
+@pytest.mark.parametrize(
+    "beyond",
+    [[0], [7], [0, 3, 9, 10, 11, 25], [*range(12)], [*range(1, 30)], [*range(30)]],
+    ids=["first", "one", "some", "many", "all-but-one", "all"],
+)
+@pytest.mark.parametrize("odd", ["1971-01-01T00:00:00Z", "2999-01-01T00:00:00Z"], ids=["past", "ahead"])
+def test_an_event_beyond_the_topics_limit_does_not_take_its_neighbours_time(
+    broker: KafkaServer, request: pytest.FixtureRequest, beyond: list[int], odd: str
+) -> None:
+    topic = f"limit-{request.node.callspec.id}"
+    broker.create_topic(topic)
+    broker.change_topic(topic, "message.timestamp.before.max.ms", "86400000")
+    started = time.time()
+    events = [
+        event(n, odd if n in beyond else time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(started - 5 - n)))
+        for n in range(30)
+    ]
+    writer = Kafka(broker.servers, topic).open()
+    assert writer.write(Batch(events)) is None
+    writer.close()
+    assert ids(broker, topic) == Counter(one.id for one in events)
+    stamps = {record.key: record.timestamp for record in broker.read(topic)}
+    for n, one in enumerate(events):
+        if n in beyond:
+            assert stamps[one.id] >= started * 1000 - 1000
+        else:
+            assert stamps[one.id] == timestamp(one)
+
+
 def deliver(kafka: Kafka, events: Sequence[Event]) -> tuple[set[str], set[str]]:
     """Ids delivered and ids dead-lettered by the whole machinery around the writer."""
     bell = threading.Event()

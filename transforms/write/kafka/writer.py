@@ -47,7 +47,6 @@ log.addFilter(lambda record: bool(_redacted(record)))
 # the next attempt.
 PATIENCE = 5.0
 POLL = 0.1  # seconds; `close` is seen at least this often
-FUTURE = 3_600_000  # milliseconds; Kafka's message.timestamp.after.max.ms
 LOOK_SECONDS = 5.0  # of the preflight
 LAST_POLL = 0.5  # seconds that a purged producer gets to say what became of its messages
 
@@ -96,15 +95,10 @@ class KafkaWriter(Writer):
         until = self._clock.monotonic() + self._patience
         verdict = Verdict(self._names)
         everything = range(len(batch.events))
-        reports = self._hand_over(producer, batch.events, everything, self._timestamp, verdict, until)
-        self._wait(producer, list(reports.values()), until)
-        for again in (self._likely, _now):  # created_at is anyone's text, and no reason to refuse an event
-            refused = [i for i, one in reports.items() if one.error and one.error.code() in BAD_TIME]
-            for index in refused:
-                del reports[index]
-            sent = self._hand_over(producer, batch.events, refused, again, verdict, until)
-            self._wait(producer, list(sent.values()), until)
-            reports |= sent
+        reports = self._sent(producer, batch.events, everything, self._timestamp, verdict, until)
+        if refused := for_their_time(reports):
+            reports = {index: one for index, one in reports.items() if index not in refused}
+            reports |= self._retimed(producer, batch.events, refused, verdict, until)
         return self._judge(batch.events, reports, verdict)
 
     def preflight(self) -> Iterator[Finding]:
@@ -204,11 +198,52 @@ class KafkaWriter(Writer):
         except KafkaException as error:
             log.debug("%s: %s", self._names.where, error)
 
-    def _likely(self, event: Event) -> int:
-        """The event's time, or 0 for "now" where brokers refuse it by default: one such time has its whole
-        record batch refused, and the innocent events keep theirs."""
-        time = self._timestamp(event)
-        return time if time <= self._clock.now() * 1000 + FUTURE else 0
+    def _retimed(
+        self,
+        producer: Producer,
+        events: Sequence[Event],
+        refused: Sequence[int],
+        verdict: Verdict,
+        until: float,
+    ) -> dict[int, Report]:
+        """Send events again that were refused, some of them for their time: created_at is anyone's text, and
+        no reason to refuse an event. Only what is beyond the topic's limits is stamped with "now".
+
+        A broker refuses a whole record batch for one such time. Those nearest to now are sent in ever smaller
+        parts until one is refused alone: it is beyond the limit, and so are all that are farther away.
+        """
+        now = self._clock.now() * 1000
+        times = {index: self._timestamp(events[index]) for index in refused}
+        past = sorted((index for index in refused if times[index] <= now), key=lambda index: times[index])
+        ahead = sorted(set(refused) - set(past), key=lambda index: -times[index])
+        reports: dict[int, Report] = {}
+        for left in (past, ahead):  # the nearest to now come last
+            size = (len(left) + 1) // 2
+            while left:
+                part = left[-size:]
+                sent = self._sent(producer, events, part, self._timestamp, verdict, until)
+                bad = for_their_time(sent)
+                reports |= {index: one for index, one in sent.items() if index not in bad}
+                left = [index for index in left if index not in part or index in bad]
+                if bad and size > 1 and self._clock.monotonic() < until:
+                    size //= 2
+                elif bad:
+                    reports |= self._sent(producer, events, left, _now, verdict, until)
+                    break
+        return reports
+
+    def _sent(
+        self,
+        producer: Producer,
+        events: Sequence[Event],
+        indexes: Sequence[int],
+        time: Callable[[Event], int],
+        verdict: Verdict,
+        until: float,
+    ) -> dict[int, Report]:
+        sent = self._hand_over(producer, events, indexes, time, verdict, until)
+        self._wait(producer, list(sent.values()), until)
+        return sent
 
     def _hand_over(
         self,
@@ -305,6 +340,11 @@ class KafkaWriter(Writer):
         if self._trouble is None or error.code() != KafkaError._ALL_BROKERS_DOWN:
             self._trouble = error
         log.debug("%s: %s", self._names.where, redact(error.str()))
+
+
+def for_their_time(reports: Mapping[int, Report]) -> list[int]:
+    """The indexes of those that were refused, perhaps for a time: their own or a neighbour's."""
+    return [index for index, one in reports.items() if one.error and one.error.code() in BAD_TIME]
 
 
 def _now(_: Event) -> int:
