@@ -76,7 +76,7 @@ class FeedLetters:
         return found
 
     def _read(self, number: int) -> DeadLetter:
-        rows = self._database.rows("SELECT body FROM strays WHERE number = ?", number)
+        rows = self._database.rows("SELECT CAST(body AS BLOB) FROM strays WHERE number = ?", number)
         try:
             assert rows
             assert isinstance(rows[0][0], bytes)
