@@ -25,6 +25,7 @@ LAZY = {
 FILES = {"aftermath", "standing", "shelf", "pace", "surroundings", "slots", "atom", "unsplit", "lean_beam"}
 FILES |= {"reading", "wire", "streams"}
 CLASSES = {"Row", "How", "Sorted", "Book"}
+CLASSES |= {"Arrival", "Open", "Sealed", "Flight", "Memory", "Parcel"}
 WORDS = ("when this is mended", "be it at zero", "the peer", "stray signs")
 
 NOT_IMPORTED = ("TYPE_CHECKING", "__name__ == '__main__'")

@@ -90,7 +90,7 @@ class Drain:
 # many seconds any is, as a bundle that has not seen it yet would make it once more.
 REMEMBERED = 256
 UNSEEN_SECONDS = 60.0
-# A key and what the key's book calls the attempt.
+# A key and the attempt's id in the key's state.
 Token = tuple[str, Hashable]
 
 

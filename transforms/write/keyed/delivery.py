@@ -18,16 +18,16 @@ from transforms.write.delivery.settling import dead_letters, receipt
 from transforms.write.keyed import state
 from transforms.write.keyed.attempts import Attempt, Attempts
 from transforms.write.keyed.state import (
-    Arrival,
-    Flight,
+    AttemptId,
+    BeamState,
     KeyState,
-    Memory,
-    Parcel,
-    Sealed,
+    PackedBatch,
+    PackedEvents,
+    SealedBatchHeader,
+    pack_batch,
     soon,
-    to_batch,
-    to_parcel,
     unpack,
+    unpack_batch,
     unpack_events,
 )
 from transforms.write.metrics import DeliveryCounters
@@ -43,7 +43,7 @@ Result = DeadLetter | Receipt
 
 
 class Round:
-    """Restores the outbox from the book, attempts what is due, and `keep`s what is left.
+    """Restores the outbox from the key's state, attempts what is due, and `keep`s what is left.
 
     sealed: batches in the inbox that may be attempted: those whose seal an earlier bundle has committed.
     last: nothing waits for its time, as there will be none.
@@ -52,9 +52,9 @@ class Round:
     def __init__(
         self,
         key: str,
-        memory: Memory,
-        book: KeyState,
-        sealed: Sequence[Sealed],
+        beam_state: BeamState,
+        key_state: KeyState,
+        sealed: Sequence[SealedBatchHeader],
         attempts: Attempts,
         *,
         name: str,
@@ -63,16 +63,16 @@ class Round:
         counters: DeliveryCounters,
         last: bool = False,
     ) -> None:
-        self._key, self._memory, self._book = key, memory, book
+        self._key, self._beam_state, self._key_state = key, beam_state, key_state
         self._sealed = sealed
         self._attempts = attempts
         self._name, self._clock, self._counters = name, clock, counters
         self._outbox = Outbox(name, uniform=uniform, dead_letter_limit=attempts.limit)
-        self._originals: dict[int, tuple[Batch, Parcel]] = {}
+        self._originals: dict[int, tuple[Batch, PackedBatch]] = {}
         self._loaded = 0  # blocks
-        self._unopened: list[Parcel] = []  # of the last one
+        self._unopened: list[PackedBatch] = []  # of the last one
         self._changed = False
-        self._flying: Batch | None = None
+        self._running: Batch | None = None
         self._last = last
         self._restore()
 
@@ -83,44 +83,46 @@ class Round:
 
     def empty(self) -> bool:
         """Nothing is left of what was sealed."""
-        more = self._unopened or self._sealed or self._loaded < len(self._book.blocks)
+        more = self._unopened or self._sealed or self._loaded < len(self._key_state.blocks)
         return not (len(self._outbox) or more)
 
     def run(self, until: float, patience: float) -> Iterator[Result]:
         """Attempt what is due, until nothing is, one lasts longer than `patience`, or it is `until`
         (monotonic seconds). One that outlasted the call before is waited for first. Raises what a writer
         raised, if that was no connection error or time-out."""
-        while (batch := self._flying or self._next()) is not None:
-            flight = Flight(batch.seal, batch.id, batch.attempts)
-            attempt = self._attempts.start((self._key, flight), batch)
+        while (batch := self._running or self._next()) is not None:
+            attempt_id = AttemptId(batch.seal, batch.id, batch.attempts)
+            attempt = self._attempts.start((self._key, attempt_id), batch)
             if not self._clock.wait(attempt.done, patience):
-                self._book.flight, self._flying = flight, batch
+                self._key_state.running, self._running = attempt_id, batch
                 return
-            self._book.flight = self._flying = None
-            yield from self._settle(batch, attempt, flight)
+            self._key_state.running = self._running = None
+            yield from self._settle(batch, attempt, attempt_id)
             if self._clock.monotonic() >= until:
                 return
 
     def keep(self) -> None:
-        """Put back what is left, and note in the book when to go on."""
-        book, outbox, circuit = self._book, self._outbox, self._outbox.circuit
+        """Put back what is left, and note in the key's state when to go on."""
+        key_state, outbox, circuit = self._key_state, self._outbox, self._outbox.circuit
         due = outbox.due()
         if self._changed:
-            parcels = [self._parcel(entry.batch, entry.failures, entry.due) for entry in outbox.left()]
-            state.put_first(self._memory, book, [*parcels, *self._unopened], self._loaded)
-        book.not_before = outbox.not_before
-        book.failures, book.open_since = circuit.failures, circuit.since
-        book.probe_at, book.why = circuit.probe_at, circuit.why
+            packed_batches = [
+                self._packed_batch(entry.batch, entry.failures, entry.due) for entry in outbox.left()
+            ]
+            state.put_first(self._beam_state, key_state, [*packed_batches, *self._unopened], self._loaded)
+        key_state.not_before = outbox.not_before
+        key_state.failures, key_state.open_since = circuit.failures, circuit.since
+        key_state.probe_at, key_state.why = circuit.probe_at, circuit.why
         now = self._clock.now()
-        if book.flight is not None:
-            book.attempt_at = now
+        if key_state.running is not None:
+            key_state.attempt_at = now
         elif due is not None:
-            book.attempt_at = max(due, now)
-        elif book.waiting():  # not at hand yet
+            key_state.attempt_at = max(due, now)
+        elif key_state.waiting():  # not at hand yet
             ahead = max(outbox.not_before, circuit.probe_at if circuit.is_open else -math.inf)
-            book.attempt_at = max(ahead, now)
+            key_state.attempt_at = max(ahead, now)
         else:
-            book.attempt_at = None
+            key_state.attempt_at = None
 
     def give_up(self, cause: str) -> Iterator[DeadLetter]:
         """All that is left as dead letters, also what is not at hand."""
@@ -128,7 +130,7 @@ class Round:
         while True:
             for entry in self._outbox.left():
                 batch, why = entry.batch, cause
-                if batch is self._flying:
+                if batch is self._running:
                     why += "; it was being sent and may have arrived"
                     self._counters.unanswered(batch)
                 for event in batch.events:
@@ -139,11 +141,11 @@ class Round:
                 return
 
     def _restore(self) -> None:
-        book, outbox = self._book, self._outbox
-        outbox.not_before = book.not_before
+        key_state, outbox = self._key_state, self._outbox
+        outbox.not_before = key_state.not_before
         circuit = outbox.circuit
-        circuit.failures, circuit.since, circuit.why = book.failures, book.open_since, book.why
-        circuit.probe_at = book.probe_at
+        circuit.failures, circuit.since, circuit.why = key_state.failures, key_state.open_since, key_state.why
+        circuit.probe_at = key_state.probe_at
         if self._last:
             outbox.drain()
 
@@ -168,35 +170,35 @@ class Round:
 
     def _load(self) -> bool:
         """Take more batches to hand, oldest first; False when there are none."""
-        book = self._book
-        if not self._unopened and self._loaded < len(book.blocks):
-            self._unopened = state.load(self._memory, book.blocks[self._loaded])
+        key_state = self._key_state
+        if not self._unopened and self._loaded < len(key_state.blocks):
+            self._unopened = state.load(self._beam_state, key_state.blocks[self._loaded])
             self._loaded += 1
         if not self._unopened and self._sealed:
-            self._unopened = state.collect(self._memory, book, self._sealed)
+            self._unopened = state.collect(self._beam_state, key_state, self._sealed)
             self._sealed = ()
             self._changed = True
         size = count = 0
-        for parcel in self._unopened:
-            size += parcel.size
+        for packed_batch in self._unopened:
+            size += packed_batch.size
             count += 1
-            self._put(parcel)
+            self._put(packed_batch)
             if size >= HELPING:
                 break
         del self._unopened[:count]
         return count > 0
 
-    def _put(self, parcel: Parcel) -> None:
-        batch = to_batch(parcel)
-        self._originals[parcel.number] = (batch, parcel)
-        due = -math.inf if self._last else soon(parcel.due, self._clock.now())
-        self._outbox.put(batch, parcel.failures, due)
+    def _put(self, packed_batch: PackedBatch) -> None:
+        batch = unpack_batch(packed_batch)
+        self._originals[packed_batch.number] = (batch, packed_batch)
+        due = -math.inf if self._last else soon(packed_batch.due, self._clock.now())
+        self._outbox.put(batch, packed_batch.failures, due)
 
-    def _settle(self, batch: Batch, attempt: Attempt, flight: Flight) -> Iterator[Result]:
+    def _settle(self, batch: Batch, attempt: Attempt, attempt_id: AttemptId) -> Iterator[Result]:
         try:
             outcome = attempt.outcome()
         except Exception:
-            self._attempts.forget((self._key, flight))
+            self._attempts.forget((self._key, attempt_id))
             raise
         batch.memo = attempt.memo
         self._changed = True
@@ -207,18 +209,18 @@ class Round:
             self._counters.arrived(self._clock.now() - batch.taken_at)
             yield receipt(self._name, settled)
         for half in settled.halves:
-            state.number(self._book, half)
+            state.number(self._key_state, half)
         self._outbox.recorded(settled)
 
-    def _parcel(self, batch: Batch, failures: int, due: float) -> Parcel:
-        original, parcel = self._originals.get(batch.seal, (None, None))
-        if batch is self._flying:
+    def _packed_batch(self, batch: Batch, failures: int, due: float) -> PackedBatch:
+        original, packed_batch = self._originals.get(batch.seal, (None, None))
+        if batch is self._running:
             batch.attempts -= 1  # it has not come to anything yet
-        if batch is original and parcel is not None:
-            if batch.attempts == parcel.attempts:
-                return parcel
-            return to_parcel(batch, failures, due, parcel.bodies)
-        return to_parcel(batch, failures, due)
+        if batch is original and packed_batch is not None:
+            if batch.attempts == packed_batch.attempts:
+                return packed_batch
+            return pack_batch(batch, failures, due, packed_batch.bodies)
+        return pack_batch(batch, failures, due)
 
 
 # A request that lasts is looked at when it has lasted twice as long, and at least each second.
@@ -229,7 +231,7 @@ SetTimer = Callable[[float], None]
 
 
 class KeyedDelivery:
-    """What the stages of one worker do with the state of a key, one call of `arrive`, `due` or `end` at a
+    """What the stages of one worker do with the state of a key, one call of `receive`, `due` or `end` at a
     time for each key.
 
     A batch is sealed by one bundle and attempted by a later one, so what a batch holds is committed before
@@ -258,16 +260,16 @@ class KeyedDelivery:
         one = type(destination).partition is Destination.partition
         self._partition = None if one else destination.partition
 
-    def arrive(self, packed: bytes, memory: Memory, set_timer: SetTimer) -> bool:
+    def receive(self, packed: bytes, beam_state: BeamState, set_timer: SetTimer) -> bool:
         """Take events in. True when the key is new, and with it its timer for the end of the input."""
         self._counters.declare()
-        known = self._open(memory)
-        book = known or KeyState()
-        arrival = unpack(Arrival, packed)
-        events = unpack_events([arrival.body])
+        known = self._open(beam_state)
+        key_state = known or KeyState()
+        received = unpack(PackedEvents, packed)
+        events = unpack_events([received.body])
         now = self._clock.now()
-        batches = self._resumed(book)
-        window_end = arrival.window_end
+        batches = self._resumed(key_state)
+        window_end = received.window_end
         closed = batches.add_chunk(
             events,
             0,
@@ -275,44 +277,44 @@ class KeyedDelivery:
             window_end=window_end,
             # Catching up, the window is over already: then its end says nothing about when to close.
             closes_at=window_end if window_end > now else math.inf,
-            taken_at=arrival.taken_at or now,
+            taken_at=received.taken_at or now,
         )
-        state.take_in(memory, book, batches, closed, events, arrival.body)
+        state.take_in(beam_state, key_state, batches, closed, events, received.body)
         self._counters.received(len(events))
-        self._schedule(book, batches, set_timer, sealed=bool(closed))
-        memory.close_book(book)
+        self._schedule(key_state, batches, set_timer, sealed=bool(closed))
+        beam_state.write(key_state)
         return known is None
 
-    def due(self, key: str, memory: Memory, set_timer: SetTimer) -> Iterator[Result]:
+    def due(self, key: str, beam_state: BeamState, set_timer: SetTimer) -> Iterator[Result]:
         """Do what has become due: close what is old, see what became of an attempt, make the next ones."""
-        book = self._open(memory)
-        if book is None:
+        key_state = self._open(beam_state)
+        if key_state is None:
             return
-        book.wake_at = None
-        sealed = list(book.sealed)
-        batches = self._resumed(book)
+        key_state.wake_at = None
+        sealed = list(key_state.sealed)
+        batches = self._resumed(key_state)
         closed = batches.close_due(self._clock.now())
-        state.take_in(memory, book, batches, closed)
-        if not self._still_flying(key, book) and (book.attempt_at or 0.0) <= self._clock.now():
-            round_ = self._round(key, memory, book, sealed)
+        state.take_in(beam_state, key_state, batches, closed)
+        if not self._still_running(key, key_state) and (key_state.attempt_at or 0.0) <= self._clock.now():
+            round_ = self._round(key, beam_state, key_state, sealed)
             yield from round_.run(self._clock.monotonic() + ROUND_SECONDS, self._patience)
             round_.keep()
-            self._still_flying(key, book)
-        if state.crowded(book):
-            state.put_last(memory, book, state.collect(memory, book, book.sealed))
-        self._schedule(book, batches, set_timer, sealed=bool(closed))
-        self._show(key, book)
-        memory.close_book(book)
+            self._still_running(key, key_state)
+        if state.crowded(key_state):
+            state.put_last(beam_state, key_state, state.collect(beam_state, key_state, key_state.sealed))
+        self._schedule(key_state, batches, set_timer, sealed=bool(closed))
+        self._show(key, key_state)
+        beam_state.write(key_state)
 
-    def end(self, key: str, memory: Memory) -> Iterator[Result]:
+    def end(self, key: str, beam_state: BeamState) -> Iterator[Result]:
         """The input is over, and with it the state: deliver everything, and what a destination does not take
         in its DrainTime becomes dead letters, so that it can be replayed."""
-        book = self._open(memory)
-        if book is None:
+        key_state = self._open(beam_state)
+        if key_state is None:
             return
-        batches = self._resumed(book)
-        state.take_in(memory, book, batches, batches.flush())
-        round_ = self._round(key, memory, book, book.sealed, last=True)
+        batches = self._resumed(key_state)
+        state.take_in(beam_state, key_state, batches, batches.flush())
+        round_ = self._round(key, beam_state, key_state, key_state.sealed, last=True)
         if self._attempts.drain.begin(key):
             self._attempts.forget_failed(key)
         yield from self._drain(round_)
@@ -320,10 +322,10 @@ class KeyedDelivery:
             self._attempts.drain.gave_up()
         yield from round_.give_up(
             f"not_delivered: the job was drained, and {self._name} did not take it in the time for that "
-            f"({round_.outbox.last_error or book.why or 'no answer'}); replay it from here"
+            f"({round_.outbox.last_error or key_state.why or 'no answer'}); replay it from here"
         )
         self._show(key, KeyState())
-        state.clear(memory)
+        state.clear(beam_state)
 
     def _drain(self, round_: Round) -> Iterator[Result]:
         clock, outbox, drain = self._clock, round_.outbox, self._attempts.drain
@@ -347,29 +349,37 @@ class KeyedDelivery:
                 tried_last = True
                 outbox.drain()
 
-    def _show(self, key: str, book: KeyState) -> None:
-        pending, size = book.pending(), book.size()
-        HELD.note(self._name, key, pending, size, self._clock.monotonic(), book.why)
-        self._counters.standing(key, pending, size, book.flight is not None, book.open_since is not None)
+    def _show(self, key: str, key_state: KeyState) -> None:
+        pending, size = key_state.pending(), key_state.size()
+        HELD.note(self._name, key, pending, size, self._clock.monotonic(), key_state.why)
+        self._counters.standing(
+            key, pending, size, key_state.running is not None, key_state.open_since is not None
+        )
 
-    def _open(self, memory: Memory) -> KeyState | None:
-        book = memory.open_book()
-        if book is not None:
-            book.set_back(self._clock.now())
-        return book
+    def _open(self, beam_state: BeamState) -> KeyState | None:
+        key_state = beam_state.read()
+        if key_state is not None:
+            key_state.set_back(self._clock.now())
+        return key_state
 
-    def _resumed(self, book: KeyState) -> OpenBatches:
+    def _resumed(self, key_state: KeyState) -> OpenBatches:
         batches = OpenBatches(self._policy, self._sizes, self._partition)
-        state.resume(batches, book)
+        state.resume(batches, key_state)
         return batches
 
     def _round(
-        self, key: str, memory: Memory, book: KeyState, sealed: Sequence[Sealed], *, last: bool = False
+        self,
+        key: str,
+        beam_state: BeamState,
+        key_state: KeyState,
+        sealed: Sequence[SealedBatchHeader],
+        *,
+        last: bool = False,
     ) -> Round:
         return Round(
             key,
-            memory,
-            book,
+            beam_state,
+            key_state,
             sealed,
             self._attempts,
             name=self._name,
@@ -379,24 +389,26 @@ class KeyedDelivery:
             last=last,
         )
 
-    def _still_flying(self, key: str, book: KeyState) -> bool:
+    def _still_running(self, key: str, key_state: KeyState) -> bool:
         """The attempt of an earlier bundle goes on in this process; then says when to look again."""
-        attempt = self._attempts.find((key, book.flight)) if book.flight else None
+        attempt = self._attempts.find((key, key_state.running)) if key_state.running else None
         if attempt is None or attempt.done.is_set():
             return False
         lasted = self._clock.monotonic() - attempt.started
-        book.attempt_at = self._clock.now() + min(max(lasted, POLL_FIRST), POLL_LAST)
+        key_state.attempt_at = self._clock.now() + min(max(lasted, POLL_FIRST), POLL_LAST)
         return True
 
-    def _schedule(self, book: KeyState, batches: OpenBatches, set_timer: SetTimer, *, sealed: bool) -> None:
+    def _schedule(
+        self, key_state: KeyState, batches: OpenBatches, set_timer: SetTimer, *, sealed: bool
+    ) -> None:
         """Set the timer for what is due next; `sealed` says that there is a new batch to attempt."""
         now = self._clock.now()
-        if sealed and book.open_since is None and book.flight is None:
-            book.attempt_at = max(now, book.not_before)
-        times = [batches.deadline(), book.attempt_at, now if state.crowded(book) else None]
+        if sealed and key_state.open_since is None and key_state.running is None:
+            key_state.attempt_at = max(now, key_state.not_before)
+        times = [batches.deadline(), key_state.attempt_at, now if state.crowded(key_state) else None]
         wake = min((time for time in times if time is not None), default=None)
         if wake is None:
             return
-        if book.wake_at is None or wake < book.wake_at or book.wake_at < now - LOST:
-            book.wake_at = wake
+        if key_state.wake_at is None or wake < key_state.wake_at or key_state.wake_at < now - LOST:
+            key_state.wake_at = wake
             set_timer(wake)

@@ -24,7 +24,7 @@ from transforms.write.contract import Destination
 from transforms.write.delivery.settling import DEAD_LETTERS
 from transforms.write.keyed.attempts import Attempts, DrainTime
 from transforms.write.keyed.delivery import KeyedDelivery, Result
-from transforms.write.keyed.state import CELLS, Arrival, Memory, pack, pack_events
+from transforms.write.keyed.state import CELLS, BeamState, PackedEvents, pack, pack_events
 from transforms.write.metrics import DeliveryCounters
 
 # Elements of one event cost five times what events in chunks do: they are put together within a bundle.
@@ -102,7 +102,7 @@ class _Gathered:
         self.size += size
 
     def element(self, key: int, window: Any) -> tuple[str, bytes]:
-        return f"{key:03d}", pack(Arrival(window_end(window), self.taken_at, pack_events(self.events)))
+        return f"{key:03d}", pack(PackedEvents(window_end(window), self.taken_at, pack_events(self.events)))
 
 
 @beam.typehints.with_input_types(tuple[str, bytes])
@@ -113,7 +113,7 @@ class DeliverOnTimers(beam.DoFn):
     the timer at the global window's end is what a drain sets off.
     """
 
-    BOOK = ReadModifyWriteStateSpec("book", BytesCoder())
+    KEY_STATE = ReadModifyWriteStateSpec("book", BytesCoder())
     INBOX = BagStateSpec("inbox", BytesCoder())
     CELL = tuple(BagStateSpec(f"cell_{number}", BytesCoder()) for number in range(CELLS))
     DUE = TimerSpec("due", TimeDomain.REAL_TIME)
@@ -148,19 +148,19 @@ class DeliverOnTimers(beam.DoFn):
         self,
         element: tuple[str, bytes],
         window: Any = beam.DoFn.WindowParam,
-        book: Any = beam.DoFn.StateParam(BOOK),
+        key_state: Any = beam.DoFn.StateParam(KEY_STATE),
         inbox: Any = beam.DoFn.StateParam(INBOX),
         due: Any = beam.DoFn.TimerParam(DUE),
         end: Any = beam.DoFn.TimerParam(END),
     ) -> None:
-        if self._delivery.arrive(element[1], Memory(book, inbox), due.set):
+        if self._delivery.receive(element[1], BeamState(key_state, inbox), due.set):
             end.set(window.max_timestamp())
 
     @on_timer(DUE)  # type: ignore[untyped-decorator]
     def on_due(
         self,
         key: Any = beam.DoFn.KeyParam,
-        book: Any = beam.DoFn.StateParam(BOOK),
+        key_state: Any = beam.DoFn.StateParam(KEY_STATE),
         inbox: Any = beam.DoFn.StateParam(INBOX),
         cell_0: Any = beam.DoFn.StateParam(CELL[0]),
         cell_1: Any = beam.DoFn.StateParam(CELL[1]),
@@ -173,13 +173,13 @@ class DeliverOnTimers(beam.DoFn):
         due: Any = beam.DoFn.TimerParam(DUE),
     ) -> Iterator[Any]:
         cells = (cell_0, cell_1, cell_2, cell_3, cell_4, cell_5, cell_6, cell_7)
-        yield from self._outputs(self._delivery.due(key, Memory(book, inbox, cells), due.set))
+        yield from self._outputs(self._delivery.due(key, BeamState(key_state, inbox, cells), due.set))
 
     @on_timer(END)  # type: ignore[untyped-decorator]
     def on_end(
         self,
         key: Any = beam.DoFn.KeyParam,
-        book: Any = beam.DoFn.StateParam(BOOK),
+        key_state: Any = beam.DoFn.StateParam(KEY_STATE),
         inbox: Any = beam.DoFn.StateParam(INBOX),
         cell_0: Any = beam.DoFn.StateParam(CELL[0]),
         cell_1: Any = beam.DoFn.StateParam(CELL[1]),
@@ -192,7 +192,7 @@ class DeliverOnTimers(beam.DoFn):
         due: Any = beam.DoFn.TimerParam(DUE),
     ) -> Iterator[Any]:
         cells = (cell_0, cell_1, cell_2, cell_3, cell_4, cell_5, cell_6, cell_7)
-        yield from self._outputs(self._delivery.end(key, Memory(book, inbox, cells)))
+        yield from self._outputs(self._delivery.end(key, BeamState(key_state, inbox, cells)))
         due.clear()
 
     def _new_attempts(self) -> Attempts:

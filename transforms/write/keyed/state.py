@@ -31,7 +31,7 @@ class NewerState(ValueError):
     """State or shuffled data that a newer release wrote."""
 
 
-class Arrival(msgspec.Struct, frozen=True, array_like=True):
+class PackedEvents(msgspec.Struct, frozen=True, array_like=True):
     """Events on their way to the delivery with their key; times in seconds since the epoch."""
 
     window_end: float
@@ -39,8 +39,8 @@ class Arrival(msgspec.Struct, frozen=True, array_like=True):
     body: bytes
 
 
-class Piece(msgspec.Struct, frozen=True, array_like=True):
-    """Events that joined the open batch `number`."""
+class InboxEvents(msgspec.Struct, frozen=True, array_like=True):
+    """Events in the inbox that joined the open batch `number`."""
 
     number: int
     partition: str
@@ -50,7 +50,7 @@ class Piece(msgspec.Struct, frozen=True, array_like=True):
     body: bytes
 
 
-class Parcel(msgspec.Struct, array_like=True):
+class PackedBatch(msgspec.Struct, array_like=True):
     """A sealed batch. `id` is "" until its first attempt; `due` is when the next one may be (epoch)."""
 
     number: int
@@ -71,7 +71,9 @@ class Parcel(msgspec.Struct, array_like=True):
         return sum(map(len, self.bodies))
 
 
-_decoders: dict[Any, Any] = {kind: msgspec.msgpack.Decoder(kind) for kind in (Arrival, Piece, Parcel)}
+_decoders: dict[Any, Any] = {
+    kind: msgspec.msgpack.Decoder(kind) for kind in (PackedEvents, InboxEvents, PackedBatch)
+}
 
 
 def pack_events(events: Sequence[Event]) -> bytes:
@@ -90,7 +92,7 @@ def unpack_events(bodies: Iterable[bytes]) -> list[Event]:
 
 
 def pack(struct: msgspec.Struct) -> bytes:
-    """An Arrival, Piece, Parcel (or any other struct) with the version in front."""
+    """PackedEvents, InboxEvents, a PackedBatch (or any other struct) with the version in front."""
     return VERSION + msgspec.msgpack.encode(struct)
 
 
@@ -110,37 +112,37 @@ def check_version(packed: bytes) -> None:
         )
 
 
-def joined(pieces: Sequence[Piece]) -> Parcel:
-    """The pieces of one batch, as the batch; nothing is unpacked."""
-    first = pieces[0]
-    return Parcel(
+def join(parts: Sequence[InboxEvents]) -> PackedBatch:
+    """The parts of one batch, as the batch; nothing is unpacked."""
+    first = parts[0]
+    return PackedBatch(
         first.number,
         first.partition,
         first.window_end,
         first.taken_at,
-        sum(piece.count for piece in pieces),
-        [piece.body for piece in pieces],
+        sum(part.count for part in parts),
+        [part.body for part in parts],
     )
 
 
-def to_batch(parcel: Parcel) -> Batch:
+def unpack_batch(packed_batch: PackedBatch) -> Batch:
     """The batch, ready to be attempted."""
     return Batch(
-        unpack_events(parcel.bodies),
+        unpack_events(packed_batch.bodies),
         (),
-        parcel.partition,
-        parcel.id,
-        parcel.number,
-        parcel.memo,
-        parcel.attempts,
-        parcel.taken_at,
-        parcel.window_end,
+        packed_batch.partition,
+        packed_batch.id,
+        packed_batch.number,
+        packed_batch.memo,
+        packed_batch.attempts,
+        packed_batch.taken_at,
+        packed_batch.window_end,
     )
 
 
-def to_parcel(batch: Batch, failures: int, due: float, bodies: list[bytes] | None = None) -> Parcel:
+def pack_batch(batch: Batch, failures: int, due: float, bodies: list[bytes] | None = None) -> PackedBatch:
     """The batch, ready to be kept; `bodies` are its packed events when they are at hand."""
-    return Parcel(
+    return PackedBatch(
         batch.seal,
         batch.partition,
         batch.window_end,
@@ -155,8 +157,8 @@ def to_parcel(batch: Batch, failures: int, due: float, bodies: list[bytes] | Non
     )
 
 
-class Open(msgspec.Struct, array_like=True):
-    """A batch that still takes events; they are in the inbox, `packed` bytes of them."""
+class OpenBatchHeader(msgspec.Struct, array_like=True):
+    """Of a batch that still takes events; they are in the inbox, `packed` bytes of them."""
 
     number: int
     partition: str
@@ -169,8 +171,8 @@ class Open(msgspec.Struct, array_like=True):
     packed: int
 
 
-class Sealed(msgspec.Struct, array_like=True):
-    """A batch that takes no more events; they are in the inbox too, until its first attempt."""
+class SealedBatchHeader(msgspec.Struct, array_like=True):
+    """Of a batch that takes no more events; they are in the inbox too, until its first attempt."""
 
     number: int
     taken_at: float
@@ -178,7 +180,7 @@ class Sealed(msgspec.Struct, array_like=True):
     packed: int
 
 
-class Block(msgspec.Struct, array_like=True):
+class BacklogBlock(msgspec.Struct, array_like=True):
     """Batches that wait, all in the cell of this number."""
 
     cell: int
@@ -187,7 +189,7 @@ class Block(msgspec.Struct, array_like=True):
     packed: int
 
 
-class Flight(msgspec.Struct, frozen=True, array_like=True):
+class AttemptId(msgspec.Struct, frozen=True, array_like=True):
     """An attempt that had not ended when its bundle did."""
 
     number: int
@@ -196,14 +198,16 @@ class Flight(msgspec.Struct, frozen=True, array_like=True):
 
 
 class KeyState(msgspec.Struct):
-    """All times in seconds since the epoch: a monotonic clock means nothing to the next process."""
+    """What is known of one key, without its events. Its fields are written with their names. All times in
+    seconds since the epoch: a monotonic clock means nothing to the next process."""
 
     next_number: int = 1
-    open: list[Open] = []
+    open: list[OpenBatchHeader] = []
     latest_window: float = -math.inf
-    sealed: list[Sealed] = []
-    blocks: list[Block] = []  # oldest first
-    flight: Flight | None = None
+    sealed: list[SealedBatchHeader] = []
+    blocks: list[BacklogBlock] = []  # oldest first
+    # "flight" in what is written, as ever.
+    running: AttemptId | None = msgspec.field(default=None, name="flight")
     attempt_at: float | None = None  # when to look at what is sealed; None when nothing is
     wake_at: float | None = None  # what the timer is set to
     not_before: float = -math.inf
@@ -212,7 +216,7 @@ class KeyState(msgspec.Struct):
     probe_at: float = 0.0
     why: str = ""
 
-    def _kept(self) -> list[Open | Sealed | Block]:
+    def _kept(self) -> list[OpenBatchHeader | SealedBatchHeader | BacklogBlock]:
         return [*self.open, *self.sealed, *self.blocks]
 
     def set_back(self, now: float) -> None:
@@ -266,24 +270,24 @@ class Bag(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Memory:
-    """The state of one key. Whoever only takes events in leaves the cells out."""
+class BeamState:
+    """Beam's state of one key. Whoever only takes events in leaves the cells out."""
 
-    book: Value
+    key_state: Value
     inbox: Bag
     cells: Sequence[Bag] = ()
 
-    def open_book(self) -> KeyState | None:
-        """The book; None for a key that has none yet. Raises NewerState."""
-        packed = self.book.read()
+    def read(self) -> KeyState | None:
+        """What is known of the key; None for one that is new. Raises NewerState."""
+        packed = self.key_state.read()
         if not packed:
             return None
         check_version(packed)
         return _decode(memoryview(packed)[1:])
 
-    def close_book(self, book: KeyState) -> None:
+    def write(self, key_state: KeyState) -> None:
         """Keep it for the next bundle."""
-        self.book.write(VERSION + msgspec.msgpack.encode(book))
+        self.key_state.write(VERSION + msgspec.msgpack.encode(key_state))
 
 
 # State can only be read cell by cell and each cell must be declared: eight, of 4 MB packed (50,000 events)
@@ -297,7 +301,7 @@ INBOX_BYTES = 2_000_000
 INBOX_BATCHES = 100
 
 
-def resume(batches: OpenBatches, book: KeyState) -> None:
+def resume(batches: OpenBatches, key_state: KeyState) -> None:
     """Let `batches` go on with what is open."""
     found = {
         (each.window_end, each.partition): OpenBatch(
@@ -308,129 +312,135 @@ def resume(batches: OpenBatches, book: KeyState) -> None:
             elsewhere=each.count,
             number=each.number,
         )
-        for each in book.open
+        for each in key_state.open
     }
-    batches.resume(found, book.latest_window)
+    batches.resume(found, key_state.latest_window)
 
 
 def take_in(
-    memory: Memory,
-    book: KeyState,
+    beam_state: BeamState,
+    key_state: KeyState,
     batches: OpenBatches,
     closed: Sequence[Batch],
     events: Sequence[Event] = (),
     body: bytes = b"",
 ) -> None:
-    """Keep what `batches` took in since `resume`: new events into the inbox, all else into the book.
+    """Keep what `batches` took in since `resume`: new events into the inbox, all else into `key_state`.
 
     `closed` are the batches that closed on the way; `events` are the new ones and `body` all of them packed.
     """
-    before = {each.number: each for each in book.open}
+    before = {each.number: each for each in key_state.open}
 
     def keep(number: int, key: tuple[float, str], taken_at: float, new: Sequence[Event]) -> int:
         if not new:
             return 0
         packed = body if len(new) == len(events) else pack_events(new)
         window_end, partition = key
-        memory.inbox.add(pack(Piece(number, partition, window_end, taken_at, len(new), packed)))
+        beam_state.inbox.add(pack(InboxEvents(number, partition, window_end, taken_at, len(new), packed)))
         return len(packed)
 
     for batch in closed:
         known = before.get(batch.seal)
-        number = batch.seal or _next_number(book)
+        number = batch.seal or _next_number(key_state)
         packed = keep(number, (batch.window_end, batch.partition), batch.taken_at, batch.events)
         count = len(batch.events) + (known.count if known else 0)
-        book.sealed.append(Sealed(number, batch.taken_at, count, packed + (known.packed if known else 0)))
-    book.open = []
+        key_state.sealed.append(
+            SealedBatchHeader(number, batch.taken_at, count, packed + (known.packed if known else 0))
+        )
+    key_state.open = []
     for key, each in batches.open.items():
         known = before.get(each.number)
-        number = each.number or _next_number(book)
+        number = each.number or _next_number(key_state)
         packed = keep(number, key, each.taken_at, each.events) + (known.packed if known else 0)
         times = each.opened_at, each.closes_at, each.taken_at
-        book.open.append(Open(number, key[1], key[0], *times, each.count, each.size, packed))
-    book.latest_window = batches.latest_window
+        key_state.open.append(OpenBatchHeader(number, key[1], key[0], *times, each.count, each.size, packed))
+    key_state.latest_window = batches.latest_window
 
 
-def number(book: KeyState, batch: Batch) -> None:
+def number(key_state: KeyState, batch: Batch) -> None:
     """Give a batch that was cut from another one a number of its own."""
-    batch.seal = _next_number(book)
+    batch.seal = _next_number(key_state)
 
 
-def collect(memory: Memory, book: KeyState, sealed: Sequence[Sealed]) -> list[Parcel]:
+def collect(
+    beam_state: BeamState, key_state: KeyState, sealed: Sequence[SealedBatchHeader]
+) -> list[PackedBatch]:
     """Take these batches out of the inbox."""
-    pieces: dict[int, list[Piece]] = {each.number: [] for each in sealed}
+    parts: dict[int, list[InboxEvents]] = {each.number: [] for each in sealed}
     rest = []
-    for packed in memory.inbox.read():
-        piece = unpack(Piece, packed)
-        if piece.number in pieces:
-            pieces[piece.number].append(piece)
+    for packed in beam_state.inbox.read():
+        part = unpack(InboxEvents, packed)
+        if part.number in parts:
+            parts[part.number].append(part)
         else:
             rest.append(packed)
-    memory.inbox.clear()
+    beam_state.inbox.clear()
     for packed in rest:
-        memory.inbox.add(packed)
-    book.sealed = [each for each in book.sealed if each.number not in pieces]
-    return [joined(found) for found in pieces.values()]
+        beam_state.inbox.add(packed)
+    key_state.sealed = [each for each in key_state.sealed if each.number not in parts]
+    return [join(found) for found in parts.values()]
 
 
-def crowded(book: KeyState) -> bool:
+def crowded(key_state: KeyState) -> bool:
     """The inbox holds more sealed batches than it should."""
-    sealed = book.sealed
+    sealed = key_state.sealed
     return len(sealed) > INBOX_BATCHES or sum(each.packed for each in sealed) > INBOX_BYTES
 
 
-def put_last(memory: Memory, book: KeyState, parcels: Sequence[Parcel]) -> None:
+def put_last(beam_state: BeamState, key_state: KeyState, packed_batches: Sequence[PackedBatch]) -> None:
     """Keep these batches behind all others."""
-    for parcel in parcels:
-        blocks = book.blocks
+    for packed_batch in packed_batches:
+        blocks = key_state.blocks
         room = max(CELL_BYTES, sum(block.packed for block in blocks) // 2)
-        free = _free(book)
+        free = _free(key_state)
         if not blocks or (blocks[-1].packed >= room and free):
-            blocks.append(Block(free[0], parcel.taken_at, 0, 0))
-        _add(memory, blocks[-1], parcel)
+            blocks.append(BacklogBlock(free[0], packed_batch.taken_at, 0, 0))
+        _add(beam_state, blocks[-1], packed_batch)
 
 
-def load(memory: Memory, block: Block) -> list[Parcel]:
+def load(beam_state: BeamState, block: BacklogBlock) -> list[PackedBatch]:
     """Read a block's batches."""
-    return [unpack(Parcel, packed) for packed in memory.cells[block.cell].read()]
+    return [unpack(PackedBatch, packed) for packed in beam_state.cells[block.cell].read()]
 
 
-def put_first(memory: Memory, book: KeyState, parcels: Sequence[Parcel], instead_of: int) -> None:
+def put_first(
+    beam_state: BeamState, key_state: KeyState, packed_batches: Sequence[PackedBatch], instead_of: int
+) -> None:
     """Keep these batches before all others, in place of the first `instead_of` blocks; cut large ones."""
-    for block in book.blocks[:instead_of]:
-        memory.cells[block.cell].clear()
-    behind = book.blocks[instead_of:]
-    book.blocks = behind
-    free = _free(book)
-    packed = sum(parcel.size for parcel in parcels)
+    for block in key_state.blocks[:instead_of]:
+        beam_state.cells[block.cell].clear()
+    behind = key_state.blocks[instead_of:]
+    key_state.blocks = behind
+    free = _free(key_state)
+    packed = sum(packed_batch.size for packed_batch in packed_batches)
     room = max(CELL_BYTES, packed // max(1, len(free) - SPARE) + 1)
-    blocks: list[Block] = []
-    for parcel in parcels:
+    blocks: list[BacklogBlock] = []
+    for packed_batch in packed_batches:
         if not blocks or (blocks[-1].packed >= room and free):
-            blocks.append(Block(free.pop(0), parcel.taken_at, 0, 0))
-        _add(memory, blocks[-1], parcel)
-    book.blocks = [*blocks, *behind]
+            blocks.append(BacklogBlock(free.pop(0), packed_batch.taken_at, 0, 0))
+        _add(beam_state, blocks[-1], packed_batch)
+    key_state.blocks = [*blocks, *behind]
 
 
-def clear(memory: Memory) -> None:
+def clear(beam_state: BeamState) -> None:
     """Keep nothing more."""
-    memory.book.clear()
-    for cell in (memory.inbox, *memory.cells):
+    beam_state.key_state.clear()
+    for cell in (beam_state.inbox, *beam_state.cells):
         cell.clear()
 
 
-def _add(memory: Memory, block: Block, parcel: Parcel) -> None:
-    memory.cells[block.cell].add(pack(parcel))
-    block.count += parcel.count
-    block.packed += parcel.size
-    block.taken_at = min(block.taken_at, parcel.taken_at)
+def _add(beam_state: BeamState, block: BacklogBlock, packed_batch: PackedBatch) -> None:
+    beam_state.cells[block.cell].add(pack(packed_batch))
+    block.count += packed_batch.count
+    block.packed += packed_batch.size
+    block.taken_at = min(block.taken_at, packed_batch.taken_at)
 
 
-def _free(book: KeyState) -> list[int]:
-    used = {block.cell for block in book.blocks}
+def _free(key_state: KeyState) -> list[int]:
+    used = {block.cell for block in key_state.blocks}
     return [cell for cell in range(CELLS) if cell not in used]
 
 
-def _next_number(book: KeyState) -> int:
-    book.next_number += 1
-    return book.next_number - 1
+def _next_number(key_state: KeyState) -> int:
+    key_state.next_number += 1
+    return key_state.next_number - 1

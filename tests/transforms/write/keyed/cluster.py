@@ -15,7 +15,7 @@ from transforms.event import Event, Receipt
 from transforms.write.contract import Destination
 from transforms.write.keyed.attempts import Attempts, DrainTime
 from transforms.write.keyed.delivery import KeyedDelivery, Result
-from transforms.write.keyed.state import CELLS, Arrival, KeyState, Memory, pack, pack_events
+from transforms.write.keyed.state import CELLS, BeamState, KeyState, PackedEvents, pack, pack_events
 from transforms.write.metrics import DeliveryCounters
 
 KEY = "000"
@@ -84,21 +84,21 @@ class Cluster:
 
     def arrive(self, events: Sequence[Event], window_end: float = math.inf) -> None:
         """A bundle with one element."""
-        element = pack(Arrival(window_end, self.clock.now(), pack_events(events)))
-        with self.bundle() as (delivery, memory):
-            self.ends += delivery.arrive(element, memory, self._set)
+        element = pack(PackedEvents(window_end, self.clock.now(), pack_events(events)))
+        with self.bundle() as (delivery, beam_state):
+            self.ends += delivery.receive(element, beam_state, self._set)
 
     def fire(self) -> None:
         """A bundle with the timer."""
         self.fired += 1
-        with self.bundle() as (delivery, memory):
+        with self.bundle() as (delivery, beam_state):
             self.timer = None
-            self.take(delivery.due(KEY, memory, self._set))
+            self.take(delivery.due(KEY, beam_state, self._set))
 
     def fail(self) -> None:
         """A bundle with the timer that does all its work, but does not get to its end."""
-        with contextlib.suppress(ZeroDivisionError), self.bundle() as (delivery, memory):
-            self.take(delivery.due(KEY, memory, self._set))
+        with contextlib.suppress(ZeroDivisionError), self.bundle() as (delivery, beam_state):
+            self.take(delivery.due(KEY, beam_state, self._set))
             raise ZeroDivisionError
 
     def settle(self) -> None:
@@ -110,16 +110,16 @@ class Cluster:
 
     def end(self, key: str = KEY) -> None:
         """The input is over."""
-        with self.bundle() as (delivery, memory):
-            self.take(delivery.end(key, memory))
+        with self.bundle() as (delivery, beam_state):
+            self.take(delivery.end(key, beam_state))
 
     @contextlib.contextmanager
-    def bundle(self) -> Iterator[tuple[KeyedDelivery, Memory]]:
+    def bundle(self) -> Iterator[tuple[KeyedDelivery, BeamState]]:
         """State, timer and results are kept only when the bundle succeeds."""
         store, timer = copy.deepcopy(self.store), self.timer
         before = len(self.receipts), len(self.letters)
         bags = [FakeBag(self.store, name, self) for name in ("inbox", *map(str, range(CELLS)))]
-        memory = Memory(FakeValue(self.store), bags[0], bags[1:])
+        beam_state = BeamState(FakeValue(self.store), bags[0], bags[1:])
         delivery = KeyedDelivery(
             self._destination,
             self._destination.name,
@@ -130,7 +130,7 @@ class Cluster:
             patience=self.patience,
         )
         try:
-            yield delivery, memory
+            yield delivery, beam_state
         except BaseException:
             self.store, self.timer = store, timer
             del self.receipts[before[0] :], self.letters[before[1] :]
@@ -140,15 +140,15 @@ class Cluster:
         for result in results:
             self.receipts.append(result) if isinstance(result, Receipt) else self.letters.append(result)
 
-    def book(self) -> KeyState:
-        """What the key's book says."""
-        return Memory(FakeValue(self.store), FakeBag({}, "", self)).open_book() or KeyState()
+    def key_state(self) -> KeyState:
+        """What is known of the key."""
+        return BeamState(FakeValue(self.store), FakeBag({}, "", self)).read() or KeyState()
 
     def pending(self) -> int:
-        return self.book().pending()
+        return self.key_state().pending()
 
     def is_open(self) -> bool:
-        return self.book().open_since is not None
+        return self.key_state().open_since is not None
 
     def close(self) -> bool:
         return self.attempts.close(PATIENCE)

@@ -44,13 +44,13 @@ def delivered(cluster: OnTimers) -> list[str]:
 def test_a_batch_is_sealed_by_one_bundle_and_attempted_by_a_later_one(cluster: OnTimers) -> None:
     cluster.arrive(events(0, 5))
     assert cluster.service.writes == []
-    assert [sealed.count for sealed in cluster.book().sealed] == [4]
+    assert [sealed.count for sealed in cluster.key_state().sealed] == [4]
     cluster.clock.advance(5.0)
     cluster.arrive(events(5, 1))
     cluster.fire()
     assert cluster.service.ids() == [names(0, 4)]
     # what the timer closed by age is committed with its bundle, and goes with the next
-    assert [sealed.count for sealed in cluster.book().sealed] == [2]
+    assert [sealed.count for sealed in cluster.key_state().sealed] == [2]
     cluster.settle()
     assert cluster.service.ids() == [names(0, 4), names(4, 6)]
 
@@ -63,7 +63,7 @@ def test_what_a_key_holds_is_known_on_its_worker(cluster: OnTimers, monkeypatch:
     cluster.arrive(events(0, 400))
     cluster.settle()
     size = held.size(cluster.clock.monotonic())
-    assert size == cluster.book().size()
+    assert size == cluster.key_state().size()
     assert size > sum(len(one.raw) for one in events(0, 400)) / 20
     cluster.arrive(events(400, 400))
     cluster.clock.advance(5.0)
@@ -117,10 +117,10 @@ def test_no_bundle_waits_for_a_request_that_hangs(cluster: OnTimers) -> None:
     assert asked.wait(PATIENCE)
     assert len(cluster.service.writes) == 1
     assert cluster.pending() == 34
-    flying = cluster.attempts.find((KEY, cluster.book().flight))
-    assert flying is not None
+    running = cluster.attempts.find((KEY, cluster.key_state().running))
+    assert running is not None
     answer.set()
-    assert flying.done.wait(PATIENCE)
+    assert running.done.wait(PATIENCE)
     cluster.patience = PATIENCE
     cluster.wait(POLL_LAST)
     assert delivered(cluster)[:4] == list(names(0, 4))
@@ -159,7 +159,7 @@ def test_state_alone_remembers_an_outage(cluster: OnTimers) -> None:
     cluster.new_process()
     cluster.add(events(10, 4))
     assert len(cluster.service.writes) == made
-    assert cluster.book().why == "503"
+    assert cluster.key_state().why == "503"
     cluster.wait(30.0)
     assert len(cluster.service.writes) == made + 1
     last = cluster.service.writes[-1]
@@ -403,13 +403,13 @@ def test_a_backlog_costs_the_elements_on_top_of_it_nothing() -> None:
     for minutes in (2, 20):
         cluster = outage(minutes)
         assert cluster.pending() == minutes * 10_000
-        book = cluster.store["book"]
+        packed = cluster.store["book"]
         before = cluster.bytes_read
         cluster.arrive(events(900_000, 500, size=300))
-        costs.append((cluster.bytes_read - before, len(book)))
+        costs.append((cluster.bytes_read - before, len(packed)))
         assert cluster.close()
     assert [read for read, _ in costs] == [0, 0]
-    assert costs[1][1] < 4000  # the book of 200,000 events
+    assert costs[1][1] < 4000  # what is known of 200,000 events
 
 
 def test_a_backlog_is_kept_in_cells_cut_again_when_large_and_arrives_in_order(
@@ -419,13 +419,13 @@ def test_a_backlog_is_kept_in_cells_cut_again_when_large_and_arrives_in_order(
         monkeypatch.setattr(state, name, value)
     monkeypatch.setattr("transforms.write.keyed.delivery.HELPING", 1000)
     cluster = outage(20)
-    book = cluster.book()
-    assert len(book.blocks) == CELLS
-    assert book.pending() == 200_000
-    largest = max(block.packed for block in book.blocks)
+    key_state = cluster.key_state()
+    assert len(key_state.blocks) == CELLS
+    assert key_state.pending() == 200_000
+    largest = max(block.packed for block in key_state.blocks)
     assert largest > 10 * 4000
     written, read = cluster.bytes_written, cluster.bytes_read
-    kept = sum(block.packed for block in book.blocks)
+    kept = sum(block.packed for block in key_state.blocks)
     cluster.service.refuse = None
     cluster.wait(30.0)
     assert cluster.service.ids() == [names(n, n + 1000) for n in range(0, 200_000, 1000)]

@@ -15,7 +15,7 @@ from transforms.dead_letter import DeadLetter
 from transforms.event import Chunk, Event
 from transforms.window import window_end
 from transforms.write.keyed.stages import ELEMENT_BYTES, GATHER_EVENTS, Shard
-from transforms.write.keyed.state import Arrival, unpack, unpack_events
+from transforms.write.keyed.state import PackedEvents, unpack, unpack_events
 
 
 def window(second: float) -> Any:
@@ -31,28 +31,28 @@ def sharded(elements: Sequence[tuple[Any, float]], shards: int = 2) -> list[Any]
     return out + [one.value for one in shard.finish_bundle()]
 
 
-def arrivals(made: Sequence[Any]) -> list[tuple[str, Arrival, list[Event]]]:
-    found = [(key, unpack(Arrival, packed)) for key, packed in made]
-    return [(key, arrival, unpack_events([arrival.body])) for key, arrival in found]
+def elements(made: Sequence[Any]) -> list[tuple[str, PackedEvents, list[Event]]]:
+    found = [(key, unpack(PackedEvents, packed)) for key, packed in made]
+    return [(key, received, unpack_events([received.body])) for key, received in found]
 
 
 def test_single_events_of_a_bundle_travel_together_within_their_window_and_key() -> None:
     new = events(0, 300)
-    made = arrivals(sharded([(one, 10.0 if n < 200 else 70.0) for n, one in enumerate(new)]))
+    made = elements(sharded([(one, 10.0 if n < 200 else 70.0) for n, one in enumerate(new)]))
     assert len(made) == 4
     assert {key for key, _, _ in made} == {"000", "001"}
     assert sorted(one.id for _, _, found in made for one in found) == [one.id for one in new]
-    for _, arrival, found in made:
-        assert {int(one.id[4:]) < 200 for one in found} == {arrival.window_end == 60.0}
+    for _, received, found in made:
+        assert {int(one.id[4:]) < 200 for one in found} == {received.window_end == 60.0}
     assert all(len(found) > 30 for _, _, found in made)
 
 
 def test_a_chunk_stays_whole_and_keeps_its_time() -> None:
     chunk = Chunk(events(0, GATHER_EVENTS), 0, 5.0)
-    ((key, arrival, found),) = arrivals(sharded([(chunk, 10.0)]))
-    assert (arrival.taken_at, arrival.window_end) == (5.0, window_end(window(10.0)))
+    ((key, received, found),) = elements(sharded([(chunk, 10.0)]))
+    assert (received.taken_at, received.window_end) == (5.0, window_end(window(10.0)))
     assert found == list(chunk.events)
-    assert arrivals(sharded([(chunk, 10.0)]))[0][0] == key  # again, on any worker
+    assert elements(sharded([(chunk, 10.0)]))[0][0] == key  # again, on any worker
 
 
 def test_no_element_is_larger_than_what_a_cluster_takes() -> None:
@@ -60,7 +60,7 @@ def test_no_element_is_larger_than_what_a_cluster_takes() -> None:
     big = [Event(f"evt_{n}", "t", "", b'{"x":"%s"}' % (b"x" * 5_000_000)) for n in range(10)]
     small = events(0, 3)
     for given in ([Chunk(big)], [Chunk(small), *(Chunk([one]) for one in big)], [*small, *big]):
-        made = arrivals(sharded([(one, 10.0) for one in given], shards=1))
+        made = elements(sharded([(one, 10.0) for one in given], shards=1))
         found = [one for _, _, part in made for one in part]
         assert len(found) == sum(len(one.events) if isinstance(one, Chunk) else 1 for one in given)
         assert max(sum(len(one.raw) for one in part) for _, _, part in made) <= ELEMENT_BYTES

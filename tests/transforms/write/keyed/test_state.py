@@ -11,22 +11,22 @@ import pytest
 from tests.transforms.write.service import events
 from transforms.event import Batch, Event
 from transforms.write.keyed.state import (
-    Arrival,
-    Block,
-    Flight,
+    AttemptId,
+    BacklogBlock,
+    BeamState,
+    InboxEvents,
     KeyState,
-    Memory,
     NewerState,
-    Open,
-    Parcel,
-    Piece,
-    Sealed,
-    joined,
+    OpenBatchHeader,
+    PackedBatch,
+    PackedEvents,
+    SealedBatchHeader,
+    join,
     pack,
+    pack_batch,
     pack_events,
-    to_batch,
-    to_parcel,
     unpack,
+    unpack_batch,
     unpack_events,
 )
 
@@ -41,23 +41,23 @@ def test_events_come_back_as_they_were() -> None:
 @pytest.mark.parametrize(
     "struct",
     [
-        Arrival(300.0, 1.5, b"body"),
-        Piece(7, "dt=1", math.inf, 1.5, 3, b"body"),
-        Parcel(7, "dt=1", 300.0, 1.5, 3, [b"a", b"b"], "id", 2, 1, 99.5, b"memo"),
+        PackedEvents(300.0, 1.5, b"body"),
+        InboxEvents(7, "dt=1", math.inf, 1.5, 3, b"body"),
+        PackedBatch(7, "dt=1", 300.0, 1.5, 3, [b"a", b"b"], "id", 2, 1, 99.5, b"memo"),
     ],
 )
-def test_headers_come_back_as_they_were(struct: Arrival | Piece | Parcel) -> None:
+def test_headers_come_back_as_they_were(struct: PackedEvents | InboxEvents | PackedBatch) -> None:
     assert unpack(type(struct), pack(struct)) == struct
 
 
 PINNED = {
-    Arrival: (
+    PackedEvents: (
         "AZPLQHLAAAAAAADLP/gAAAAAAADEMZs4ZWlqWUm84cKSLUYGRma6Bsa6BoYhhkZWBgZWBgZRR/iqlTJTlKyUUstK4g2VagE="
     ),
-    Piece: (
+    InboxEvents: (
         "AZYHoXDLQHLAAAAAAADLP/gAAAAAAAABxDGbOGVpallJvOHCki1GBkZmugbGugaGIYZGVgYGVgYGUUf4qpUyU5SslFLLSuINlWoB"
     ),
-    Parcel: (
+    PackedBatch: (
         "AZsHoXDLQHLAAAAAAADLP/gAAAAAAAABkcQxmzhlaWpZSbzhwpItRgZGZroGxroGhiGGRlYGBlYGBlFH+KqVMlOUrJ"
         "RSy0riDZVqAaJpZAIBy0BY4AAAAAAAxARtZW1v"
     ),
@@ -67,32 +67,41 @@ PINNED = {
 @pytest.mark.parametrize("kind", PINNED)
 def test_what_was_written_before_is_read(kind: Any) -> None:
     found = unpack(kind, base64.b64decode(PINNED[kind]))
-    bodies = found.bodies if isinstance(found, Parcel) else [found.body]
+    bodies = found.bodies if isinstance(found, PackedBatch) else [found.body]
     assert unpack_events(bodies) == [Event("evt_1", "t", "2026-03-01T12:00:00Z", b'{"id":"evt_1"}')]
     assert (found.window_end, found.taken_at) == (300.0, 1.5)
-    if isinstance(found, Parcel):
+    if isinstance(found, PackedBatch):
         assert (found.number, found.id, found.attempts, found.failures) == (7, "id", 2, 1)
         assert (found.due, found.memo) == (99.5, b"memo")
 
 
 def test_a_newer_release_is_named() -> None:
-    packed = b"\x02" + pack(Arrival(1.0, 1.0, b""))[1:]
+    packed = b"\x02" + pack(PackedEvents(1.0, 1.0, b""))[1:]
     with pytest.raises(NewerState, match="by a newer grantex-beam"):
-        unpack(Arrival, packed)
+        unpack(PackedEvents, packed)
 
 
 def test_a_batch_keeps_its_identity_and_what_is_known_of_it() -> None:
     new = events(0, 5)
-    first = Piece(3, "p", 300.0, 1.5, 2, pack_events(new[:2]))
-    parcel = joined([first, Piece(3, "p", 300.0, 2.5, 3, pack_events(new[2:]))])
-    batch = to_batch(parcel)
+    first = InboxEvents(3, "p", 300.0, 1.5, 2, pack_events(new[:2]))
+    packed_batch = join([first, InboxEvents(3, "p", 300.0, 2.5, 3, pack_events(new[2:]))])
+    batch = unpack_batch(packed_batch)
     assert batch == Batch(new, (), "p", seal=3, taken_at=1.5, window_end=300.0)
     batch.attempts, batch.memo = 2, b"key"
-    assert to_batch(unpack(Parcel, pack(to_parcel(batch, 1, 99.0)))) == batch
-    assert parcel.count == 5
+    assert unpack_batch(unpack(PackedBatch, pack(pack_batch(batch, 1, 99.0)))) == batch
+    assert packed_batch.count == 5
 
 
-def test_the_book_comes_back_as_it_was() -> None:
+# As a release wrote it before its fields got the names they have now.
+KEY_STATE = (
+    "AY2rbmV4dF9udW1iZXIJpG9wZW6RmQihcMt/8AAAAAAAAMs/8AAAAAAAAMt/8AAAAAAAAMs/8AAAAAAAAAPNA4TMyK1sYXRlc3"
+    "Rfd2luZG93y0BywAAAAAAApnNlYWxlZJGUB8s/8AAAAAAAAATNASymYmxvY2tzkZQCyz/wAAAAAAAAZM0TiKZmbGlnaHSTBqJp"
+    "ZAKqYXR0ZW1wdF9hdMs/8AAAAAAAAKd3YWtlX2F0y0AAAAAAAAAAqm5vdF9iZWZvcmXL//AAAAAAAACoZmFpbHVyZXMDqm9wZW"
+    "5fc2luY2XLP/AAAAAAAACocHJvYmVfYXTLQBQAAAAAAACjd2h5ozUwMw=="
+)
+
+
+def test_what_is_known_of_a_key_comes_back_as_it_was() -> None:
     kept: dict[str, bytes] = {}
 
     class Value:
@@ -105,15 +114,15 @@ def test_the_book_comes_back_as_it_was() -> None:
         def clear(self) -> None:
             kept.clear()
 
-    memory = Memory(Value(), [])  # type: ignore[arg-type]
-    assert memory.open_book() is None
-    book = KeyState(
+    beam_state = BeamState(Value(), [])  # type: ignore[arg-type]
+    assert beam_state.read() is None
+    key_state = KeyState(
         9,
-        [Open(8, "p", math.inf, 1.0, math.inf, 1.0, 3, 900, 200)],
+        [OpenBatchHeader(8, "p", math.inf, 1.0, math.inf, 1.0, 3, 900, 200)],
         300.0,
-        [Sealed(7, 1.0, 4, 300)],
-        [Block(2, 1.0, 100, 5000)],
-        Flight(6, "id", 2),
+        [SealedBatchHeader(7, 1.0, 4, 300)],
+        [BacklogBlock(2, 1.0, 100, 5000)],
+        AttemptId(6, "id", 2),
         1.0,
         2.0,
         failures=3,
@@ -121,10 +130,11 @@ def test_the_book_comes_back_as_it_was() -> None:
         probe_at=5.0,
         why="503",
     )
-    memory.close_book(book)
-    assert memory.open_book() == book
-    assert book.pending() == 107
-    assert book.oldest() == 1.0
+    beam_state.write(key_state)
+    assert kept["book"] == base64.b64decode(KEY_STATE)
+    assert beam_state.read() == key_state
+    assert key_state.pending() == 107
+    assert key_state.oldest() == 1.0
     kept["book"] = b"\x02" + kept["book"][1:]
     with pytest.raises(NewerState):
-        memory.open_book()
+        beam_state.read()

@@ -52,9 +52,9 @@ def test_a_slow_acknowledgement_is_one_attempt_and_no_outage(
     give_up = time.monotonic() + PATIENCE
     while not cluster.receipts:
         assert time.monotonic() < give_up
-        flying = cluster.attempts.find((KEY, cluster.book().flight))
-        assert flying is not None
-        flying.done.wait(0.01)
+        running = cluster.attempts.find((KEY, cluster.key_state().running))
+        assert running is not None
+        running.done.wait(0.01)
         clock.advance(0.5)
         cluster.settle()
         assert not cluster.is_open()
