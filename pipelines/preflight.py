@@ -10,7 +10,7 @@ from transforms.feed.account import try_key
 from transforms.feed.request import FeedSettings
 from transforms.preflight import Finding, Try
 from transforms.secret import redact
-from transforms.write.contract import Destination
+from transforms.write.contract import Destination, name_of
 
 log = logging.getLogger("grantex.preflight")
 
@@ -30,6 +30,15 @@ def tries(feed: FeedSettings | None, destinations: Sequence[Destination]) -> dic
 
 
 UNTRIED = Finding("nothing", None, "It cannot be tried without an event.")
+
+
+def announce(source: str, to: Sequence[Destination]) -> None:
+    """Where from and where to, a line each: which Splunk, which bucket, which table. No secret is in it."""
+    log.info("reading from %s", source)
+    for destination in to:
+        log.info(
+            "%s: events go to %s", name_of(destination), redact(destination.target()) or "what its class says"
+        )
 
 
 class Preflight:

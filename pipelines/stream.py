@@ -23,12 +23,11 @@ from pipelines.local import run as local
 from pipelines.local.lane import Lane
 from pipelines.local.run import CannotStart
 from pipelines.local.signals import stop_on_signals
-from pipelines.preflight import Preflight, tries
+from pipelines.preflight import Preflight, announce, tries
 from pipelines.stages import Stages, in_a_lane, on_a_cluster
 from transforms.feed.journal import JournalUnavailable
-from transforms.secret import redact
 from transforms.window import Window
-from transforms.write.contract import Destination, name_of
+from transforms.write.contract import Destination
 from transforms.write.write_to import label
 
 log = logging.getLogger("grantex.run")
@@ -79,11 +78,7 @@ def _on_this_machine(settings: Settings, stop: threading.Event) -> int:
             build(pipeline, [lane.destination], stages, effective.window_size)
 
         feed, to = feed_settings(effective), destinations(effective)
-        announce(feed.root, to)
         preflight = Preflight(tries(feed, to) if effective.preflight != "off" else {})
-        preflight.start()
-        if effective.preflight == "strict" and not preflight.wait():
-            return _failed(preflight)
         return local.run(effective, feed, to, graph, stop, preflight=preflight)
 
 
@@ -102,15 +97,6 @@ def _on_a_cluster(settings: Settings, stop: threading.Event) -> int:
     return cluster.run(settings, lambda pipeline: build(pipeline, to, stages, settings.window_size), stop)
 
 
-def announce(source: str, to: Sequence[Destination]) -> None:
-    """Where from and where to, a line each: which Splunk, which bucket, which table. No secret is in it."""
-    log.info("reading from %s", source)
-    for destination in to:
-        log.info(
-            "%s: events go to %s", name_of(destination), redact(destination.target()) or "what its class says"
-        )
-
-
 def _validate(settings: Settings) -> int:
     """Try everything, say what was found, and run nothing."""
     feed = None if settings.pubsub_subscription else feed_settings(settings)
@@ -119,11 +105,6 @@ def _validate(settings: Settings) -> int:
     passed = preflight.wait()
     print(preflight.table())
     return exit_codes.DRAINED if passed else exit_codes.PREFLIGHT_FAILED
-
-
-def _failed(preflight: Preflight) -> int:
-    print(preflight.table(), file=sys.stderr)
-    return exit_codes.PREFLIGHT_FAILED
 
 
 def _refuse(lines: Sequence[str]) -> int:

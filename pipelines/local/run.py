@@ -18,7 +18,7 @@ from pipelines.local.feed_dead_letters import FeedDeadLetters
 from pipelines.local.lane import Graph, Lane
 from pipelines.local.status import PortTaken, StatusServer
 from pipelines.local.terminal import Terminal
-from pipelines.preflight import Preflight
+from pipelines.preflight import Preflight, announce
 from transforms.clock import Clock, SystemClock
 from transforms.feed.journal import Journal, JournalError
 from transforms.feed.reader import FeedReader
@@ -52,7 +52,8 @@ def run(
 ) -> int:
     """Run until `stop` is set or the input ends, then drain; returns the exit code.
 
-    preflight: has been started; what it finds is shown. Raises CannotStart.
+    preflight: started here, once nothing stands in the way; what it finds is shown, and in strict mode waited
+    for. Raises CannotStart.
     """
     clock = clock or SystemClock()
     with _journal(settings, feed, clock) as journal:
@@ -81,6 +82,11 @@ def run(
             return snapshot.take(journal, reader, lanes, clock, ages, started_at, preflight, letters.failure)
 
         with _status_server(settings, look) as page, Terminal(look, page) as terminal:
+            announce(feed.root, destinations)
+            preflight.start()
+            if settings.preflight == "strict" and not preflight.wait():
+                log.error("--preflight=strict: nothing was started, as not everything passes")
+                return exit_codes.PREFLIGHT_FAILED
             # What is imported stays. To look at its 180,000 objects again in every full collection stops all
             # threads for 0.2 s, and so comes too rarely for what Beam leaves behind (10 MB and more).
             gc.freeze()

@@ -17,8 +17,9 @@ from pipelines.flags.destinations import destinations
 from pipelines.flags.settings import parse
 from pipelines.local.lane import Lane
 from pipelines.local.run import CannotStart
+from pipelines.preflight import announce
 from pipelines.stages import in_a_lane, on_a_cluster
-from pipelines.stream import announce, build
+from pipelines.stream import build
 from tests.integration.rehearsal import decoded
 from transforms.clock import SystemClock
 from transforms.feed.journal import Journal, JournalUnavailable
