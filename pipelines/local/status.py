@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import ipaddress
 import logging
+import math
 import socket
 import threading
+import time
 from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from importlib import resources
+from typing import Any
 from urllib.parse import urlsplit
 
 from prometheus_client import CONTENT_TYPE_LATEST
@@ -20,7 +25,9 @@ from pipelines.local.status_json import status_json
 log = logging.getLogger("grantex.status")
 
 PLAIN = "text/plain; charset=utf-8"
-REQUEST_SECONDS = 10.0  # for a client to send its request
+REQUEST_SECONDS = 10.0  # for a client to send its request and to read the answer, in all
+# A scraper, a browser and two probes are a handful. One more ends the oldest, which hangs most likely.
+MOST_CONNECTIONS = 32
 
 # The page loads nothing from elsewhere, and nobody may frame it or read it from another origin.
 SAFE = {
@@ -43,7 +50,9 @@ class PortTaken(Exception):
 class StatusServer:
     """Serves snapshots on a port of its own until it is closed."""
 
-    def __init__(self, host: str, port: int, look: Look) -> None:
+    def __init__(
+        self, host: str, port: int, look: Look, monotonic: Callable[[], float] = time.monotonic
+    ) -> None:
         """Bind to `host` and `port` (0: any free one). Raises PortTaken.
 
         look: takes a snapshot; called in the server's threads.
@@ -51,9 +60,9 @@ class StatusServer:
         kind = _Server6 if ":" in host else _Server
         try:
             self._server = kind((host, port), _Handler)
-        except OSError as error:
-            raise PortTaken(f"{host}:{port} cannot be listened on ({error.strerror})") from error
-        self._server.look = look
+        except (OSError, OverflowError, UnicodeError) as error:
+            raise PortTaken(_why_not(host, port, error)) from error
+        self._server.look, self._server.monotonic = look, monotonic
         self._server.only_loopback = is_loopback(str(self._server.server_address[0]))
         self._thread = threading.Thread(target=self._server.serve_forever, name="status", daemon=True)
         self._thread.start()
@@ -70,10 +79,51 @@ class StatusServer:
         self._thread.join()
 
 
+def _why_not(host: str, port: int, error: Exception) -> str:
+    if isinstance(error, OSError) and error.errno == errno.EADDRINUSE:
+        return f"port {port} is taken on {host}: another process listens there"
+    return f"{host}:{port} cannot be listened on ({getattr(error, 'strerror', None) or error})"
+
+
 class _Server(ThreadingHTTPServer):
+    """A thread for each connection, of which there are at most MOST_CONNECTIONS, each for REQUEST_SECONDS:
+    a time-out for each read alone would let a client that sends a byte now and then stay for ever."""
+
     daemon_threads = True
     look: Look
+    monotonic: Callable[[], float]
     only_loopback = False
+
+    def __init__(self, address: tuple[str, int], handler: type[BaseHTTPRequestHandler]) -> None:
+        self._since: dict[socket.socket, float] = {}  # of open connections, the oldest first
+        self._lock = threading.Lock()
+        super().__init__(address, handler)
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        with self._lock:
+            self._since[request] = self.monotonic()
+            while len(self._since) > MOST_CONNECTIONS:
+                self._end_oldest()
+        super().process_request(request, client_address)
+
+    def service_actions(self) -> None:
+        """Called twice a second: end what has had its time."""
+        with self._lock:
+            late = self.monotonic() - REQUEST_SECONDS
+            while next(iter(self._since.values()), math.inf) <= late:
+                self._end_oldest()
+
+    def _end_oldest(self) -> None:
+        """Wake its thread, which closes it. Not closed yet: that comes after `shutdown_request`."""
+        connection = next(iter(self._since))
+        del self._since[connection]
+        with contextlib.suppress(OSError):  # the client was faster
+            connection.shutdown(socket.SHUT_RDWR)
+
+    def shutdown_request(self, request: Any) -> None:
+        with self._lock:
+            self._since.pop(request, None)
+        super().shutdown_request(request)
 
     def handle_error(self, request: object, client_address: object) -> None:
         """A client that went away, or a last look while the job ends, is nothing to print."""

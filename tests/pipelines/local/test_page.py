@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import re
+import socket
 from collections.abc import Iterator
 from importlib import resources
 from typing import Any
@@ -12,8 +13,9 @@ import msgspec
 import pytest
 
 from pipelines.local.snapshot import Snapshot
-from pipelines.local.status import PortTaken, StatusServer
+from pipelines.local.status import MOST_CONNECTIONS, REQUEST_SECONDS, PortTaken, StatusServer
 from tests.pipelines.local.looks import AT, delivery, destination, down, run
+from tests.transforms.write.manual_clock import ManualClock
 from transforms.feed.intake import Gap
 
 
@@ -103,8 +105,61 @@ def test_bound_to_all_addresses_any_name_is_answered() -> None:
 
 
 def test_taken_port_is_named(server: StatusServer) -> None:
-    with pytest.raises(PortTaken, match=f"127.0.0.1:{server.port} cannot be listened on"):
+    with pytest.raises(PortTaken, match=f"port {server.port} is taken on 127.0.0.1: another process"):
         StatusServer("127.0.0.1", server.port, run)
+
+
+@pytest.mark.parametrize("host", ["192.0.2.1", "2001:db8::1", "no.such.host.invalid", "a" * 64])
+def test_a_host_that_cannot_be_listened_on_is_named(host: str) -> None:
+    with pytest.raises(PortTaken, match=f"{host}:0 cannot be listened on"):
+        StatusServer(host, 0, run)
+
+
+def drip(server: StatusServer) -> socket.socket:
+    """A client that has begun its request and goes on for as long as it may."""
+    client = socket.create_connection(("127.0.0.1", server.port), timeout=5)
+    client.sendall(b"GET /status.json HTTP/1.1\r\nX: ")
+    return client
+
+
+def is_ended(client: socket.socket) -> bool:
+    """True once the server has closed the connection."""
+    try:
+        while client.recv(1000):
+            pass
+    except ConnectionResetError:
+        pass
+    except TimeoutError:
+        return False
+    return True
+
+
+def test_a_client_that_drips_its_request_has_its_time_in_all() -> None:
+    clock = ManualClock()
+    server = StatusServer("127.0.0.1", 0, run, clock.monotonic)
+    try:
+        client = drip(server)
+        assert ask(server, "/healthz")[0].status == 200  # the first one is accepted, too
+        clock.advance(REQUEST_SECONDS - 0.1)
+        client.sendall(b"x")
+        assert ask(server, "/healthz")[0].status == 200
+        clock.advance(0.1)
+        assert is_ended(client)
+    finally:
+        server.close()
+
+
+def test_clients_that_drip_are_bounded_and_keep_nobody_else_out() -> None:
+    clock = ManualClock()  # stands still: nobody's time is over
+    server = StatusServer("127.0.0.1", 0, run, clock.monotonic)
+    try:
+        clients = [drip(server) for _ in range(MOST_CONNECTIONS + 10)]
+        assert ask(server, "/healthz")[0].status == 200
+        assert all(is_ended(client) for client in clients[:10])
+        clients[-1].sendall(b"\r\nHost: localhost\r\n\r\n")
+        assert clients[-1].recv(12) == b"HTTP/1.0 200"
+    finally:
+        server.close()
 
 
 def test_unknown_path_says_what_there_is(server: StatusServer) -> None:
