@@ -11,6 +11,7 @@ from collections.abc import Callable
 from transforms.clock import Clock
 from transforms.dead_letter import DeadLetter
 from transforms.feed.journal import Journal
+from transforms.reminder import Reminder
 from transforms.retry import Backoff
 
 log = logging.getLogger("grantex.run")
@@ -33,6 +34,7 @@ class FeedDeadLetters:
         self.failure = ""  # why they cannot be written, "" while they can
         self._journal, self._write, self._clock, self._uniform = journal, write, clock, uniform
         self._stop = threading.Event()
+        self._trouble = Reminder()
         self._thread = threading.Thread(target=self._run, name="feed-letters", daemon=True)
 
     def start(self) -> None:
@@ -63,11 +65,12 @@ class FeedDeadLetters:
                 self._journal.drop_dead_letters(letters[-1][0])
         except Exception as error:  # noqa: BLE001 - whatever it was, the destinations go on
             why = str(error) or type(error).__name__
-            if why != self.failure:
+            if self._trouble.is_due(why, self._clock.monotonic()):
                 log.error("the feed's dead letters are kept in the journal and tried again: %s", why)
             self.failure = why
             return False
         if self.failure:
             log.info("the feed's dead letters are written again")
+            self._trouble.over()
         self.failure = ""
         return True

@@ -17,6 +17,9 @@ from transforms.secret import redact
 # Libraries that log each request, or headers with the key in them, below this level.
 QUIET = ("apache_beam", "boto3", "botocore", "google", "httpcore", "httpx", "urllib3")
 QUIET_LEVEL = logging.WARNING
+# Those that warn at each attempt of what our own log says once, with what to do.
+REPEATING = ("botocore.credentials", "google.auth", "urllib3.connectionpool")
+REPEATING_LEVEL = logging.ERROR
 
 _ORDINARY = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
 _MAX_DEPTH = 4  # of what is nested in an extra; deeper is told as text
@@ -45,6 +48,8 @@ def configure(
     root.setLevel(level)
     for name in QUIET:
         logging.getLogger(name).setLevel(max(QUIET_LEVEL, root.level))
+    for name in REPEATING:
+        logging.getLogger(name).setLevel(max(REPEATING_LEVEL, root.level))
     logging.captureWarnings(True)
     sys.excepthook = _uncaught
     threading.excepthook = _uncaught_in_thread

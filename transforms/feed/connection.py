@@ -24,6 +24,7 @@ from transforms.feed.request import FeedSettings, Wire, open_client, read_key, s
 from transforms.feed.sse import FrameReader
 from transforms.feed.status import ConnectionStatus, Phase
 from transforms.parse import Frame, parse_frames
+from transforms.reminder import Reminder
 from transforms.secret import SecretError
 from transforms.write.created_at import epoch_milliseconds
 
@@ -79,6 +80,7 @@ class StreamReader:
         self._before_append = before_append
         self._stream: Stream | None = None  # none before its headers came, and while the intake is full
         self._paused: JournalFull | None = None
+        self._trouble = Reminder()
         self._in_hand: list[Frame] = []
         self._bytes = 0
 
@@ -168,10 +170,11 @@ class StreamReader:
         self._coverage.heard(self._stream, heard)
 
     def _pause(self, full: JournalFull, held: int) -> None:
-        if self._paused is None:
-            self._paused = full
+        if self._trouble.is_due(full.place, self._clock.monotonic()):
             text = "%s is full (%s): reading the feed pauses with %d events in hand; %s"
             _log.error(text, full.place, full, held, full.advice)
+        if self._paused is None:
+            self._paused = full
             self._on_paused(True)
 
     def _resume(self) -> None:
@@ -179,6 +182,7 @@ class StreamReader:
         if self._paused is not None:
             _log.warning("%s has room again: reading the feed goes on", self._paused.place)
             self._paused = None
+            self._trouble.over()
             self._on_paused(False)
 
 
@@ -231,6 +235,7 @@ class FeedConnection:
         self._last_event_id = b""
         self._server_retry: float | None = None
         self._has_been_live = False
+        self._trouble = Reminder()
 
     @property
     def status(self) -> ConnectionStatus:
@@ -383,9 +388,10 @@ class FeedConnection:
 
     def _wait(self, decision: Decision) -> None:
         text = f"{decision.reason}; trying again in {decision.wait:.1f} s"
-        level = logging.DEBUG if decision.reason == self._status.last_problem else logging.WARNING
         if self._status.phase in (Phase.LIVE, Phase.PAUSED):
-            level = logging.WARNING
+            self._trouble.over()
+        say = self._trouble.is_due(decision.reason, self._clock.monotonic())
+        level = logging.WARNING if say else logging.DEBUG
         _log.log(level, "%s: %s", self._name, text)
         self._show(
             phase=Phase.WAITING,

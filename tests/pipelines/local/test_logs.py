@@ -163,3 +163,15 @@ def test_libraries_that_log_requests_are_quiet_at_every_level() -> None:
     stream = configured(level="ERROR")
     logging.getLogger("httpx").warning("odd")
     assert stream.getvalue() == ""
+
+
+def test_libraries_that_warn_at_each_probe_of_what_we_say_are_silent() -> None:
+    stream = configured(level="DEBUG")
+    no_metadata_server = "Compute Engine Metadata server unavailable on attempt %s of %s."
+    logging.getLogger("google.auth.compute_engine._metadata").warning(no_metadata_server, 1, 3)
+    logging.getLogger("google.auth._default").warning("No project ID could be determined.")
+    logging.getLogger("botocore.credentials").warning("Refreshing temporary credentials failed.")
+    logging.getLogger("urllib3.connectionpool").warning("Retrying after connection broken.")
+    assert stream.getvalue() == ""
+    logging.getLogger("google.auth.transport").error("broken")
+    assert objects(stream)[-1]["message"] == "broken"

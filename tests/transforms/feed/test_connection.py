@@ -457,6 +457,42 @@ def test_a_key_that_no_header_can_carry_is_said_without_its_value(
         assert "sk-secret" not in caplog.text + repr(connection.status)
 
 
+class SkippingClock(HurriedClock):
+    """Whoever waits finds that the time has passed."""
+
+    def monotonic(self) -> float:
+        return super().monotonic() + sum(self.waits)
+
+    def wait(self, event: threading.Event, timeout: float | None) -> bool:
+        self.waits.append(timeout or 0.0)
+        return event.wait(0.001)
+
+
+def test_an_outage_of_an_hour_is_said_every_five_minutes(
+    feed: PracticeFeed, caplog: pytest.LogCaptureFixture
+) -> None:
+    clock = SkippingClock()
+    with reading(feed, key=Key("wrong"), clock=clock):
+        until(lambda: sum(clock.waits) > 3600.0)
+        said = [record.getMessage() for record in caplog.records]
+    assert {line.partition(";")[0] for line in said} == {said[0].partition(";")[0]}
+    assert "the service rejected the API key (401): check --feed_api_key" in said[0]
+    assert 11 <= len(said) <= 14
+
+
+def test_a_journal_that_stays_full_is_said_every_five_minutes(
+    feed: PracticeFeed, caplog: pytest.LogCaptureFixture
+) -> None:
+    intake, clock = MemoryIntake(), SkippingClock()
+    intake.full = 900  # seconds, as one is waited between two tries
+    with reading(feed, intake=intake, clock=clock):
+        feed.wait_for_streams()
+        feed.publish_many(EVENTS)
+        intake.wait_for(lambda: len(intake.events) == 50)
+        until(lambda: "goes on" in caplog.text)
+    assert caplog.text.count("reading the feed pauses with") == 3
+
+
 def test_the_key_is_in_no_log_line(feed: PracticeFeed, caplog: pytest.LogCaptureFixture) -> None:
     feed.answer_streams(401, "UNAUTHORIZED", "Invalid API key")
     with caplog.at_level(logging.DEBUG, "grantex.feed"), reading(feed, check_account=lambda developer: None):

@@ -12,6 +12,7 @@ from transforms.batch import OpenBatches
 from transforms.clock import Clock, SystemClock
 from transforms.dead_letter import DeadLetter
 from transforms.event import Batch, Chunk, Receipt
+from transforms.reminder import Reminder
 from transforms.write.contract import Destination, Outcome
 from transforms.write.delivery.ledger import Ledger, Settlement
 from transforms.write.delivery.outbox import Outbox, max_unsettled, room
@@ -72,6 +73,7 @@ class Delivery:
         self._seconds = Histogram()
         self._failure: Exception | None = None
         self._untold, self._told_at = 0, -math.inf  # of dead letters, in the log
+        self._outage = Reminder()
         self._lock = threading.Lock()  # around the outbox and what the threads share with ticks
         self._ledger = ledger
         self._ledger_lock = threading.Lock()  # never held together with the other
@@ -271,8 +273,14 @@ class Delivery:
             self._settled.append(settled)
             self._untold += len(settled.rejected)
             circuit = self._outbox.circuit
-            is_open, why = circuit.is_open, circuit.why
-        if is_open and not was_open:
+            is_open, why, now = circuit.is_open, circuit.why, self._clock.monotonic()
+            since = now if circuit.since is None else circuit.since
+            say = is_open and self._outage.is_due("", now)
+            if not is_open:
+                self._outage.over()
+        if say and was_open:
+            log.warning("%s has taken no events for %d minutes: %s", self.name, (now - since) // 60, why)
+        elif say:
             log.warning("%s is left alone for now and only probed with one batch: %s", self.name, why)
         elif was_open and not is_open:
             log.warning("%s takes events again", self.name)

@@ -299,6 +299,28 @@ def test_an_outage_opens_the_circuit_bounds_memory_and_ends() -> None:
     assert stage.service.closed == stage.service.opened
 
 
+def test_an_outage_is_logged_when_it_begins_every_five_minutes_and_when_it_ends(
+    stage: Stage, caplog: pytest.LogCaptureFixture
+) -> None:
+    stage.service.refuse = SecretError("env:TOKEN is not set")
+    stage.add(0, 4)
+    stage.tick()
+    stage.woken()
+    for _ in range(3600 // 30):
+        stage.clock.advance(30.0)
+        stage.woken()
+    stage.service.refuse = None
+    stage.clock.advance(30.0)
+    stage.woken()
+    lines = [record.getMessage() for record in caplog.records]
+    assert lines[0].startswith("fake is left alone for now and only probed with one batch: fake: env:TOKEN")
+    assert lines[-1] == "fake takes events again"
+    assert len(lines) == 1 + 3600 // 300 + 1
+    assert lines[1].startswith("fake has taken no events for 5 minutes: fake: env:TOKEN is not set.")
+    assert lines[-2].startswith("fake has taken no events for 60 minutes: ")
+    assert stage.delivery.close(PATIENCE)
+
+
 def test_room_is_bounded_in_bytes_but_never_below_a_batch_when_nothing_waits(stage: Stage) -> None:
     stage.service.refuse = SecretError("env:TOKEN is not set")
     assert stage.delivery.room() == 64 * 4
