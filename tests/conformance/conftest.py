@@ -19,7 +19,7 @@ from transforms.write.pubsub import writer as pubsub_writer
 from transforms.write.s3 import writer as s3_client
 
 # A service of the tests that has not answered by then does not want to.
-PATIENCE = 0.5
+PATIENCE = 1.0
 TABLE = "CONFORMANCE_TABLE"  # in the environment: a file for the table, which pytest -s shows as well
 
 _tally = Tally()

@@ -43,7 +43,7 @@ def test_secrets_are_nowhere(case: Case, tmp_path: Path, everything_logged: io.S
     lane.close()
     if "reject" not in case.cannot:
         last = Lane(state, case.destination(), lane.clock)
-        last.take([case.poison(100)])
+        last.take([*events(101, 1), case.poison(100)])
         last.run()
         assert last.dead
         seen.append(repr(last.letters))
