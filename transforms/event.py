@@ -1,4 +1,4 @@
-"""What flows through the graph: Event, Chunk and Batch."""
+"""What flows through the graph: Event, Chunk, Batch and Receipt."""
 
 from __future__ import annotations
 

@@ -24,10 +24,10 @@ from transforms.write.contract import Destination
 if TYPE_CHECKING:
     from pipelines.flags.settings import Settings
 
-# The feed's own settings, which a subscription takes the place of.
 # What a batch is on a cluster: one element of state. Dataflow takes 80 MB of one and refuses more for ever
 # ("Dataflow quotas and limits": maximum size of a single element value in Streaming Engine).
 MOST_ON_CLUSTER = 64_000_000
+# The feed's own settings, which a subscription takes the place of.
 OF_THE_FEED = ("feed_api_key", "feed_url", "feed_types", "feed_transport", "feed_connections")
 
 

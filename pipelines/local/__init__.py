@@ -1,1 +1,1 @@
-"""What a run on one machine adds: lanes, status, terminal, practice services."""
+"""What a run on one machine adds: lanes, the feed's dead letters, status page, terminal, demo."""

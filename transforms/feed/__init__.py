@@ -1,1 +1,1 @@
-"""Reading the feed: connection, frames, journal, restriction."""
+"""Reading the feed: connections, frames, gaps; into a journal on one machine, into rings on workers."""

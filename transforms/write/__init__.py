@@ -1,1 +1,1 @@
-"""Writing to destinations: contract, outbox, delivery, one file a destination."""
+"""Writing to destinations: WriteTo, the contract, delivery by ticks and by timers, a folder a destination."""

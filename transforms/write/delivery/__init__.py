@@ -1,1 +1,1 @@
-"""One destination within one process: batches, outbox, ledger and writer threads, driven by ticks."""
+"""Delivering to one destination: outbox, settling and threads, for clusters too; the driver by ticks."""

@@ -1,4 +1,4 @@
-"""Freeze, attempt, settle, and when to try next: all the thinking of a delivery, without thread or clock."""
+"""The outbox: which sealed batch is next, what an outcome means for it, when it is tried again."""
 
 from __future__ import annotations
 

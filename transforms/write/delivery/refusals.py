@@ -1,4 +1,4 @@
-"""Which refusals become dead letters: those of events that are refused while others are not."""
+"""Which refusals become dead letters: of events that are refused while others are taken, within a limit."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Attempts of a worker process: started by one bundle, and found again by a later one when they last."""
+"""Attempts of a worker process, which outlast bundles: a later one finds them again; the time of a drain."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""What destinations over HTTP share: connections, exchanges, credentials, what a status means."""
+"""What destinations over HTTP share: a kept connection, its credential, and how a reply is read."""

@@ -1,4 +1,4 @@
-"""One kept-alive HTTP connection that posts bodies cheaply and can be closed from another thread."""
+"""One kept-alive HTTP connection that posts cheaply and can be closed from another thread; its credential."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Puts a batch into a bucket as one object that is there completely or not at all, and never twice."""
+"""Puts a batch into a bucket as one whole object, never twice; and the client that does it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A HEC channel with indexer acknowledgement: what was posted into it, and what of that is indexed.
+"""The way to HEC, and channels with acknowledgement: what was posted into one, what of that is indexed.
 
 From Splunk's "About HTTP Event Collector Indexer Acknowledgment": ack ids count from 0 in each channel of
 each indexer; an id that has once been answered true is false ever after; acknowledgements are known to the
