@@ -12,9 +12,11 @@ import httpx
 import msgspec
 
 from transforms.clock import SystemClock
+from transforms.feed.reconnect import who_answered
 from transforms.feed.request import FeedSettings, Wire, open_client, read_key
 from transforms.preflight import Finding
 from transforms.secret import SecretError, redact
+from transforms.write.answer import decoded, described
 
 ACCOUNT_PATH = "/v1/me"
 MAX_BODY = 64 * 1024
@@ -82,6 +84,19 @@ class _Me(msgspec.Struct):
     developerId: str
 
 
+_me = msgspec.json.Decoder(_Me).decode
+
+
+def _body(response: httpx.Response, until: float) -> bytes:
+    """The answer, or as much of it as is read; `until`: monotonic seconds."""
+    body = bytearray()
+    for block in response.iter_raw():
+        body += block
+        if len(body) > MAX_BODY or time.monotonic() > until:
+            break
+    return bytes(body)
+
+
 def fetch_developer_id(client: httpx.Client, settings: FeedSettings, key: str) -> str | None:
     """The `developerId` that `GET /v1/me` answers (the service's public source), or None when it cannot
     be known now: another status, no JSON, a network error, or no answer in `account_timeout` seconds."""
@@ -90,12 +105,8 @@ def fetch_developer_id(client: httpx.Client, settings: FeedSettings, key: str) -
         with _asking(client, settings, key) as response:
             if response.status_code != 200 or "json" not in response.headers.get("content-type", ""):
                 return None
-            body = bytearray()
-            for block in response.iter_raw():
-                body += block
-                if len(body) > MAX_BODY or time.monotonic() > until:
-                    return None
-        return msgspec.json.decode(body, type=_Me).developerId or None
+            body = _body(response, until)
+        return _me(body).developerId or None
     except Exception as error:  # noqa: BLE001 - whatever an answer causes, it is only not known yet
         _log.debug("whose API key it is could not be asked: %s", type(error).__name__)
         return None
@@ -108,15 +119,21 @@ def try_key(settings: FeedSettings) -> Iterator[Finding]:
     try:
         key = read_key(settings)
         with open_client(settings) as client, _asking(client, settings, key) as reply:
-            status = reply.status_code
+            status, body = reply.status_code, _body(reply, time.monotonic() + settings.account_timeout)
+            in_between = (
+                described(reply.headers, body) if status == 200 else who_answered(reply.headers, body)
+            )
     except SecretError as error:
         yield Finding(what, False, f"{error}.")
     except Exception as error:  # noqa: BLE001 - whatever an answer causes, the key may still be right
         detail = redact(str(error)) or type(error).__name__
         yield Finding(what, None, f"{where} could not be reached ({detail}).")
     else:
-        if status == 200:
+        if status == 200 and decoded(_me, body) is not None:
             yield Finding(what, True)
+        elif in_between and status < 500:
+            answered = f"something in between answered {status} in the place of {where} ({in_between})"
+            yield Finding(what, None, f"{answered}: let this program through it, or correct --feed_url.")
         elif status in (401, 403):
             yield Finding(what, False, f"{where} refused the key (status {status}): give one that is valid.")
         else:

@@ -6,7 +6,7 @@ import enum
 import logging
 import socket
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 import httpx
@@ -14,6 +14,7 @@ import msgspec
 
 from transforms.feed.request import is_certificate_problem
 from transforms.retry import MAX_RETRY_AFTER, Backoff, retry_after
+from transforms.write.answer import decoded, described, fields
 
 _log = logging.getLogger("grantex.feed")
 # An attempt that lived this long is no failure to back off from: it begins a new streak.
@@ -55,6 +56,7 @@ class Ending:
     detail: plain words from whoever reported it, without secrets.
     status, code: the HTTP status and the `code` of the service's error body, for EndingKind.STATUS.
     retry_after: seconds the service asked for in `Retry-After`.
+    in_between: what was said in the service's place, by a proxy or a sign-in page; "" when it spoke itself.
     lived: seconds from the request to the end; 0 when none was sent. The service subscribes before it sends
         its headers, so a gateway's 504 after half a minute without any ends an attempt that was live.
     """
@@ -65,6 +67,7 @@ class Ending:
     code: str = ""
     retry_after: float | None = None
     lived: float = 0.0
+    in_between: str = ""
 
 
 @dataclass(frozen=True)
@@ -184,7 +187,13 @@ def _asked(seconds: float, uniform: Callable[[float, float], float]) -> float:
 
 
 def _told(reason: str, ending: Ending) -> str:
-    return f"{reason} ({ending.detail})" if ending.detail else reason
+    if ending.in_between and ending.status < 500:
+        return (
+            f"something in between answered {ending.status} in the service's place ({ending.in_between}): "
+            "let this program through the proxy, firewall or sign-in, or correct --feed_url"
+        )
+    detail = ending.in_between or ending.detail
+    return f"{reason} ({detail})" if detail else reason
 
 
 # An error's body is a short JSON object; whatever is longer is not the service speaking.
@@ -195,6 +204,9 @@ ERROR_BODY_SECONDS = 10.0
 class _ErrorBody(msgspec.Struct):
     code: str = ""
     message: str = ""
+
+
+_read_error = msgspec.json.Decoder(_ErrorBody).decode
 
 
 # With a proxy, these are about the way to the proxy itself.
@@ -226,13 +238,15 @@ def refusal(response: httpx.Response, now: float) -> Ending | None:
     Reads the body of an error (bounded). Raises httpx.HTTPError when that fails. `lived` is left at 0.
     """
     if response.status_code != 200:
-        body = _ErrorBody() if response.status_code == 204 else _error_body(response)
+        said = b"" if response.status_code == 204 else _body(response)
+        body = decoded(_read_error, said) or _ErrorBody()
         return Ending(
             EndingKind.STATUS,
             detail=_one_line(body.message),
             status=response.status_code,
             code=body.code,
             retry_after=retry_after(response.headers, now),
+            in_between=who_answered(response.headers, said),
         )
     types = _values(response, "content-type")
     if not types or any(value.partition(";")[0].strip() != "text/event-stream" for value in types):
@@ -286,17 +300,23 @@ def _plain(error: httpx.HTTPError) -> str:
     return _one_line(str(error))
 
 
-def _error_body(response: httpx.Response) -> _ErrorBody:
+def _body(response: httpx.Response) -> bytes:
+    """An error's body, or its beginning."""
     body = bytearray()
     until = time.monotonic() + ERROR_BODY_SECONDS
     for block in response.iter_raw():
         body += block
         if len(body) > MAX_ERROR_BODY or time.monotonic() > until:
-            return _ErrorBody()
-    try:
-        return msgspec.json.decode(body, type=_ErrorBody)
-    except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError):
-        return _ErrorBody()
+            break
+    return bytes(body)
+
+
+def who_answered(headers: Mapping[str, str], body: bytes) -> str:
+    """What an error's body is when it is not in the service's words, which are an object with a message and
+    a code (its own, or its framework's `statusCode`); "" when it is, or nothing was said."""
+    members = fields(body) or {}
+    own = "message" in members and ("code" in members or "statusCode" in members)
+    return "" if own or not body.strip() else described(headers, body)
 
 
 def _one_line(text: str) -> str:

@@ -32,6 +32,20 @@ def test_a_wrong_key_does_not_pass(feed: PracticeFeed) -> None:
     assert "not-this-one" not in found.cause
 
 
+PAGE = b"<html><title>Sign in</title></html>"
+
+
+@pytest.mark.parametrize("status", [200, 302, 401, 403, 404])
+@pytest.mark.parametrize("body", [PAGE, b'{"message":"Forbidden"}', b"Blocked"])
+def test_an_answer_of_something_in_between_tells_nothing_of_the_key(
+    feed: PracticeFeed, status: int, body: bytes
+) -> None:
+    feed.answer(status, body, path="/v1/me")
+    (found,) = try_key(FeedSettings(feed.url, LiteralSecret(feed.api_key)))
+    assert found.passed is None
+    assert f"something in between answered {status} in the place of {feed.url} (" in found.cause
+
+
 def test_a_key_that_cannot_be_read_does_not_pass(feed: PracticeFeed) -> None:
     (found,) = try_key(FeedSettings(feed.url, parse_secret("env:NOT_SET_ANYWHERE")))
     assert found.passed is False

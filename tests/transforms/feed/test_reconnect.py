@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import re
 
+import httpx
 import pytest
 
-from transforms.feed.reconnect import Decision, Ending, EndingKind, Streak, decide
+from transforms.feed.reconnect import Decision, Ending, EndingKind, Streak, decide, refusal
 
 
 def low(a: float, b: float) -> float:
@@ -110,6 +111,39 @@ def test_503_obeys_retry_after() -> None:
     assert after(status(503, retry_after=9.0))[0].wait == 9.0
     assert after(status(503))[1].wait == 0.5
     assert after(status(503, retry_after=1e12))[0].wait == 3600.0
+
+
+def answer(code: int, body: bytes) -> httpx.Response:
+    return httpx.Response(code, stream=httpx.ByteStream(body))
+
+
+OWN = b'{"message":"said so","code":"X"}'
+FRAMEWORK_S = b'{"statusCode":404,"error":"Not Found","message":"Route not found"}'
+PAGE = b"<html><h1>Blocked by web filter</h1></html>"
+
+
+@pytest.mark.parametrize("code", [400, 401, 403, 404, 407, 429])
+def test_a_refusal_of_something_in_between_is_not_taken_for_the_service_s(code: int) -> None:
+    for body, shown in [(PAGE, 'a page "Blocked by web filter"'), (b'{"message":"Forbidden"}', "Forbidden")]:
+        ending = refusal(answer(code, body), 0.0)
+        assert ending is not None
+        for decision in after(ending):
+            assert decision.reason.startswith(f"something in between answered {code}")
+            assert shown in decision.reason
+            assert "API key" not in decision.reason
+
+
+@pytest.mark.parametrize("body", [OWN, FRAMEWORK_S, b"", b"\r\n"])
+def test_the_service_s_own_refusal_is_told_as_its_own(body: bytes) -> None:
+    ending = refusal(answer(401, body), 0.0)
+    assert ending is not None
+    assert "the service rejected the API key (401)" in after(ending)[0].reason
+
+
+def test_a_gateway_s_page_is_part_of_the_reason() -> None:
+    ending = refusal(answer(502, b"<h1>Bad Gateway</h1>"), 0.0)
+    assert ending is not None
+    assert after(ending)[0].reason == 'the service answered 502 (a page "Bad Gateway")'
 
 
 @pytest.mark.parametrize(

@@ -27,6 +27,7 @@ CREDENTIAL = frozenset({1, 2, 3, 4, 21, 22})
 BUSY = frozenset({8, 9, 18, 19, 20, 23, 26, 27})
 # Success; 24 and 25 say with status 200 that queues or acknowledgements approach their capacity.
 TAKEN = frozenset({0, 24, 25})
+_TAKEN_TEXTS = tuple(b"%d" % code for code in TAKEN)
 # The fault of one object of the request: not JSON, no "event", a blank one, fields it cannot index.
 ONE_EVENT = frozenset({6, 12, 13, 15, 16})
 NO_DATA = 5
@@ -46,7 +47,7 @@ _PAIR = rb'\s*"(?:text|code|ackId|ackID)"\s*:\s*(?:"[^"\\]{0,200}"|\d{1,20})\s*'
 _MEMBER = rb"(?:text|tex|te|t|code|cod|co|c|ackId|ackI|ack|ac|a)?"
 _VALUE = rb'(?:"[^"\\]{0,200}"?|\d{0,20})'
 _CUT = re.compile(rb'\{(?:%s,)*\s*(?:"(?:%s(?:"\s*(?::\s*%s)?)?)?)?\s*' % (_PAIR, _MEMBER, _VALUE))
-_CODE = re.compile(rb'"code"\s*:\s*(\d+)\s*,')
+_CODE = re.compile(rb'"code"\s*:\s*(\d+)')
 
 
 class HecReply(msgspec.Struct, frozen=True):
@@ -95,13 +96,19 @@ def is_taken(status: int, body: bytes) -> bool:
 
 def _says_taken(members: dict[str, Any]) -> bool:
     code = members.get("code")
-    return type(code) is int and code in TAKEN and not members.get("error")
+    failed = members.get("error") or members.get("errors") or members.get("success") is False
+    return type(code) is int and code in TAKEN and not failed
 
 
 def _begins_as_receipt(body: bytes) -> bool:
     """Whether the body is the beginning of a receipt: a cut behind a 2xx still counts."""
+    if _CUT.fullmatch(body) is None:
+        return False
     code = _CODE.search(body)
-    return _CUT.fullmatch(body) is not None and (code is None or int(code[1]) in TAKEN)
+    if code is None:
+        return True
+    at_its_end = code.end() == len(body)  # more digits may have followed
+    return any(code[1] == taken or (at_its_end and taken.startswith(code[1])) for taken in _TAKEN_TEXTS)
 
 
 def outcome_of(
