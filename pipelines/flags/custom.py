@@ -91,7 +91,7 @@ def from_texts(kind: type[D], path: str, texts: Mapping[str, str]) -> D:
     if not NAME.fullmatch(name):
         raise ValueError("needs ?name=NAME: lower-case letters, digits and _, beginning with a letter")
     known = keys_of(kind, path)
-    values = _values(path, known, {key: text for key, text in texts.items() if key != "name"})
+    values = _values(path, known, _by_key(known, {key: texts[key] for key in texts if key != "name"}))
     if "name" in {each.name for each in dataclasses.fields(kind)}:  # type: ignore[arg-type]
         values["name"] = name
     try:
@@ -116,6 +116,18 @@ def keys_of(kind: type[Destination], path: str) -> dict[str, Setting]:
     # A field of its own goes before a part of its policy that is called the same.
     found.sort(key=lambda each: not each.part_of)
     return {each.called or each.name: each for each in found}
+
+
+def _by_key(known: Mapping[str, Setting], texts: Mapping[str, str]) -> dict[str, str]:
+    """A field may also be called as its class calls it: "url" for "hec_url"."""
+    keys = {each.name: key for key, each in known.items() if not each.part_of}
+    found: dict[str, str] = {}
+    for given, text in texts.items():
+        key = given if given in known else keys.get(given, given)
+        if key in found:
+            raise ValueError(f"{key} is given twice, once as {given}")
+        found[key] = text
+    return found
 
 
 def _values(path: str, known: Mapping[str, Setting], texts: Mapping[str, str]) -> dict[str, object]:

@@ -394,3 +394,12 @@ def test_two_of_a_kind_run_side_by_side(tmp_path: Path) -> None:
                 assert job.metric("grantex_events_delivered_total", name) == 20
             assert job.drain() == 0
         assert len(east.events) == len(west.events) == 20
+
+
+def test_a_field_may_be_called_as_its_class_calls_it() -> None:
+    where = "transforms.write.splunk.destination:Splunk?name=west&"
+    by_flag = load(f"{where}hec_url=https://west:8088&hec_token=env:TOKEN")
+    by_field = load(f"{where}url=https://west:8088&token=env:TOKEN")
+    assert by_flag == by_field
+    with pytest.raises(ValueError, match="hec_url is given twice, once as url"):
+        load(f"{where}hec_url=https://west:8088&url=https://east:8088&token=env:TOKEN")
