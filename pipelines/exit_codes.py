@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-DRAINED = 0  # everything taken was delivered or is kept safely for the next start
-FAILED = 1
-BAD_PARAMETERS = 2  # nothing was connected to
-PREFLIGHT_FAILED = 3
+DRAINED = 0  # everything taken was delivered or is kept safely for the next start; --validate_only: passed
+FAILED = 1  # a new start may do: what passes by itself, and a damaged journal, which it repairs
+BAD_PARAMETERS = 2  # what was given cannot be run: another --state_dir, key or setting is needed
+PREFLIGHT_FAILED = 3  # or it could not tell; with --preflight=strict and --validate_only

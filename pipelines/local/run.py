@@ -37,7 +37,7 @@ LOOK_EVERY = 0.05  # seconds between looks at how far lanes are
 
 
 class CannotStart(Exception):
-    """A parameter turned out to be wrong when it was used (exit code 2); nothing was connected to."""
+    """A parameter turned out to be wrong when it was used (exit code 2); the feed was not read."""
 
 
 def run(
