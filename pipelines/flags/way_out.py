@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 # Stands for a service whose address is not a setting of ours: Google's, AWS's, Datadog's.
 SOMEWHERE = "https://service.invalid"
+KEY_LOG = "SSLKEYLOGFILE"  # Python writes the keys of every TLS connection there, or makes none
 NO_PROXY = ("no_proxy", "NO_PROXY")
 CERTIFICATE = "it must be PEM (-----BEGIN CERTIFICATE-----)"
 
@@ -41,6 +42,8 @@ def faults(
     name, value = first(environ, ("SSL_CERT_FILE", "SSL_CERT_DIR"))
     if value and any(url.startswith("https:") for url in urls):
         yield from _authorities(name, Path(value))
+    if (value := environ.get(KEY_LOG)) and any(url.startswith("https:") for url in urls):
+        yield from _key_log(value)
     found = [_proxy_fault(url, settings, environ) for url in urls]
     yield from dict.fromkeys(fault for fault in found if fault)
 
@@ -81,6 +84,14 @@ def _authorities(source: str, path: Path) -> Iterator[str]:
     except (OSError, ValueError) as error:
         why = getattr(error, "strerror", None) or "not a usable path"
         yield f"{source}: the file cannot be read ({why}); it must be a PEM file with a certificate"
+
+
+def _key_log(path: str) -> Iterator[str]:
+    try:
+        open(path, "ab").close()
+    except (OSError, ValueError) as error:
+        why = getattr(error, "strerror", None) or "not a usable path"
+        yield f"{KEY_LOG}: the file cannot be written ({why}); unset it, unless you look into TLS on purpose"
 
 
 def _client(settings: Settings, arrived: Arrived) -> Iterator[str]:

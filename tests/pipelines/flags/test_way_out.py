@@ -50,6 +50,8 @@ def pair(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
         ("SSL_CERT_FILE", "/no/such/ca.pem", "cannot be read (No such file or directory)"),  # f02d
         ("SSL_CERT_FILE", '"/etc/ssl/cert.pem"', "cannot be read"),
         ("SSL_CERT_DIR", "/no/such/directory", "cannot be read"),
+        ("SSLKEYLOGFILE", "/no/such/directory/keys", "cannot be written (No such file or directory)"),
+        ("SSLKEYLOGFILE", "/", "cannot be written (Is a directory)"),
     ],
 )
 def test_a_value_that_cannot_be_used_is_refused(name: str, value: str, words: str) -> None:

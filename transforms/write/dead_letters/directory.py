@@ -14,7 +14,7 @@ import apache_beam as beam
 
 from transforms.clock import Clock, SystemClock
 from transforms.dead_letter import DeadLetter, DeadLetterError, decode, encode
-from transforms.durable import sync
+from transforms.durable import open_private, sync
 from transforms.write.dead_letters import objects
 from transforms.write.dead_letters.objects import WriteLetterObjects, is_prefix
 from transforms.write.keyed.attempts import DrainTime
@@ -53,7 +53,7 @@ class DeadLetterFile:
         self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         path = self._path(len(line))
         new = not path.exists()
-        descriptor = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        descriptor = open_private(str(path), os.O_RDWR | os.O_APPEND | os.O_CREAT)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX)
             size = os.fstat(descriptor).st_size
