@@ -29,10 +29,13 @@ class FeedDeadLetters:
         write: Callable[[DeadLetter], None],
         clock: Clock,
         uniform: Callable[[float, float], float] = random.uniform,
+        on_broken: Callable[[], None] = lambda: None,
     ) -> None:
-        """write: returns when the letter is safe, or raises DeadLetterError."""
+        """write: returns when the letter is safe, or raises DeadLetterError. on_broken: called when the
+        journal turns out to be damaged, which only the next start repairs."""
         self.failure = ""  # why they cannot be written, "" while they can
         self._journal, self._write, self._clock, self._uniform = journal, write, clock, uniform
+        self._on_broken = on_broken
         self._stop = threading.Event()
         self._trouble = Reminder()
         self._thread = threading.Thread(target=self._run, name="feed-letters", daemon=True)
@@ -68,6 +71,8 @@ class FeedDeadLetters:
             if self._trouble.is_due(why, self._clock.monotonic()):
                 log.error("the feed's dead letters are kept in the journal and tried again: %s", why)
             self.failure = why
+            if self._journal.is_suspect:
+                self._on_broken()
             return False
         if self.failure:
             log.info("the feed's dead letters are written again")

@@ -75,7 +75,9 @@ def run(
             feed, journal, connections=settings.feed_connections, clock=clock, on_end=stop.set
         )
 
-        letters = FeedDeadLetters(journal, letter_writer(settings.dead_letters_place), clock)
+        letters = FeedDeadLetters(
+            journal, letter_writer(settings.dead_letters_place), clock, on_broken=stop.set
+        )
         ages, started_at = Ages(journal, clock), clock.now()
 
         def look() -> snapshot.Snapshot:

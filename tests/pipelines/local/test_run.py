@@ -258,3 +258,15 @@ def test_a_journal_found_damaged_ends_the_run_with_exit_1(
         started.stop.set()
         assert started.wait() == 1
     assert "the journal is damaged: start again" in caplog.text
+
+
+def test_damage_that_only_the_feed_s_dead_letters_meet_ends_the_run_as_well(
+    feed: PracticeFeed, tmp_path: Path
+) -> None:
+    (tmp_path / "state").mkdir()
+    (tmp_path / "state" / "dead_letters").write_text("a file where the directory should be")
+    with Start(feed, tmp_path, Shelved(Shelf())) as started:
+        feed.wait_for_streams()
+        (tmp_path / "state" / "journal.suspect").touch()
+        feed.publish_many([b"no JSON"])
+        assert started.wait() == 1

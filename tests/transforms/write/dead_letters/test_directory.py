@@ -40,6 +40,13 @@ def test_one_line_of_json_with_everything_a_person_needs(tmp_path: Path) -> None
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
 
 
+def test_a_file_that_others_may_read_is_closed_to_them(tmp_path: Path) -> None:
+    path = tmp_path / "2026-03-01.ndjson"
+    path.touch(0o644)
+    DeadLetterFile(tmp_path, clock=ManualClock()).write(letter())
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+
+
 @pytest.mark.parametrize(("code", "is_kept"), [(errno.EINVAL, True), (errno.EIO, False)])
 def test_a_file_system_that_cannot_sync_a_directory_takes_them(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int, is_kept: bool
