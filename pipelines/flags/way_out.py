@@ -42,8 +42,8 @@ def faults(
     name, value = first(environ, ("SSL_CERT_FILE", "SSL_CERT_DIR"))
     if value and any(url.startswith("https:") for url in urls):
         yield from _authorities(name, Path(value))
-    if (value := environ.get(KEY_LOG)) and any(url.startswith("https:") for url in urls):
-        yield from _key_log(value)
+    if (key_log := environ.get(KEY_LOG)) and any(url.startswith("https:") for url in urls):
+        yield from _key_log(key_log)
     found = [_proxy_fault(url, settings, environ) for url in urls]
     yield from dict.fromkeys(fault for fault in found if fault)
 

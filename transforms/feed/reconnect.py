@@ -14,6 +14,7 @@ import msgspec
 
 from transforms.feed.request import is_certificate_problem
 from transforms.retry import MAX_RETRY_AFTER, Backoff, retry_after
+from transforms.secret import shown
 from transforms.write.answer import decoded, described, fields
 
 _log = logging.getLogger("grantex.feed")
@@ -321,4 +322,4 @@ def who_answered(headers: Mapping[str, str], body: bytes) -> str:
 
 def _one_line(text: str) -> str:
     """Text from outside, fit for a log line."""
-    return "".join(c if c.isprintable() else " " for c in text)[:200].strip()
+    return shown("".join(c if c.isprintable() else " " for c in text))

@@ -12,11 +12,11 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from transforms.secret import shown
+from transforms.secret import redact, shown
 
 # What is looked at of a body to say what it is.
 HEAD = 4096
-_TITLE = re.compile(rb"<(title|h1|h2)\b[^>]*>(.*?)</\1", re.I | re.S)
+_TITLE = re.compile(r"<(title|h1|h2)\b[^>]*>(.*?)</\1", re.I | re.S)
 _TAG = re.compile(r"<[^>]*>?")
 T = TypeVar("T")
 
@@ -71,9 +71,9 @@ def described(headers: Mapping[str, str], body: bytes) -> str:
     """What an answer is that is not the service's own, for a message: `a page "Sign in"`."""
     if not body.strip():
         return "an empty answer"
-    head = body[:HEAD]
+    head = redact(body.decode(errors="replace"))[:HEAD]
     if is_page(headers, body):
         found = _TITLE.search(head)
-        words = shown(_TAG.sub(" ", (found[2] if found else head).decode(errors="replace")), 80)
+        words = shown(_TAG.sub(" ", found[2] if found else head), 80)
         return f'a page "{words}"' if words else "a page"
-    return f'"{shown(head.decode(errors="replace"), 80)}"'
+    return f'"{shown(head, 80)}"'

@@ -8,6 +8,7 @@ import httpx
 import pytest
 
 from transforms.feed.reconnect import Decision, Ending, EndingKind, Streak, decide, refusal
+from transforms.secret import remember
 
 
 def low(a: float, b: float) -> float:
@@ -138,6 +139,19 @@ def test_the_service_s_own_refusal_is_told_as_its_own(body: bytes) -> None:
     ending = refusal(answer(401, body), 0.0)
     assert ending is not None
     assert "the service rejected the API key (401)" in after(ending)[0].reason
+
+
+def test_a_key_that_is_echoed_is_taken_out_before_the_words_are_cut() -> None:
+    key = "gx_live_" + "s3cr3t" * 5
+    remember(key)
+    for body in (
+        b'{"code":"X","message":"%s%s"}' % (b"x" * 190, key.encode()),
+        b"<p>%s<b>denied %s" % (b"<br>" * 1014, key.encode()),  # cut in the key, and then without its tags
+    ):
+        for code in (401, 500):
+            ending = refusal(answer(code, body), 0.0)
+            assert ending is not None
+            assert "gx_live" not in after(ending)[0].reason
 
 
 def test_a_gateway_s_page_is_part_of_the_reason() -> None:
