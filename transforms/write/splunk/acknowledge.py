@@ -7,24 +7,20 @@ batch, and share a few channels. Whoever finds that a poll is due asks for every
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 import httpx
 
 from transforms.clock import Clock
-from transforms.event import Batch
+from transforms.event import Batch, Event
 from transforms.secret import SecretError
 from transforms.write.advice import SPLUNK
 from transforms.write.contract import Outcome, Writer
 from transforms.write.failure import as_outcome, failed
 from transforms.write.over_http.connection import Reply
-from transforms.write.splunk.channel import MOVED, Channel, Sent, connect, where
+from transforms.write.splunk.channel import MOVED, Channel, Sent
 from transforms.write.splunk.reply import UNKNOWN_CHANNEL, outcome_of, read_reply
-
-if TYPE_CHECKING:
-    from transforms.write.splunk.destination import Splunk
 
 # Each is a socket, and one request at a time: at 50 ms a round trip 80 requests a second.
 CHANNELS = 4
@@ -111,14 +107,29 @@ class Shared:
 
 
 class AcknowledgedWriter(Writer):
-    """Posts a batch into a channel and waits for its acknowledgement, at most `acknowledge_wait` seconds."""
+    """Posts a batch into a channel and waits for its acknowledgement.
 
-    def __init__(self, settings: Splunk, shared: Shared, clock: Clock) -> None:
-        self._settings = settings
+    encode: the body of a request, as it is sent. wait: seconds that one attempt waits at most. timeout:
+    seconds after which what is not acknowledged is sent again. where, index: as a person knows them.
+    """
+
+    def __init__(
+        self,
+        shared: Shared,
+        open_channel: Callable[[], Channel],
+        encode: Callable[[Sequence[Event]], bytes],
+        clock: Clock,
+        *,
+        wait: float,
+        timeout: float,
+        where: str,
+        index: str,
+    ) -> None:
         self._shared = shared
-        self._where = where(settings)
-        self._clock = clock
-        self._session, self._number = shared.join(lambda: Channel(*connect(settings), clock))
+        self._encode, self._clock = encode, clock
+        self._patience, self._timeout = wait, timeout
+        self._where, self._index = where, index
+        self._session, self._number = shared.join(open_channel)
         self._awaiting: Sent | None = None
         self._using: Channel | None = None  # while a request of ours is under way in it
         self._closed = False
@@ -131,8 +142,7 @@ class AcknowledgedWriter(Writer):
             if not isinstance(posted, Sent):
                 return posted
             sent = posted
-            timeout = self._settings.acknowledge_timeout
-            self._session.remember(batch, sent, self._clock.monotonic() - 2 * timeout)
+            self._session.remember(batch, sent, self._clock.monotonic() - 2 * self._timeout)
         return self._wait(batch, sent)
 
     def close(self) -> None:
@@ -148,7 +158,7 @@ class AcknowledgedWriter(Writer):
 
     def _post(self, batch: Batch) -> Sent | Outcome | None:
         count = len(batch.events)
-        body = self._settings.body(batch.events)
+        body = self._encode(batch.events)
         channel = self._using = self._session.channel(self._number)
         try:
             reply, sent = channel.post(body)
@@ -166,17 +176,17 @@ class AcknowledgedWriter(Writer):
         if read_reply(reply.status, reply.body).code == UNKNOWN_CHANNEL:
             cause = f"{self._where} took nothing: {MOVED}. Another channel is begun."
             return Outcome(later=range(count), cause=cause)
-        index, now = self._settings.index, self._clock.now()
-        outcome = outcome_of(self._where, index, reply.status, reply.headers, reply.body, count, now)
+        status, headers, now = reply.status, reply.headers, self._clock.now()
+        outcome = outcome_of(self._where, self._index, status, headers, reply.body, count, now)
         assert outcome is not None  # HEC did not take it
         if asked_first:
             return replace(outcome, unknown=False)
         return unacknowledged(outcome, count)
 
     def _wait(self, batch: Batch, sent: Sent) -> Outcome | None:
-        clock, settings, channel = self._clock, self._settings, sent.channel
+        clock, channel = self._clock, sent.channel
         self._awaiting = sent
-        until = min(clock.monotonic() + settings.acknowledge_wait, sent.at + settings.acknowledge_timeout)
+        until = min(clock.monotonic() + self._patience, sent.at + self._timeout)
         while not (sent.acknowledged or sent.gone):
             now = clock.monotonic()
             if self._closed:
@@ -202,14 +212,13 @@ class AcknowledgedWriter(Writer):
         what = f"{count} events taken and not acknowledged for {age:.0f} s"
         if channel.trouble:
             what += f" ({channel.trouble})"
-        timeout = self._settings.acknowledge_timeout
-        if age >= timeout:
+        if age >= self._timeout:
             channel.give_up(sent, what)
             self._session.forget(batch)
             return self._gone(batch, what)
         cause = (
-            f"{self._where}: {what}. They are kept, asked for again, and sent again after {timeout:.0f} s: "
-            "look at the queues and the replication of its indexers"
+            f"{self._where}: {what}. They are kept, asked for again, and sent again after "
+            f"{self._timeout:.0f} s: look at the queues and the replication of its indexers"
         )
         return Outcome(later=range(count), cause=cause)
 

@@ -17,7 +17,6 @@ import re
 import threading
 import uuid
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 import httpx
@@ -25,6 +24,8 @@ import msgspec
 
 from transforms.clock import Clock
 from transforms.proxies import host_and_port
+from transforms.secret import Secret
+from transforms.way_out import WayOut
 from transforms.write.answer import decoded
 from transforms.write.failure import as_outcome, is_delivered
 from transforms.write.over_http.connection import Credential, HttpConnection, Reply, Target
@@ -36,9 +37,6 @@ from transforms.write.splunk.reply import (
     is_taken,
     read_reply,
 )
-
-if TYPE_CHECKING:
-    from transforms.write.splunk.destination import Splunk
 
 # Name and value of each cookie in `Set-Cookie` headers, several of which may have been joined by commas. What
 # could not be sent back as a header (RFC 6265, 4.1.1) is read over.
@@ -268,23 +266,25 @@ EVENT_PATH = "/services/collector/event"
 PASTED_PATH = re.compile(r"/services/collector(/event(/1\.0)?)?/*$|/+$")
 
 
-def connect(settings: Splunk) -> tuple[HttpConnection, Credential]:
-    """Connects when something is posted. Raises OSError when an authority or certificate cannot be read."""
+def connect(
+    url: str, token: Secret, way_out: WayOut, *, compressed: bool
+) -> tuple[HttpConnection, Credential]:
+    """Connects when something is posted. url: HEC's root, or what was pasted for it.
+
+    Raises OSError when an authority or certificate cannot be read."""
     headers = {"Content-Type": "application/json"}
-    if settings.compression == "gzip":
+    if compressed:
         headers["Content-Encoding"] = "gzip"
-    connection = HttpConnection(_root(settings) + EVENT_PATH, headers, settings.way_out)
-    credential = Credential(
-        connection, settings.token, "the HEC token", "Authorization", "Splunk ", is_refused_token
-    )
+    connection = HttpConnection(_root(url) + EVENT_PATH, headers, way_out)
+    credential = Credential(connection, token, "the HEC token", "Authorization", "Splunk ", is_refused_token)
     return connection, credential
 
 
-def where(settings: Splunk) -> str:
+def where(url: str) -> str:
     """The service as a person knows it."""
-    parts = urlsplit(_root(settings))
+    parts = urlsplit(_root(url))
     return f"Splunk at {parts.scheme}://{host_and_port(parts.hostname or '', parts.port)}"
 
 
-def _root(settings: Splunk) -> str:
-    return PASTED_PATH.sub("", settings.url)
+def _root(url: str) -> str:
+    return PASTED_PATH.sub("", url)

@@ -22,9 +22,9 @@ from transforms.way_out import USUAL, WayOut
 from transforms.write.contract import Destination, Outcome, Writer, finding
 from transforms.write.created_at import MAX_FRACTION, epoch_texts
 from transforms.write.failure import asked
-from transforms.write.over_http.connection import Reply, gzip
+from transforms.write.over_http.connection import Credential, HttpConnection, Reply, gzip
 from transforms.write.splunk.acknowledge import AcknowledgedWriter, Shared
-from transforms.write.splunk.channel import CHANNEL_HEADER, connect, where
+from transforms.write.splunk.channel import CHANNEL_HEADER, Channel, connect, where
 from transforms.write.splunk.reply import NO_DATA, outcome_of, read_reply
 
 # 1 MB a request is what Splunk Cloud advises (Enterprise takes 800 MB by default); 500 events of the feed
@@ -130,14 +130,14 @@ class Splunk(Destination):
 
     def target(self) -> str:
         """The index, and where HEC is."""
-        return f"index {self.index} at {where(self).partition(' at ')[2]}"
+        return f"index {self.index} at {where(self.url).partition(' at ')[2]}"
 
     def preflight(self) -> Iterator[Finding]:
         """An empty request: HEC answers "No data" (code 5) to a token that is good, and indexes nothing.
 
         Its health page would say that all is well to any token.
         """
-        connection, credential = connect(self)
+        connection, credential = self.connect()
         if self.acknowledge:
             connection.set_header(CHANNEL_HEADER, str(uuid.uuid4()))
         empty = gzip(b"") if self.compression == "gzip" else b""
@@ -146,10 +146,10 @@ class Splunk(Destination):
             if read_reply(reply.status, reply.body).code == NO_DATA:
                 return None
             status, headers = reply.status, reply.headers
-            return outcome_of(where(self), self.index, status, headers, reply.body, 0, time.time())
+            return outcome_of(where(self.url), self.index, status, headers, reply.body, 0, time.time())
 
         try:
-            outcome = asked(lambda: credential.post(empty), judge, 0, where(self))
+            outcome = asked(lambda: credential.post(empty), judge, 0, where(self.url))
         finally:
             connection.close()
         yield finding("the HEC token", outcome)
@@ -160,7 +160,21 @@ class Splunk(Destination):
         if not self.acknowledge:
             return SplunkWriter(self, clock)
         shared: Shared = self._shared  # type: ignore[attr-defined]
-        return AcknowledgedWriter(self, shared, clock)
+        return AcknowledgedWriter(
+            shared,
+            lambda: Channel(*self.connect(), clock),
+            self.body,
+            clock,
+            wait=self.acknowledge_wait,
+            timeout=self.acknowledge_timeout,
+            where=where(self.url),
+            index=self.index,
+        )
+
+    def connect(self) -> tuple[HttpConnection, Credential]:
+        """Connects when something is posted. Raises OSError when an authority or certificate cannot be
+        read."""
+        return connect(self.url, self.token, self.way_out, compressed=self.compression == "gzip")
 
 
 TIME = b',"time":'
@@ -214,8 +228,8 @@ class SplunkWriter(Writer):
     def __init__(self, settings: Splunk, clock: Clock) -> None:
         self._settings = settings
         self._clock = clock
-        self._connection, self._credential = connect(settings)
-        self._where = where(settings)
+        self._connection, self._credential = settings.connect()
+        self._where = where(settings.url)
 
     def write(self, batch: Batch) -> Outcome | None:
         """Post `batch` once; a second time only after a refused token that has meanwhile been replaced."""
