@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from transforms.retry import retry_after
+from transforms.secret import shown
 from transforms.write.advice import BIGQUERY, GOOGLE
 from transforms.write.contract import Outcome
 from transforms.write.failure import KEPT, ONCE_FIXED, failed, refused
@@ -27,6 +28,7 @@ from transforms.write.google import (
 THROTTLED = frozenset({"rateLimitExceeded", "quotaExceeded", "backendError", "jobRateLimitExceeded"})
 INNOCENT = frozenset({"stopped", "backendError", "internalError", "timeout", *THROTTLED})
 # A row that fails for its columns fails like every other row: the table is to blame.
+MOST_REASON = 100  # a reason is one word
 SCHEMA_WORDS = ("no such field", "missing required field")
 
 
@@ -151,7 +153,7 @@ def rest_outcome(
     """The outcome of a REST status outside 2xx for a batch of `count` events."""
     later = range(count)
     error = rest_error(body)
-    reason = error.errors[0].reason if error.errors else ""
+    reason = shown(error.errors[0].reason, MOST_REASON) if error.errors else ""
     answer = f"{status}{f' {reason}' if reason else ''}: {said(error.message)}"
     if status == 403 and reason in THROTTLED:
         wait = retry_after(headers, now)
@@ -185,7 +187,7 @@ def insert_outcome(where: str, faults: Sequence[RowFault], count: int) -> Outcom
             continue
         guilty = next((one for one in fault.errors if one.reason not in INNOCENT), None)
         if guilty is None:
-            later[fault.index] = fault.errors[0].reason if fault.errors else "no reason"
+            later[fault.index] = shown(fault.errors[0].reason, MOST_REASON) if fault.errors else "no reason"
         elif any(word in guilty.message.lower() for word in SCHEMA_WORDS):
             later[fault.index], blocked = said(guilty.message), True
         else:

@@ -305,6 +305,17 @@ def test_a_secret_in_bigquerys_words_is_taken_out_before_they_are_cut(
     assert "hush" not in all_later(writer.write(batch(3)), 3).cause
 
 
+@pytest.mark.parametrize("status", [400, 401, 403, 404, 500])
+def test_bigquerys_words_are_one_short_printable_line(
+    server: PracticeBigQuery, writer: Writer, status: int
+) -> None:
+    ugly = "\x1b[2J\u009b\n" + "x" * 200_000
+    server.answer(status, refusal(status, ugly, ugly), path=INSERT)
+    cause = all_later(writer.write(batch(3)), 3).cause
+    assert cause.isprintable()
+    assert len(cause) < 1000
+
+
 def test_a_redirect_is_not_followed_and_its_target_is_data(server: PracticeBigQuery, writer: Writer) -> None:
     server.answer(302, b"", {"Location": "http://[x", "Set-Cookie": "a=\xe9"}, path=INSERT)
     assert all_later(writer.write(batch(3)), 3).blocked
