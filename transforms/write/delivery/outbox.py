@@ -17,7 +17,16 @@ from transforms.secret import shown
 from transforms.write.advice import ANY
 from transforms.write.contract import Outcome
 from transforms.write.delivery.refusals import DeadLetterLimit
-from transforms.write.delivery.settling import Entry, Settled, Verdict, asked_wait, check, part, too_large
+from transforms.write.delivery.settling import (
+    Entry,
+    Settled,
+    Verdict,
+    asked_wait,
+    check,
+    in_bounds,
+    part,
+    too_large,
+)
 
 # Three failures in a row are an outage rather than an accident.
 FAILURES_TO_OPEN = 3
@@ -180,6 +189,7 @@ class Outbox:
         """
         outcome = outcome or Outcome()
         check(self.name, batch, outcome)
+        outcome = in_bounds(outcome)
         entry = self._in_flight.pop(id(batch))
         later, refused = set(outcome.later), dict(outcome.rejected)
         if outcome.too_large and len(later) == 1:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from transforms.dead_letter import DeadLetter
 from transforms.event import Batch, Receipt
 from transforms.retry import MAX_RETRY_AFTER
+from transforms.secret import shown
 from transforms.write.contract import Outcome
 from transforms.write.delivery.ledger import Settlement
 
@@ -89,6 +90,19 @@ def check(name: str, batch: Batch, outcome: Outcome) -> None:
             f"{name}: the writer's outcome says too_large, unknown or blocked, but names no event as later, "
             "which would count all of them as delivered"
         )
+
+
+# No message of ours is longer; a writer of somebody else's may quote whatever its service said.
+MOST_SAID = 2000
+
+
+def in_bounds(outcome: Outcome) -> Outcome:
+    """The outcome with words that a log line and a page may show."""
+    words = (outcome.cause, *outcome.rejected.values())
+    if all(len(each) <= MOST_SAID and each.isprintable() for each in words):
+        return outcome
+    rejected = {index: shown(reason, MOST_SAID) for index, reason in outcome.rejected.items()}
+    return replace(outcome, cause=shown(outcome.cause, MOST_SAID), rejected=rejected)
 
 
 def asked_wait(outcome: Outcome) -> float:

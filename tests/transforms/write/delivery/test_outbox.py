@@ -8,6 +8,7 @@ import pytest
 
 from transforms.event import Batch, Event
 from transforms.retry import Backoff
+from transforms.secret import remember
 from transforms.write.contract import Outcome
 from transforms.write.delivery.outbox import Outbox
 from transforms.write.delivery.refusals import DeadLetterLimit
@@ -295,6 +296,21 @@ def test_an_outcome_that_contradicts_itself_names_the_destination(wrong: Outcome
     assert taken is not None
     with pytest.raises(ValueError, match="splunk"):
         box.settle(taken, wrong, 0.0)
+
+
+def test_a_writers_words_are_bounded_and_printable_whoever_wrote_it() -> None:
+    remember("hush-hush-hush")
+    ugly = "503 \x1b[2J\u009b\n" + "x" * 1900 + "hush-hush-hush" * 100_000
+    box = proven(outbox())
+    box.put(batch())
+    settled = attempt(box, Outcome(later=range(1, 4), rejected={0: ugly}, cause=ugly), 0.0)
+    for words in (settled.rejected[0][1], box.last_error):
+        assert words.isprintable()
+        assert len(words) <= 2100
+        assert "hush" not in words
+    attempt(box, Outcome(later=range(3), cause=ugly, blocked=True), 1e6)
+    assert box.circuit.why.isprintable()
+    assert len(box.circuit.why) <= 2100
 
 
 def test_counts_for_people_and_metrics() -> None:
