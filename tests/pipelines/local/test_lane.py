@@ -22,7 +22,7 @@ from pipelines.beam import in_process_runner
 from pipelines.local.lane import KEEPS_FAILING, Lane, WriteInLane
 from pipelines.stages import in_a_lane
 from pipelines.stream import build
-from tests.pipelines.practice.shelf import Other, Shelf, Shelved
+from tests.pipelines.practice.remembering import Other, Remembering, Taken
 from transforms.clock import SystemClock
 from transforms.event import Batch, Chunk, Event
 from transforms.feed.journal import Journal
@@ -92,11 +92,11 @@ def test_a_lane_that_may_be_killed_has_nothing_in_the_temporary_directory(
     place = tmp_path / "temporary"
     place.mkdir()
     monkeypatch.setattr(tempfile, "tempdir", str(place))
-    shelf = Shelf()
-    one = lane(journal, Shelved(shelf), tmp_path / "letters")
+    taken = Taken()
+    one = lane(journal, Remembering(taken), tmp_path / "letters")
     one.start()
     journal.append(some(0, 10), [])
-    assert shelf.wait_for(10)
+    assert taken.wait_for(10)
     assert list(place.iterdir()) == []
     end(one)
 
@@ -104,9 +104,9 @@ def test_a_lane_that_may_be_killed_has_nothing_in_the_temporary_directory(
 def test_a_bug_in_a_writer_restarts_its_lane_from_its_seals_and_no_other(
     journal: Journal, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    broken, fine = Shelf(failures=3), Shelf()
+    broken, fine = Taken(failures=3), Taken()
     lanes = [
-        lane(journal, Shelved(broken), tmp_path / "letters"),
+        lane(journal, Remembering(broken), tmp_path / "letters"),
         lane(journal, Other(fine), tmp_path / "letters"),
     ]
     for one in lanes:
@@ -145,7 +145,7 @@ def test_a_dead_letter_is_on_disk_before_its_receipt_is_committed(tmp_path: Path
                 seen.append((int(counted), sum(1 for _ in read_dead_letters(letters))))
 
     journal = Journal(tmp_path / "state", feed_url=FEED, database=Watched)
-    one = lane(journal, Shelved(Shelf(rejects="bad")), letters)
+    one = lane(journal, Remembering(Taken(rejects="bad")), letters)
     one.start()
     for start in range(0, 40, 10):
         journal.append(some_bad(start, start + 10), [])
@@ -162,7 +162,7 @@ def test_dead_letters_that_cannot_be_written_keep_their_events(
 ) -> None:
     letters = tmp_path / "letters"
     letters.write_text("a file where the directory should be")
-    one = lane(journal, Shelved(Shelf(rejects="bad")), letters)
+    one = lane(journal, Remembering(Taken(rejects="bad")), letters)
     one.start()
     journal.append(some_bad(0, 4), [])
     assert eventually(lambda: one.restarts >= 2)
@@ -178,9 +178,9 @@ def test_dead_letters_that_cannot_be_written_keep_their_events(
 def test_a_hung_writer_does_not_hold_up_the_drain_for_longer_than_it_may(
     journal: Journal, tmp_path: Path
 ) -> None:
-    hung = Shelf()
+    hung = Taken()
     hung.released.clear()
-    one = lane(journal, Shelved(hung), tmp_path / "letters")
+    one = lane(journal, Remembering(hung), tmp_path / "letters")
     one.start()
     journal.append(some(0, 10), [])
     assert hung.wait_for_attempts(1)
@@ -194,7 +194,7 @@ def test_a_hung_writer_does_not_hold_up_the_drain_for_longer_than_it_may(
 
 
 def test_a_lane_that_waits_for_its_restart_ends_at_once(journal: Journal, tmp_path: Path) -> None:
-    destination = Shelved(Shelf(failures=1000))
+    destination = Remembering(Taken(failures=1000))
 
     def graph(pipeline: beam.Pipeline, lane: Lane) -> None:
         build(pipeline, [destination], in_a_lane(lane, tmp_path), window_size=300)
@@ -211,9 +211,9 @@ def test_a_lane_that_waits_for_its_restart_ends_at_once(journal: Journal, tmp_pa
 
 
 def test_two_lanes_that_start_together_do_not_disturb_each_other(journal: Journal, tmp_path: Path) -> None:
-    shelves = [Shelf(), Shelf()]
+    both = [Taken(), Taken()]
     lanes = [
-        lane(journal, kind(shelf), tmp_path) for kind, shelf in zip((Shelved, Other), shelves, strict=True)
+        lane(journal, kind(taken), tmp_path) for kind, taken in zip((Remembering, Other), both, strict=True)
     ]
     publisher = threading.Thread(
         target=lambda: [journal.append(some(n, n + 7), []) for n in range(0, 700, 7)]
@@ -222,9 +222,9 @@ def test_two_lanes_that_start_together_do_not_disturb_each_other(journal: Journa
         one.start()
     publisher.start()
     publisher.join()
-    assert all(shelf.wait_for(700) for shelf in shelves)
+    assert all(taken.wait_for(700) for taken in both)
     end(*lanes)
-    assert all(sorted(shelf.ids) == [event.id for event in some(0, 700)] for shelf in shelves)
+    assert all(sorted(taken.ids) == [event.id for event in some(0, 700)] for taken in both)
 
 
 @pytest.fixture(autouse=True)
@@ -273,8 +273,8 @@ class _Chunks(beam.DoFn):
 
 def test_a_dead_letter_is_on_disk_before_its_outcome_is_recorded(tmp_path: Path) -> None:
     ledger, bell = _Watching(tmp_path), threading.Event()
-    shelf = Shelf(rejects="bad")
-    delivery = Ticket(Delivery(Shelved(shelf), ledger, name="audit", wake=bell.set))
+    taken = Taken(rejects="bad")
+    delivery = Ticket(Delivery(Remembering(taken), ledger, name="audit", wake=bell.set))
     try:
         with beam.Pipeline(in_process_runner()) as pipeline:
             chunks = pipeline | beam.Create([0]) | beam.ParDo(_Chunks(delivery, Ticket(bell)))
@@ -292,7 +292,7 @@ def test_a_dead_letter_is_on_disk_before_its_outcome_is_recorded(tmp_path: Path)
     assert {one.event_id for one in read_dead_letters(tmp_path)} == {"bad_1", "bad_2"}
 
 
-class _Unpicklable(Shelved):
+class _Unpicklable(Remembering):
     def __reduce__(self) -> str:
         raise AssertionError("a lane's destination was pickled")
 
@@ -300,7 +300,7 @@ class _Unpicklable(Shelved):
 def test_a_lane_s_graph_holds_tickets_and_neither_destination_nor_secret(
     journal: Journal, tmp_path: Path
 ) -> None:
-    one = lane(journal, _Unpicklable(Shelf()), tmp_path)
+    one = lane(journal, _Unpicklable(Taken()), tmp_path)
     pipeline = beam.Pipeline(in_process_runner())
     build(pipeline, [one.destination], in_a_lane(one, tmp_path), window_size=300)
     components = pipeline.to_runner_api().components
@@ -317,15 +317,15 @@ def test_a_damaged_journal_ends_the_lane_and_asks_for_the_end_of_the_process(tmp
     journal.append(some(0, 40), [])
     journal.close()
     journal = Journal(state, feed_url=FEED)
-    shelf, broken = Shelf(), threading.Event()
-    made = lane(journal, Shelved(shelf), tmp_path / "letters", on_broken=broken.set)
+    taken, broken = Taken(), threading.Event()
+    made = lane(journal, Remembering(taken), tmp_path / "letters", on_broken=broken.set)
     with contextlib.closing(sqlite3.connect(state / "journal.sqlite3")) as other:
         other.execute("UPDATE chunks SET body = zeroblob(length(body))")
         other.commit()
     made.start()
     assert broken.wait(20)
     assert made.join(20)
-    assert (made.restarts, shelf.ids, made.is_well) == (0, [], False)
+    assert (made.restarts, taken.ids, made.is_well) == (0, [], False)
     assert journal.is_suspect, "so the next start repairs it"
     journal.close()
 
@@ -333,8 +333,8 @@ def test_a_damaged_journal_ends_the_lane_and_asks_for_the_end_of_the_process(tmp
 def test_a_lane_that_restarts_again_and_again_is_told_from_one_that_did_once(
     journal: Journal, tmp_path: Path
 ) -> None:
-    again, once = Shelf(failures=1000), Shelf(failures=1)
-    lanes = [lane(journal, Shelved(again), tmp_path), lane(journal, Other(once), tmp_path)]
+    again, once = Taken(failures=1000), Taken(failures=1)
+    lanes = [lane(journal, Remembering(again), tmp_path), lane(journal, Other(once), tmp_path)]
     for one in lanes:
         one.start()
     journal.append(some(0, 10), [])

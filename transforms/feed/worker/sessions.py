@@ -324,7 +324,7 @@ class Sessions:
             on_orphan=lambda orphan: self._orphan(feed.reader, wanted.connection, orphan),
         )
         if wanted.session:
-            log.warning("%s: opened anew: the process that read it did not come back", session.name)
+            log.warning("%s: connected again: the process that read it did not come back", session.name)
         self._open[(feed.reader, wanted.connection)] = session
         lease = session.lease()
         session.ring.note(self._take_letters(feed.reader))

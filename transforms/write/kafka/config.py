@@ -48,8 +48,8 @@ FIXED: Mapping[str, tuple[str, str]] = {
 ALIASES = {"delivery.timeout.ms": "message.timeout.ms"}
 FOR_PROGRAMS = "is for programs: its value would have to be a function or an object"
 REFUSED: Mapping[str, str] = {
-    "bootstrap.servers": "is given apart, with --kafka_bootstrap_servers",
-    "metadata.broker.list": "is given apart, with --kafka_bootstrap_servers",
+    "bootstrap.servers": "has a flag of its own: --kafka_bootstrap_servers",
+    "metadata.broker.list": "has a flag of its own: --kafka_bootstrap_servers",
     "transactional.id": "is not supported: events are idempotent by themselves",
     "enable.gapless.guarantee": "is not supported: one event that is refused would stop all others for ever",
     "test.mock.num.brokers": "is not supported: events would go to brokers that forget them",

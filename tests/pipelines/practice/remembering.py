@@ -13,7 +13,7 @@ SMALL = BatchPolicy(max_events=10, max_bytes=100_000, max_age=0.05)
 
 
 @dataclass
-class Shelf:
+class Taken:
     """`failures`: how many more attempts raise. `rejects`: how the ids of rejected events begin, None for no
     event. `down`: nobody answers. `released`: clear it and attempts wait."""
 
@@ -58,9 +58,9 @@ class Shelf:
             return self.changed.wait_for(lambda: len(self.batches) >= count, timeout)
 
 
-class ShelfWriter(Writer):
-    def __init__(self, shelf: Shelf) -> None:
-        self._shelf = shelf
+class RememberingWriter(Writer):
+    def __init__(self, taken: Taken) -> None:
+        self._shelf = taken
 
     def write(self, batch: Batch) -> Outcome | None:
         return self._shelf.take(batch)
@@ -70,19 +70,19 @@ class ShelfWriter(Writer):
 
 
 @dataclass(frozen=True)
-class Shelved(Destination):
+class Remembering(Destination):
     """Never pickled: a lane's graph holds only its name."""
 
-    shelf: Shelf
+    taken: Taken
     policy: BatchPolicy = SMALL
     name = "shelved"
 
     def open(self) -> Writer:
-        return ShelfWriter(self.shelf)
+        return RememberingWriter(self.taken)
 
 
 @dataclass(frozen=True)
-class Other(Shelved):
+class Other(Remembering):
     """Another one of the same kind."""
 
     name = "other"
