@@ -82,8 +82,8 @@ class Counts:
 class Outbox:
     """Sealed batches of one destination until every event is delivered or a dead letter.
 
-    A batch goes `put` → `take` → `settle` → `recorded` and, while something of it is left, from there to
-    `take` again. Not safe for threads: its driver holds a lock. All times are monotonic seconds.
+    A batch goes `put` → `take_batch` → `settle` → `recorded` and, while something of it is left, from
+    `take_batch` on again. Not safe for threads: its driver holds a lock. All times are monotonic seconds.
     """
 
     def __init__(
@@ -149,7 +149,7 @@ class Outbox:
         """Nothing waits but events that were refused, if anything does."""
         return all(self._place(entry)[0] for entry in self._waiting())
 
-    def take(self, now: float) -> Batch | None:
+    def take_batch(self, now: float) -> Batch | None:
         """The next batch to attempt, or None while nothing may be attempted."""
         if len(self._in_flight) >= self.concurrency or now < self.not_before:
             return None
@@ -163,7 +163,7 @@ class Outbox:
         return entry.batch
 
     def due(self) -> float | None:
-        """When `take` may next give a batch; None when that depends on a call to another method."""
+        """When `take_batch` may next give a batch; None when that depends on a call to another method."""
         if len(self._in_flight) >= self.concurrency or not (self._ready or self._delayed):
             return None
         if self.circuit.is_open:

@@ -154,9 +154,9 @@ class Round:
         was refused and another is needed to tell why."""
         while self._outbox.circuit.is_open and self._may_load() and self._load():
             pass
-        batch = self._outbox.take(self._clock.now())
+        batch = self._outbox.take_batch(self._clock.now())
         while batch is None and self._may_load() and self._load():
-            batch = self._outbox.take(self._clock.now())
+            batch = self._outbox.take_batch(self._clock.now())
         return batch
 
     def _may_load(self) -> bool:

@@ -39,7 +39,7 @@ def later(count: int = 4, cause: str = "503: busy") -> Outcome:
 
 
 def attempt(box: Outbox, outcome: Outcome | None, now: float) -> Settled:
-    taken = box.take(now)
+    taken = box.take_batch(now)
     assert taken is not None
     settled = box.settle(taken, outcome, now)
     box.recorded(settled)
@@ -67,13 +67,13 @@ def test_what_is_later_is_tried_again_as_the_same_batch_without_the_rest() -> No
     box = outbox()
     first = batch()
     box.put(first)
-    taken = box.take(0.0)
+    taken = box.take_batch(0.0)
     assert taken is first
     taken.memo = b"key"
     settled = box.settle(taken, Outcome(rejected={1: "bad_time: no date"}, later=[2, 3]), 0.0)
     assert (settled.offsets(settled.delivered), settled.rejected) == ([0], [(1, "bad_time: no date")])
     box.recorded(settled)
-    again = box.take(0.0)
+    again = box.take_batch(0.0)
     assert again is not None
     assert (again.id, again.seal, again.memo, again.attempts) == (first.id, first.seal, b"key", 2)
     assert again.offsets == [2, 3]
@@ -83,10 +83,10 @@ def test_what_is_later_is_tried_again_as_the_same_batch_without_the_rest() -> No
 def test_nothing_is_tried_again_before_its_outcome_is_recorded() -> None:
     box = outbox()
     box.put(batch())
-    taken = box.take(0.0)
+    taken = box.take_batch(0.0)
     assert taken is not None
     settled = box.settle(taken, later(), 0.0)
-    assert box.take(1e9) is None
+    assert box.take_batch(1e9) is None
     assert box.due() is None
     box.recorded(settled)
     assert box.due() == 1.0
@@ -100,7 +100,7 @@ def test_full_jitter_doubles_up_to_its_cap() -> None:
         attempt(box, later(), now)
         due = box.due()
         assert due is not None
-        assert box.take(due - 0.01) is None
+        assert box.take_batch(due - 0.01) is None
         waits.append(due - now)
         now = due
     assert waits == [1.0, 2.0, 4.0, 8.0, 8.0, 8.0]
@@ -111,21 +111,21 @@ def test_retry_after_wins_and_holds_for_the_whole_destination() -> None:
     box.put(batch(0))
     box.put(batch(10))
     attempt(box, Outcome(later=range(4), cause="429", retry_after=20.0), 0.0)
-    assert box.take(19.9) is None
+    assert box.take_batch(19.9) is None
     assert box.due() == 20.0
-    assert box.take(20.0) is not None
+    assert box.take_batch(20.0) is not None
 
 
 def test_concurrency_is_the_most_in_flight() -> None:
     box = outbox(concurrency=2)
     for first in (0, 10, 20):
         box.put(batch(first))
-    assert box.take(0.0) is not None
-    taken = box.take(0.0)
+    assert box.take_batch(0.0) is not None
+    taken = box.take_batch(0.0)
     assert taken is not None
-    assert box.take(0.0) is None
+    assert box.take_batch(0.0) is None
     box.settle(taken, None, 0.0)
-    assert box.take(0.0) is not None
+    assert box.take_batch(0.0) is not None
 
 
 def test_a_batch_that_waits_does_not_hold_up_the_others_while_the_circuit_is_closed() -> None:
@@ -133,7 +133,7 @@ def test_a_batch_that_waits_does_not_hold_up_the_others_while_the_circuit_is_clo
     box.put(batch(0))
     box.put(batch(10))
     attempt(box, later(), 0.0)
-    taken = box.take(0.0)
+    taken = box.take_batch(0.0)
     assert taken is not None
     assert taken.offsets[0] == 10
 
@@ -147,28 +147,28 @@ def test_three_failures_in_a_row_open_the_circuit_and_only_the_oldest_batch_prob
     assert box.circuit.is_open
     assert box.circuit.why == "503: busy"
     assert box.due() == 4.0
-    assert box.take(3.9) is None
-    probe = box.take(4.0)
+    assert box.take_batch(3.9) is None
+    probe = box.take_batch(4.0)
     assert probe is not None
     assert probe.offsets[0] == 0
-    assert box.take(100.0) is None
+    assert box.take_batch(100.0) is None
     assert box.due() is None
     box.recorded(box.settle(probe, None, 4.0))
     assert not box.circuit.is_open
-    assert [box.take(4.0) is not None for _ in range(4)] == [True, True, True, False]
+    assert [box.take_batch(4.0) is not None for _ in range(4)] == [True, True, True, False]
 
 
 def test_the_probe_is_the_oldest_batch_even_while_its_outcome_waits_to_be_recorded() -> None:
     box = outbox()
     box.put(batch(0))
     box.put(batch(10))
-    taken = box.take(0.0)
+    taken = box.take_batch(0.0)
     assert taken is not None
     settled = box.settle(taken, Outcome(later=range(4), blocked=True), 0.0)
-    assert box.take(100.0) is None
+    assert box.take_batch(100.0) is None
     assert box.due() is None
     box.recorded(settled)
-    probe = box.take(100.0)
+    probe = box.take_batch(100.0)
     assert probe is not None
     assert probe.offsets[0] == 0
 
@@ -177,7 +177,7 @@ def test_attempts_under_way_when_the_circuit_opens_do_not_lengthen_the_wait() ->
     box = outbox(concurrency=8)
     for first in range(0, 80, 10):
         box.put(batch(first))
-    taken = [box.take(0.0) for _ in range(8)]
+    taken = [box.take_batch(0.0) for _ in range(8)]
     for one in taken:
         assert one is not None
         box.recorded(box.settle(one, later(), 0.0))
@@ -218,7 +218,7 @@ def test_too_large_is_cut_in_two_halves_at_the_same_place_in_line() -> None:
     whole = batch(0, 5)
     box.put(whole)
     box.put(batch(10))
-    taken = box.take(0.0)
+    taken = box.take_batch(0.0)
     assert taken is not None
     settled = box.settle(taken, Outcome(later=range(5), too_large=True, cause="413"), 0.0)
     assert settled.left is whole
@@ -271,10 +271,10 @@ def test_drain_makes_what_waits_due_now_once() -> None:
     box = outbox()
     box.put(batch())
     attempt(box, Outcome(later=range(4), retry_after=500.0, blocked=True), 0.0)
-    assert box.take(1.0) is None
+    assert box.take_batch(1.0) is None
     box.drain()
     attempt(box, later(), 1.0)
-    assert box.take(1.0) is None
+    assert box.take_batch(1.0) is None
 
 
 @pytest.mark.parametrize(
@@ -292,7 +292,7 @@ def test_drain_makes_what_waits_due_now_once() -> None:
 def test_an_outcome_that_contradicts_itself_names_the_destination(wrong: Outcome) -> None:
     box = outbox()
     box.put(batch())
-    taken = box.take(0.0)
+    taken = box.take_batch(0.0)
     assert taken is not None
     with pytest.raises(ValueError, match="splunk"):
         box.settle(taken, wrong, 0.0)
@@ -346,7 +346,7 @@ class _World:
 
     def take(self) -> None:
         was_open = self.box.circuit.is_open
-        taken = self.box.take(self.now)
+        taken = self.box.take_batch(self.now)
         if taken is None:
             due = self.box.due()
             assert due is None or due > self.now
