@@ -208,7 +208,7 @@ class DeliverInLane(beam.DoFn):
     def process(self, element: Chunk, window: Any = beam.DoFn.WindowParam) -> Iterator[Any]:
         delivery = self._delivery
         if element.events:
-            delivery.add(element, window_end(window))
+            delivery.add_chunk(element, window_end(window))
         if element.flush:
             delivery.flush()
         elif element.events:

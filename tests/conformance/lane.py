@@ -67,7 +67,7 @@ class Lane:
         room = self.delivery.room()
         if room and self._position < self.journal.end:
             for chunk in self.journal.read(self._position, min(room, READ_AHEAD)):
-                self.delivery.add(chunk)
+                self.delivery.add_chunk(chunk)
                 self._position = chunk.end
         for result in self.delivery.tick():
             if isinstance(result, DeadLetter):

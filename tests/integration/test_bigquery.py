@@ -222,7 +222,7 @@ while journal.end < int(wanted) or cursor.pending:
         journal.append([event(n) for n in range(journal.end, journal.end + 50)], [])
     room = delivery.room()
     for chunk in journal.read(position, min(room, 100)) if room else ():
-        delivery.add(chunk)
+        delivery.add_chunk(chunk)
         position = chunk.end
     list(delivery.tick())
     print(cursor.pending, flush=True)

@@ -100,7 +100,7 @@ class Run:
             turns -= 1
             room = delivery.room()
             for chunk in journal.read(position, min(room, 20)) if room else ():
-                delivery.add(chunk)
+                delivery.add_chunk(chunk)
                 position = chunk.end
             delivery.flush()
             self.letters |= {one.event_id for one in delivery.tick() if isinstance(one, DeadLetter)}

@@ -226,7 +226,7 @@ def deliver(kafka: Kafka, events: Sequence[Event]) -> tuple[set[str], set[str]]:
     """Ids delivered and ids dead-lettered by the whole machinery around the writer."""
     bell = threading.Event()
     delivery = Delivery(kafka, MemoryLedger(), wake=bell.set)
-    delivery.add(Chunk(events))
+    delivery.add_chunk(Chunk(events))
     delivery.flush()
     delivered: set[str] = set()
     dead: set[str] = set()

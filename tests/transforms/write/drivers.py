@@ -66,7 +66,7 @@ class OnTicks:
         )
 
     def add(self, events: Sequence[Event], window_end: float = math.inf) -> None:
-        self._delivery.add(Chunk(events, self._first, self.clock.now()), window_end)
+        self._delivery.add_chunk(Chunk(events, self._first, self.clock.now()), window_end)
         self._first += len(events)
         self._settle()
 

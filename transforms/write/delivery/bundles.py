@@ -70,7 +70,7 @@ class Deliver(beam.DoFn):
         if chunk.events:  # else it is a tick: time to look at the clock
             end = window_end(window)
             self._windows[end] = window
-            self._delivery.add(chunk, end)
+            self._delivery.add_chunk(chunk, end)
         deadline = self._delivery.deadline()
         if deadline is not None and deadline <= self._clock.monotonic():
             yield from self._results()

@@ -93,7 +93,7 @@ class Delivery:
         self._recovered = bool(batches)
         return len(batches)
 
-    def add(self, chunk: Chunk, window_end: float = math.inf) -> None:
+    def add_chunk(self, chunk: Chunk, window_end: float = math.inf) -> None:
         """Take in a chunk of the window that ends at `window_end` (seconds since the epoch)."""
         with self._ledger_lock:
             skip: Collection[int] = self._ledger.is_sealed(chunk.first, chunk.end)

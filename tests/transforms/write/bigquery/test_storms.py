@@ -88,7 +88,7 @@ def deliver(
     bell = threading.Event()
     delivery = Delivery(settings, MemoryLedger(), wake=bell.set, uniform=lambda low, high: min(high, 0.05))
     for chunk in chunks:
-        delivery.add(chunk)
+        delivery.add_chunk(chunk)
     delivery.flush()
     delivered, dead = Counter[str](), Counter[str]()
     started = time.monotonic()

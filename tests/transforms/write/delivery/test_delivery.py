@@ -82,7 +82,7 @@ class Stage:
         )
 
     def add(self, first: int, count: int, size: int = 2) -> None:
-        self.delivery.add(Chunk(events(first, count, size=size), first, self.clock.now()))
+        self.delivery.add_chunk(Chunk(events(first, count, size=size), first, self.clock.now()))
 
     def tick(self) -> list[DeadLetter | Receipt]:
         return list(self.delivery.tick())
@@ -236,13 +236,13 @@ def test_age_and_the_windows_end_are_deadlines(stage: Stage) -> None:
     assert stage.delivery.deadline() is None
     now = stage.clock.now()
     event = Event("evt_1", "t", "", b"{}")
-    stage.delivery.add(Chunk([event], 0, now), window_end=now + 2.0)
+    stage.delivery.add_chunk(Chunk([event], 0, now), window_end=now + 2.0)
     assert stage.delivery.deadline() == stage.clock.monotonic() + 2.0
     stage.clock.advance(2.0)
     stage.tick()
     assert len(stage.woken()) == 1
     # Catching up: that the window is long over is no reason to send what there is of it in crumbs.
-    stage.delivery.add(Chunk([event], 1, now), window_end=now + 2.0)
+    stage.delivery.add_chunk(Chunk([event], 1, now), window_end=now + 2.0)
     assert stage.delivery.deadline() == stage.clock.monotonic() + 5.0
 
 
