@@ -34,8 +34,8 @@ class Delivery:
     a batch is sealed before its first attempt, an outcome is recorded before the next one, and a dead
     letter has been given out (and written, by whoever iterates over `tick`) before it is recorded.
 
-    `recover`, `add`, `flush`, `tick`, `room` and `deadline` belong to one thread, the bundle's; the rest
-    is safe from any. `wake` is called from a writer's thread when a tick has something to record.
+    `recover`, `add_chunk`, `flush`, `tick`, `room` and `deadline` belong to one thread, the bundle's; the
+    rest is safe from any. `wake` is called from a writer's thread when a tick has something to record.
     """
 
     def __init__(
