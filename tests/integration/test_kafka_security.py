@@ -135,7 +135,7 @@ def test_the_wrong_protocol_is_said_and_waited_out(broker: KafkaServer, topic: s
     writer.close()
     assert outcome is not None
     assert list(outcome.later) == list(range(10))
-    assert "If it is up, check security.protocol" in outcome.cause
+    assert "if it is up, check security.protocol" in outcome.cause
 
 
 def test_rights_that_are_missing_block_until_they_are_granted(broker: KafkaServer, topic: str) -> None:

@@ -214,5 +214,5 @@ def token_outcome(error: Exception, count: int, where: str) -> Outcome:
     from google.auth.exceptions import TransportError
 
     if isinstance(error, TransportError) or getattr(error, "retryable", False):
-        return failed(where, GOOGLE["token_service"], range(count))
+        return failed(where, GOOGLE["token_service"], range(count), shown(str(error)))
     return failed(where, GOOGLE["no_token"], range(count), type(error).__name__)
