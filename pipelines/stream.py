@@ -91,7 +91,9 @@ def _effective(settings: Settings, stop: threading.Event) -> contextlib.Abstract
 
 
 def _on_a_cluster(settings: Settings, stop: threading.Event) -> int:
-    """One job with all destinations."""
+    """One job with all destinations; in strict mode all are tried from here before it is submitted."""
+    if settings.preflight == "strict" and (code := _validate(settings)) != exit_codes.DRAINED:
+        return code
     stages, to = on_a_cluster(settings), destinations(settings)
     announce(settings.pubsub_subscription or feed_settings(settings).root, to)
     return cluster.run(settings, lambda pipeline: build(pipeline, to, stages, settings.window_size), stop)

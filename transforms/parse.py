@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, NoReturn, TypeAlias
 
@@ -34,10 +35,11 @@ class _Envelope(msgspec.Struct, gc=False):
 
 
 _decode = msgspec.json.Decoder(_Envelope).decode
-# As deep as BigQuery's JSON goes. Parsers recurse, and how far they get depends on who calls them: without a
-# bound of our own the same bytes would be an event in one place and none in another.
-MAX_DEPTH = 500
-_SHALLOW = 2 * MAX_DEPTH  # bytes that cannot open and close more levels
+# Parsers recurse, and how far they get depends on who calls them: without a bound of our own the same bytes
+# would be an event in one place and none in another. Python's reader takes some 990 levels on an empty stack.
+MAX_DEPTH = 910
+DEEP = 500  # from here on, such a stack is made
+_SHALLOW = 2 * DEEP  # bytes that cannot open and close more levels
 
 
 def parse_frames(frames: Iterable[Frame], now: float) -> tuple[list[Event], list[DeadLetter]]:
@@ -107,8 +109,20 @@ def _event(raw: bytes) -> Event:
 
 def _read(raw: bytes, text: str) -> Any:
     """What the JSON says, as far as it matters here. Raises ValueError and RecursionError."""
-    if len(raw) > _SHALLOW and _is_deep(raw):
+    if len(raw) <= _SHALLOW or not _is_deep(raw):
+        return _parsed(raw, text)
+    if _is_deep(raw, MAX_DEPTH):
         raise RecursionError
+    return _on_an_empty_stack(_parsed, raw, text)
+
+
+def _on_an_empty_stack(call: Callable[..., Any], *given: Any) -> Any:
+    """What `call` gives, or raises, where no caller has used up some of the recursion that Python allows."""
+    with ThreadPoolExecutor(1) as thread:
+        return thread.submit(call, *given).result()
+
+
+def _parsed(raw: bytes, text: str) -> Any:
     try:
         head = _decode(raw)
     except msgspec.MsgspecError:
@@ -118,18 +132,26 @@ def _read(raw: bytes, text: str) -> Any:
     return {"id": head.id, "type": head.type, "createdAt": head.createdAt}
 
 
+def _written(element: Mapping[str, Any]) -> bytes:
+    """The element as JSON. Raises RecursionError, and what else msgspec raises."""
+    try:
+        return _encode(element)
+    except RecursionError:
+        return bytes(_on_an_empty_stack(_encode, element))
+
+
 _STRING = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"?', re.DOTALL)
 _BRACKET = re.compile(rb"[\[{]|[\]}]")
 
 
-def _is_deep(raw: bytes) -> bool:
-    """Whether it has more than MAX_DEPTH levels. Only what has so many brackets is looked at closely."""
-    if raw.count(b"[") + raw.count(b"{") <= MAX_DEPTH:
+def _is_deep(raw: bytes, levels: int = DEEP) -> bool:
+    """Whether it has more than so many levels. Only what has so many brackets is looked at closely."""
+    if raw.count(b"[") + raw.count(b"{") <= levels:
         return False
     depth = 0
     for bracket in _BRACKET.findall(_STRING.sub(b"", raw)):
         depth += 1 if bracket in b"[{" else -1
-        if depth > MAX_DEPTH:
+        if depth > levels:
             return True
     return False
 
@@ -169,7 +191,7 @@ def as_chunk(element: Any, destination: str, now: float) -> Chunk | DeadLetter:
         raw = element
     elif isinstance(element, Mapping):
         try:
-            raw = _encode(element)
+            raw = _written(element)
         except RecursionError:
             return DeadLetter("write", destination, "not_json: nested too deeply to be written", b"", at=now)
     else:

@@ -151,10 +151,9 @@ function rowOf(table, name, labels) {
   const known = shown[table];
   if (!known.has(name)) {
     const cells = labels.map(([label, kind]) => node("td", { class: kind, role: "cell", "data-label": label }));
-    const target = node("small", { class: "target" });
-    const title = node("th", { scope: "row", role: "rowheader" }, [name, target]);
+    const title = node("th", { scope: "row", role: "rowheader" }, [name]);
     const body = node("tbody", { role: "rowgroup" }, [node("tr", { role: "row" }, [title, ...cells])]);
-    known.set(name, { body, cells, target });
+    known.set(name, { body, cells });
     $(table).append(body);
   }
   return known.get(name);
@@ -172,7 +171,6 @@ const DESTINATION = [["State", "state"], ["Delivered", "n"], ["Pending", "n"], [
 function showDestination(item, at) {
   const row = rowOf("destinations", item.name, DESTINATION);
   const [state, delivered, pending, lag, speed, dead] = row.cells;
-  put(row.target, item.target);
   put(state, item.state);
   mark(state, item.level);
   count(delivered, item.books.delivered);
@@ -207,6 +205,7 @@ function sayings(item, at) {
     said.push([`Left alone since ${clock(since)} (${span(at - since)}), ${when}.`, ""]);
   }
   if (item.to_do) said.push([item.to_do, ""]);
+  if (item.target) said.push([`Events go to ${item.target}.`, "when-next"]);
   const causes = Object.entries(item.dead_letters).sort((a, b) => b[1] - a[1]);
   if (causes.length) {
     said.push([`Dead letters since the start: ${causes.map(([cause, n]) => `${number(n)} ${cause.replaceAll("_", " ")}`).join(", ")}.`, "when-next"]);
