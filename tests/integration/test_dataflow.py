@@ -9,6 +9,7 @@ import json
 import subprocess
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import certifi
@@ -32,6 +33,7 @@ from tests.integration.rehearsal import (
 from tests.pipelines.example_destination import Audit
 from tests.pipelines.test_stream import GOLDEN, labels
 from tests.servers import dataflow, gcs
+from tests.servers.authority import Authority
 from transforms.batch import BatchPolicy
 from transforms.feed.request import FeedSettings
 from transforms.secret import AwsSecret, EnvSecret, FileSecret, GoogleSecret, Secret
@@ -46,7 +48,15 @@ from transforms.write.s3.destination import S3
 from transforms.write.splunk.destination import Splunk
 
 CA = certifi.where()
-WAY_OUT = WayOut(ca_file=CA)
+
+
+def way_out(filed: str) -> WayOut:
+    """As the launch asks for it; certificate and key lie beside `filed`."""
+    pair = [str(Path(filed).with_name(name)) for name in (CERTIFICATE, KEY)]
+    return WayOut(None, CA, *pair)
+
+
+CERTIFICATE, KEY = "client.pem", "client.key"
 # Values that only a worker may ever see; here they are where the references point to all the same.
 SECRETS = {
     "AUDIT_TOKEN": "audit-0f2b-for-nobodys-eyes",
@@ -59,6 +69,11 @@ AUDIT = "tests.pipelines.example_destination:Audit"
 ODD = "a, b=\"c\" 'd' $HOME ^~^ {e} %2C é"
 PARAMETERS = {
     "ca_file": CA,
+    "client_certificate": "{place}/client.pem",
+    "client_key": "{place}/client.key",
+    "http_proxy": "",  # the launcher would go through it as well, and find nobody
+    "preflight": "off",
+    "validate_only": "false",
     "feed_url": "https://feed.example.com:8443/under/a/path",
     "feed_api_key": "secret:projects/my-project/secrets/grantex-api-key/versions/7",
     "feed_types": "grant.created, grant.revoked,a=b",
@@ -152,7 +167,7 @@ def destinations(filed: str) -> dict[str, Destination]:
             "compatible",
             rest,
             grpc,
-            WAY_OUT,
+            way_out(filed),
             policies["bigquery"],
         ),
         S3(
@@ -166,7 +181,7 @@ def destinations(filed: str) -> dict[str, Destination]:
             external_id="x,y=z",
             storage_class="GLACIER_IR",
             kms_key="alias/k",
-            way_out=WAY_OUT,
+            way_out=way_out(filed),
             policy=policies["s3"],
         ),
         Datadog(
@@ -176,7 +191,7 @@ def destinations(filed: str) -> dict[str, Destination]:
             tags=tags,
             too_old="dead_letter",
             compression="none",
-            way_out=WAY_OUT,
+            way_out=way_out(filed),
             policy=policies["datadog"],
         ),
         Splunk(
@@ -188,14 +203,14 @@ def destinations(filed: str) -> dict[str, Destination]:
             host="a, b",
             acknowledge=True,
             compression="none",
-            way_out=WAY_OUT,
+            way_out=way_out(filed),
             policy=policies["splunk"],
         ),
-        Kafka("a:9092,b:9092", "grantex.events_2", config, policy=policies["kafka"], way_out=WAY_OUT),
+        Kafka("a:9092,b:9092", "grantex.events_2", config, policy=policies["kafka"], way_out=way_out(filed)),
         PubSub(
             "projects/my-project/topics/again",
             "https://europe-west1-pubsub.googleapis.com",
-            WAY_OUT,
+            way_out(filed),
             policies["pubsub"],
         ),
     ]
@@ -208,6 +223,9 @@ def destinations(filed: str) -> dict[str, Destination]:
 def launcher(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Launcher]:
     place = tmp_path_factory.mktemp("dataflow")
     (place / "filed").write_text(FILED)
+    pair = Authority(place).issue("client")
+    (place / CERTIFICATE).write_bytes(pair.certificate.read_bytes())
+    (place / KEY).write_bytes(pair.key.read_bytes())
     with gcs.running(place / "gcs.log") as storage, dataflow.running() as service:
         storage.create_bucket(BUCKET)
         yield Launcher(install(place), storage, service, place)
@@ -248,7 +266,10 @@ def launch(launcher: Launcher, parameters: Mapping[str, str], environment: Mappi
     before = set(launcher.storage.objects(BUCKET))
     requests, asked = len(launcher.dataflow.jobs), len(launcher.dataflow.asked)
     filed = str(launcher.place / "filed")
-    given = {name: text.replace("{filed}", filed) for name, text in parameters.items()}
+    place = str(launcher.place)
+    given = {
+        name: text.replace("{filed}", filed).replace("{place}", place) for name, text in parameters.items()
+    }
     key = launcher.private_key()
     said = launcher.run(launcher_arguments(given, environment), **SECRETS)
     assert said.returncode == 0, said.stderr + said.stdout
@@ -358,7 +379,7 @@ def test_everything_else_reaches_its_place_as_it_was_given(template: Launched) -
         url="https://feed.example.com:8443/under/a/path",
         api_key=GoogleSecret("projects/my-project/secrets/grantex-api-key/versions/7"),
         types=("grant.created", "grant.revoked", "a=b"),
-        way_out=WAY_OUT,
+        way_out=way_out(template.filed),
     ) in [each for each in everything if isinstance(each, FeedSettings)]
     for value in (3, 1234.0, 4321, DrainTime(idle=33.5), PARAMETERS["dead_letters"]):
         assert any(type(each) is type(value) and each == value for each in everything), value

@@ -90,7 +90,7 @@ def drained(build: Callable[[beam.Pipeline], None]) -> None:
 def test_a_sink_is_not_split_and_delivers_everything(
     server: Server, splits: list[Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    slowly(monkeypatch, KeyedDelivery, "arrive")
+    slowly(monkeypatch, KeyedDelivery, "receive")
     assert deliver(server) == EVENTS
     assert server.intakes["one"].repeats == 0
     assert splits == []
@@ -101,7 +101,7 @@ def test_split_it_would_lose_events(
 ) -> None:
     """Should this fail with a newer Beam, Prism may have been mended, and nothing need be refused."""
     refusing_nothing(monkeypatch)
-    slowly(monkeypatch, KeyedDelivery, "arrive")
+    slowly(monkeypatch, KeyedDelivery, "receive")
     assert deliver(server) < EVENTS
     assert splits
 
