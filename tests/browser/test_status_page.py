@@ -236,7 +236,7 @@ def test_real_job_from_first_numbers_to_its_end(browser: Browser, tmp_path: Path
             around.feed.publish_many([*events[100:200], MARKER.encode() + b" is no JSON"])
             seen.wait_for("document.body.innerText.includes('splunk is down; its events are kept')")
             during = seen.text()
-            assert "Server is busy (code 9, status 503)" in during
+            assert "Server is busy, code 9, status 503" in during
             assert seen.number("destinations", "splunk", "Pending") == 100
             job.wait_until(lambda: seen.number("destinations", "files", "Delivered") == 200, "files go on")
             around.splunk.busy(0)

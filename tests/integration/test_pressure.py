@@ -47,6 +47,9 @@ def test_with_two_connections_one_that_is_cut_leaves_no_gap(around: World) -> No
         job.wait_until(lambda: job.metric("grantex_feed_connections") == 2, "both are live")
         with around.feed.publishing(500.0):
             for how in (Finish.CUT, Finish.RESET):
+                # Of a stream that was just opened nobody knows yet whether the other had heard all before it.
+                heard = around.splunk.count + 200
+                job.wait_until(lambda heard=heard: around.splunk.count >= heard, "both are heard")  # type: ignore[misc]
                 opened = len(around.feed.streams) + 1
                 around.feed.open_streams[0].put(how)
                 around.feed.wait_for(partial(has_opened, around, opened), 30)
