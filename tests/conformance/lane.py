@@ -17,7 +17,7 @@ from transforms.write.delivery.delivery import Delivery
 from transforms.write.delivery.status import DeliveryStatus
 
 # Real seconds after which a test that hangs fails.
-PATIENCE = 30.0
+PATIENCE = 90.0
 # Real seconds within which a thread that can do something has begun to.
 MOMENT = 0.02
 READ_AHEAD = 2000
