@@ -47,7 +47,9 @@ def configure(
     root.addHandler(handler)
     root.setLevel(level)
     for name in QUIET:
-        logging.getLogger(name).setLevel(max(QUIET_LEVEL, root.level))
+        logger = logging.getLogger(name)
+        logger.setLevel(max(QUIET_LEVEL, root.level))
+        logger.propagate = True  # google.api_core ends it where it is imported before this, errors and all
     for name in REPEATING:
         logging.getLogger(name).setLevel(max(REPEATING_LEVEL, root.level))
     logging.captureWarnings(True)

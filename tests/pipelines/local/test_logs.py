@@ -30,14 +30,15 @@ class Terminal(io.StringIO):
 def _as_before() -> Iterator[None]:
     LiteralSecret(SECRET).read()
     root = logging.getLogger()
-    names = (*logs.QUIET, "")
-    levels = [logging.getLogger(name).level for name in names]
+    names = (*logs.QUIET, *logs.REPEATING, "")
+    levels = [(logging.getLogger(name).level, logging.getLogger(name).propagate) for name in names]
     hooks = sys.excepthook, threading.excepthook
     yield
     logging.captureWarnings(False)
     root.handlers[:] = [handler for handler in root.handlers if type(handler) is not logging.StreamHandler]
-    for name, level in zip(names, levels, strict=True):
+    for name, (level, propagate) in zip(names, levels, strict=True):
         logging.getLogger(name).setLevel(level)
+        logging.getLogger(name).propagate = propagate
     sys.excepthook, threading.excepthook = hooks
 
 
@@ -163,6 +164,13 @@ def test_libraries_that_log_requests_are_quiet_at_every_level() -> None:
     stream = configured(level="ERROR")
     logging.getLogger("httpx").warning("odd")
     assert stream.getvalue() == ""
+
+
+def test_a_library_that_keeps_its_errors_to_itself_is_heard() -> None:
+    logging.getLogger("google").propagate = False  # as google.api_core does when it is imported first
+    stream = configured()
+    logging.getLogger("google.cloud.bigquery").error("the table is gone")
+    assert objects(stream)[-1]["message"] == "the table is gone"
 
 
 def test_libraries_that_warn_at_each_probe_of_what_we_say_are_silent() -> None:
