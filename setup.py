@@ -18,6 +18,7 @@ INSTALL_REQUIRES = [
     # Only its protobuf messages, as well.
     "google-cloud-pubsub>=2.26",
     "google-cloud-secret-manager>=2.20",
+    "google-cloud-storage>=2.19",
     "grpcio>=1.65",
     "httpx>=0.28,<0.29",
     "httpx-sse>=0.4.3,<0.5",
@@ -25,12 +26,24 @@ INSTALL_REQUIRES = [
     "msgspec>=0.19",
     "numpy>=2.1",
     "prometheus-client>=0.21",
+    "pyyaml>=6.0",
     "rich>=13.9",
+    # Splunk's management port: provisioning and reading back.
+    "splunk-sdk>=2.1,<3",
+    # The server of the status page and of the webhook receiver.
+    "waitress>=3.0.1,<4",
+    "websockets>=15",
     "xxhash>=3.5",
     "zstandard>=0.23",
 ]
 
 DEV_REQUIRES = [
+    # Datadog's typed models of monitors, pipelines and dashboards.
+    "datadog-api-client>=2.62,<3",
+    # Grafana's typed dashboards.
+    "grafana-foundation-sdk==1769699998!10.1.0; python_version >= '3.11'",
+    # The service's own package: an oracle for webhook signatures.
+    "grantex==0.7.2",
     # The reader of replies that ours is compared with; httpx brings it.
     "h11>=0.16",
     "hypothesis>=6.140",
@@ -43,10 +56,9 @@ DEV_REQUIRES = [
     "pytest-timeout>=2.4",
     "pytest-xdist>=3.8",
     "python-hcl2>=8.1",
-    "pyyaml>=6.0",
     "ruff>=0.14",
-    # A client of the practice Splunk that is not ours.
-    "splunk-sdk>=2.1,<3",
+    # Athena's dialect, parsed.
+    "sqlglot>=27",
 ]
 
 setup(
