@@ -72,7 +72,7 @@ setup(
     package_data={"pipelines": ["py.typed", "local/page/*"], "transforms": ["py.typed"]},
     install_requires=INSTALL_REQUIRES,
     extras_require={"dev": DEV_REQUIRES},
-    entry_points={"console_scripts": ["grantex-beam = pipelines.stream:main"]},
+    entry_points={"console_scripts": ["grantex-beam = pipelines.programs:main"]},
     classifiers=[
         "Development Status :: 3 - Alpha",
         "Environment :: Console",

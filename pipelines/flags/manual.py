@@ -13,6 +13,7 @@ from importlib import metadata
 from itertools import groupby
 
 from pipelines.flags.parameter import Parameter
+from pipelines.programs import PROGRAMS
 
 PACKAGE = "grantex-beam"
 USAGE = (
@@ -32,15 +33,17 @@ def version() -> str:
 
 
 def help_text(parameters: Mapping[str, Parameter]) -> str:
-    """All parameters by group, for `--help`."""
-    return argument_parser(parameters).format_help()
+    """All parameters by group, for `--help`, and the other programs."""
+    programs = "\n".join(f"  {name:<12}{what}" for name, what in PROGRAMS.items())
+    tells = f"programs ({PACKAGE} PROGRAM --help tells more):\n{programs}\n"
+    return f"{argument_parser(parameters).format_help()}\n{tells}"
 
 
 def argument_parser(parameters: Mapping[str, Parameter]) -> argparse.ArgumentParser:
     """argparse's view of the parameters. Its help is used; parsing is ours, to report all faults at once."""
     parser = argparse.ArgumentParser(
         prog=PACKAGE,
-        usage=f"{PACKAGE} [--demo=true] [--name=value ...]",
+        usage=f"{PACKAGE} [PROGRAM] [--demo=true] [--name=value ...]",
         epilog=USAGE.replace("`", ""),
         add_help=False,
         allow_abbrev=False,

@@ -1,0 +1,44 @@
+"""All programs by name: `grantex-beam [stream] …`, `grantex-beam NAME …`; each is `pipelines.NAME` as well.
+
+Nothing is imported but the one that is asked for: Beam takes two seconds, and not every program needs it.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import sys
+from collections.abc import Mapping, Sequence
+
+from pipelines import exit_codes
+
+# Name and what it does in one line. Each is a module of its name here, with a `main(argv) -> exit code`.
+PROGRAMS: Mapping[str, str] = {
+    "stream": "The job itself, and what runs when no program is named.",
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the program that the first argument names (the job when it is a flag); returns the exit code."""
+    name, arguments = "stream", list(sys.argv[1:] if argv is None else argv)
+    if arguments and not arguments[0].startswith("-"):
+        name = arguments.pop(0)
+    if name not in PROGRAMS:
+        print(_unknown(name), file=sys.stderr)
+        return exit_codes.BAD_PARAMETERS
+    code: int = importlib.import_module(f"pipelines.{name}").main(arguments)
+    return code
+
+
+def _unknown(name: str) -> str:
+    """What is wrong and would be right; without `name`, which may be a secret that lost its flag."""
+    meant = next(iter(difflib.get_close_matches(name, PROGRAMS, n=1)), "")
+    hint = f"did you mean {meant}? " if meant else ""
+    return (
+        f"argument 1 is no program and no flag; {hint}programs are {', '.join(PROGRAMS)}, and every setting "
+        "is --name=value"
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())
