@@ -46,12 +46,12 @@ def parse_frames(frames: Iterable[Frame], now: float) -> tuple[list[Event], list
     """Events and dead letters of `frames`, each in the order of arrival; `now` in epoch seconds."""
     events: list[Event] = []
     strays: list[DeadLetter] = []
-    add = events.append
+    add, decode, shallow = events.append, _decode, _SHALLOW
     for frame in frames:
         # msgspec skips strings unread: bytes that are no UTF-8 would pass it.
-        if isinstance(frame, bytes) and frame.isascii() and (len(frame) <= _SHALLOW or not _is_deep(frame)):
+        if isinstance(frame, bytes) and frame.isascii() and (len(frame) <= shallow or not _is_deep(frame)):
             try:
-                head = _decode(frame)
+                head = decode(frame)
                 if head.id:
                     add(Event(head.id, head.type, head.createdAt, frame))
                     continue

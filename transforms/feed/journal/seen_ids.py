@@ -129,7 +129,9 @@ class SeenIds:
 
     def _find(self, keys: list[int], distinct: set[int]) -> dict[int, int]:
         """key -> value of those already known."""
-        found = {key: self._recent[key] for key in self._recent.keys() & distinct}
+        found: dict[int, int] = {}
+        if not self._recent.keys().isdisjoint(distinct):
+            found = {key: self._recent[key] for key in self._recent.keys() & distinct}
         if self._runs:
             wanted = self._filter.may_hold(np.array(keys, dtype=np.uint64))
             for run in self._runs if len(wanted) else ():
