@@ -17,11 +17,59 @@ SECRETS = [each for each in PARAMETERS.values() if each.secret]
 # As people write values: right ones, nearly right ones, those of another flag, and odd bytes.
 TEXTS = st.one_of(
     st.sampled_from(
-        ["", " ", "0", "-1", "1", "1.5", "1e3", "1_000", "٣", "nan", "inf", "1e400", "true", "True", "yes"]
-        + ["64 MiB", "10GB", "1 KiB ", "5 s", "1h", "none", "a,b", ",", "a,,b", "=", "x=y", "x=", "\ud800"]
-        + ["http://127.0.0.1:8088", "https://user:pass@h.example", "http://[::1", "https://h:99999", "ftp://h"]
-        + ["file:/nowhere", "env:", "env:NOT_SET", "secret:x", "aws-secret:", "p.d.t", "p.d", "../..", "a b"]
-        + ["splunk", "s3://bucket", "grant.*", "line\nbreak", "tab\t", "é…😀", "%s", "{name}", "x" * 3000]
+        [
+            "",
+            " ",
+            "0",
+            "-1",
+            "1",
+            "1.5",
+            "1e3",
+            "1_000",
+            "٣",
+            "nan",
+            "inf",
+            "1e400",
+            "true",
+            "True",
+            "yes",
+            "64 MiB",
+            "10GB",
+            "1 KiB ",
+            "5 s",
+            "1h",
+            "none",
+            "a,b",
+            ",",
+            "a,,b",
+            "=",
+            "x=y",
+            "x=",
+            "\ud800",
+            "http://127.0.0.1:8088",
+            "https://user:pass@h.example",
+            "http://[::1",
+            "https://h:99999",
+            "ftp://h",
+            "file:/nowhere",
+            "env:",
+            "env:NOT_SET",
+            "secret:x",
+            "aws-secret:",
+            "p.d.t",
+            "p.d",
+            "../..",
+            "a b",
+            "splunk",
+            "s3://bucket",
+            "grant.*",
+            "line\nbreak",
+            "tab\t",
+            "é…😀",
+            "%s",
+            "{name}",
+            "x" * 3000,
+        ]
     ),
     st.sampled_from([each.example for each in PARAMETERS.values() if each.example]),
     st.text(max_size=20),
@@ -35,9 +83,10 @@ def outcome(argv: Sequence[str], environ: Mapping[str, str]) -> Settings | list[
     try:
         return parse(argv, environ)
     except BadParameters as bad:
-        assert bad.lines
-        assert all(line == line.strip() and "\n" not in line for line in bad.lines), bad.lines
-        return bad.lines
+        lines = bad.lines
+    assert lines
+    assert all(line == line.strip() and "\n" not in line for line in lines), lines
+    return lines
 
 
 def without_source(line: str, parameter: Parameter) -> str:
@@ -56,7 +105,7 @@ def check_a_flag_and_its_variable_say_the_same(given: dict[str, str]) -> None:
     by_variable = outcome([], {PARAMETERS[name].variable: text for name, text in given.items()})
     if isinstance(by_flag, Settings):
         assert isinstance(by_variable, Settings)
-        assert {name: by_flag[name] for name in PARAMETERS} == {name: by_variable[name] for name in PARAMETERS}
+        assert [by_flag[name] for name in PARAMETERS] == [by_variable[name] for name in PARAMETERS]
         return
     assert isinstance(by_variable, list)
     for name in given:

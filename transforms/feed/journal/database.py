@@ -111,9 +111,9 @@ class Database:
         run(f"PRAGMA user_version = {VERSION}")
         run("COMMIT")
 
-    def _patiently(self, what: Callable[[], T], tries: int = BUSY_TRIES) -> T:
+    def _patiently(self, what: Callable[[], T], tries: int | None = None) -> T:
         """Do it, again while another program holds SQLite's lock: nothing of it was done then."""
-        for attempt in range(1, tries):
+        for attempt in range(1, tries or BUSY_TRIES):
             try:
                 return what()
             except sqlite3.OperationalError as error:  # noqa: PERF203 - a loop because of it
@@ -147,7 +147,7 @@ class Database:
         statements: Callable[[sqlite3.Connection], object],
         *,
         spend_reserve: bool = True,
-        tries: int = BUSY_TRIES,
+        tries: int | None = None,
     ) -> None:
         """Run `statements` in one transaction, once another program's lock is gone.
 

@@ -19,7 +19,6 @@ from tests.transforms.feed.journal.support import copy_files, events, open_journ
 from transforms.event import Batch
 from transforms.feed.intake import JournalFull
 from transforms.feed.journal import JournalError, JournalUnavailable
-from transforms.feed.journal.database import Database
 from transforms.write.delivery.ledger import Settlement
 
 DATABASE = "journal.sqlite3"
@@ -208,7 +207,7 @@ def test_a_start_under_a_lock_that_stays_is_tried_again_later(
     with tarfile.open(Path(__file__).parent / "data" / "version_1.tar.gz") as archive:
         archive.extractall(tmp_path, filter="data")
     old = tmp_path / "version_1"
-    monkeypatch.setattr(Database.write, "__kwdefaults__", {"spend_reserve": True, "tries": 1})
+    monkeypatch.setattr("transforms.feed.journal.database.BUSY_TRIES", 3)
     with locked(old), pytest.raises(JournalUnavailable, match="locked"):
         open_journal(old)
     assert not list(old.glob("journal.damaged*"))
