@@ -21,6 +21,7 @@ from pipelines.flags.settings import BadParameters, Settings, parse
 from pipelines.local import logs
 from pipelines.local import run as local
 from pipelines.local.lane import Lane
+from pipelines.local.listener import ListenFailed
 from pipelines.local.run import CannotStart
 from pipelines.local.signals import stop_on_signals
 from pipelines.preflight import Preflight, announce, tries
@@ -64,7 +65,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _refuse(error.lines)
     except CannotStart as error:
         return _refuse([str(error)])
-    except JournalUnavailable as error:
+    except (JournalUnavailable, ListenFailed) as error:
         log.error("%s", error)
         return exit_codes.FAILED
 

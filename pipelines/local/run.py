@@ -16,7 +16,8 @@ from pipelines.local import snapshot
 from pipelines.local.ages import Ages
 from pipelines.local.feed_dead_letters import FeedDeadLetters
 from pipelines.local.lane import Graph, Lane
-from pipelines.local.status import PortTaken, StatusServer
+from pipelines.local.listener import PortTaken
+from pipelines.local.status import StatusServer
 from pipelines.local.terminal import Terminal
 from pipelines.preflight import Preflight, announce
 from transforms.clock import Clock, SystemClock
