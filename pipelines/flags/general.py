@@ -105,6 +105,76 @@ class FeedParameters:
     window_size: float = setting("Length of the fixed windows over arrival time.", 300.0, unit="seconds")
 
 
+def each_secret(text: str) -> tuple[Secret, ...]:
+    """A reader of a repeatable secret."""
+    return tuple(readers.secret(each) for each in readers.several(text))
+
+
+def public_url(text: str) -> str:
+    """An address with a path and a query, which can tell one webhook from another."""
+    address, mark, query = readers.printable(text).partition("?")
+    if "#" in query:
+        raise ValueError("must be without #")
+    return readers.url(address, "") + mark + query
+
+
+@dataclass(frozen=True, kw_only=True)
+class WebhookParameters:
+    group: ClassVar[Group] = Group("Webhooks")
+
+    webhook_port: int = setting(
+        "Port on which the service's webhooks are taken; 0 is off.",
+        0,
+        at_least=0,
+        at_most=65_535,
+        target=True,
+        on_cluster="refused",
+    )
+    webhook_host: str = setting(
+        "Address they are taken on.", "127.0.0.1", read=readers.host, target=True, on_cluster="refused"
+    )
+    webhook_path: str = setting(
+        "Path they are taken on; all else is 404.",
+        "/",
+        pattern="/[!-~]*",
+        right="a path that begins with /",
+        target=True,
+        on_cluster="refused",
+    )
+    webhook_secret: tuple[Secret, ...] = setting(
+        "The secret of a webhook; one for each webhook that posts here.",
+        (),
+        read=each_secret,
+        placeholder="SECRET",
+        secret=True,
+        repeatable=True,
+        target=True,
+        on_cluster="refused",
+        example="file:/etc/grantex/webhook-secret",
+    )
+    webhook_max_bytes: int = setting(
+        "The largest body that is taken.",
+        1024**2,
+        unit="bytes",
+        at_least=1000,
+        at_most=10 * 1024**2,
+        on_cluster="refused",
+    )
+    webhook_allow_v1: bool = setting(
+        "Also take what has the older signature only, which signs no time: whoever saw it can repeat it.",
+        False,
+        on_cluster="refused",
+    )
+    webhook_url: str = setting(
+        "Public address of the receiver, for `provision feed`; the job itself does not use it.",
+        "",
+        read=public_url,
+        placeholder="URL",
+        on_cluster="ignored",
+        example="https://events.example.com/grantex",
+    )
+
+
 def place(text: str) -> str:
     """A directory of this machine, or what names begin with in a bucket, without a slash at its end."""
     if not text.startswith(REMOTE):
@@ -133,7 +203,11 @@ class KeepingParameters:
         at_least=1_000_000,
         on_cluster="ignored",
     )
-    dedupe_horizon: float = setting("How long a repeated event id is recognised.", 3600.0, unit="seconds")
+    dedupe_horizon: float = setting(
+        "How long a repeated event id is recognised; a day with webhooks, unless it is given.",
+        3600.0,
+        unit="seconds",
+    )
     dead_letters: str = setting(
         "Where rejected events are written: a directory, or a gs:// or s3:// prefix.",
         "",

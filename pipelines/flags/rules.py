@@ -169,6 +169,7 @@ def check(
         *(_on_this_machine(settings, parameters, arrived, bad) if settings.in_process else ()),
         *_forgotten(settings, parameters),
         *_custom_names(settings, parameters),
+        *_webhooks(settings, parameters, arrived),
     ]
     if "demo" not in bad:  # else what is needed is not known
         faults += _belonging(settings, parameters, arrived)
@@ -212,6 +213,19 @@ def _some_destination(settings: Settings, parameters: Mapping[str, Parameter]) -
     if not settings.demo and settings.given.isdisjoint(firsts):
         flags = " or ".join(f"--{first}" for first in firsts)
         yield f"{flags}: no destination is given; give at least one, or --demo=true to look around"
+
+
+def _webhooks(settings: Settings, parameters: Mapping[str, Parameter], arrived: Arrived) -> Iterator[str]:
+    if settings.webhook_port:
+        if "webhook_secret" not in arrived.given:
+            example = f"--webhook_secret={parameters['webhook_secret'].example}"
+            yield f"--webhook_secret: is missing, and --webhook_port needs it; for example {example}"
+        if settings.webhook_port == settings.status_port and settings.in_process:
+            yield f"{arrived.source('webhook_port')}: is the port of --status_port; choose another one"
+    elif "webhook_port" not in arrived.given:
+        for name in ("webhook_host", "webhook_path", "webhook_secret"):
+            if name in settings.given:
+                yield f"{arrived.source(name)}: needs --webhook_port, which switches webhooks on"
 
 
 def _forgotten(settings: Settings, parameters: Mapping[str, Parameter]) -> Iterator[str]:

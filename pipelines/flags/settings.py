@@ -13,6 +13,7 @@ from pipelines.flags.general import (
     KeepingParameters,
     RunParameters,
     WatchingParameters,
+    WebhookParameters,
 )
 from pipelines.flags.parameter import Parameter, declared
 from transforms.secret import redact
@@ -27,7 +28,16 @@ class BadParameters(Exception):
 
 
 # In the order in which help and the table tell them; the built-in destinations come before one's own.
-ROOMS = (RunParameters, FeedParameters, KeepingParameters, WatchingParameters, HttpParameters)
+ROOMS = (
+    RunParameters,
+    FeedParameters,
+    WebhookParameters,
+    KeepingParameters,
+    WatchingParameters,
+    HttpParameters,
+)
+# The service repeats a webhook for some eight minutes, and again after crashes of its own.
+HORIZON_WITH_WEBHOOKS = 86_400.0
 PARAMETERS: Mapping[str, Parameter] = {
     each.name: each
     for each in (
@@ -42,6 +52,7 @@ PARAMETERS: Mapping[str, Parameter] = {
 class Settings(
     RunParameters,
     FeedParameters,
+    WebhookParameters,
     KeepingParameters,
     WatchingParameters,
     HttpParameters,
@@ -64,6 +75,13 @@ class Settings(
         if name in self.of_destinations:
             return self.of_destinations[name]
         return getattr(self, name) if hasattr(type(self), name) else PARAMETERS[name].default
+
+    @property
+    def horizon(self) -> float:
+        """Seconds for which an event's id is remembered."""
+        if self.webhook_port and "dedupe_horizon" not in self.given:
+            return max(self.dedupe_horizon, HORIZON_WITH_WEBHOOKS)
+        return self.dedupe_horizon
 
     def changed(self, **values: Any) -> Settings:
         """These settings with other values of the parameters of these names."""

@@ -42,6 +42,13 @@ def _feed(snapshot: Snapshot) -> Families:
     yield CounterMetricFamily(
         "grantex_feed_gaps", "Intervals in which events may have been missed.", value=snapshot.gaps
     )
+    if snapshot.webhooks is not None:
+        webhooks = CounterMetricFamily(
+            "grantex_webhooks", "Requests to the webhook receiver, by what became of them.", labels=["result"]
+        )
+        for result, count in snapshot.webhooks.items():
+            webhooks.add_metric([result], count)
+        yield webhooks
 
 
 def _destinations(snapshot: Snapshot) -> Families:

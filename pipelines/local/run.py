@@ -19,6 +19,7 @@ from pipelines.local.lane import Graph, Lane
 from pipelines.local.listener import PortTaken
 from pipelines.local.status import StatusServer
 from pipelines.local.terminal import Terminal
+from pipelines.local.webhook import WebhookReceiver, WebhookSettings
 from pipelines.preflight import Preflight, announce
 from transforms.clock import Clock, SystemClock
 from transforms.feed.journal import Journal, JournalError
@@ -82,9 +83,23 @@ def run(
         ages, started_at = Ages(journal, clock), clock.now()
 
         def look() -> snapshot.Snapshot:
-            return snapshot.take(journal, reader, lanes, clock, ages, started_at, preflight, letters.failure)
+            return snapshot.take(
+                journal,
+                reader,
+                lanes,
+                clock,
+                ages,
+                started_at,
+                preflight,
+                letters.failure,
+                webhooks.counts if webhooks else None,
+            )
 
-        with _status_server(settings, look) as page, Terminal(look, page) as terminal:
+        with (
+            _webhooks(settings, journal, clock, stop) as webhooks,
+            _status_server(settings, look) as page,
+            Terminal(look, page) as terminal,
+        ):
             announce(feed.root, destinations)
             preflight.start()
             if settings.preflight == "strict" and not preflight.wait():
@@ -97,8 +112,10 @@ def run(
                 lane.start()
             letters.start()
             reader.start()
+            if webhooks:
+                webhooks.start()
             terminal.wait(stop)
-            return _drain(settings, journal, reader, letters, lanes)
+            return _drain(settings, journal, reader, webhooks, letters, lanes)
 
 
 @contextlib.contextmanager
@@ -108,7 +125,7 @@ def _journal(settings: Settings, feed: FeedSettings, clock: Clock) -> Iterator[J
             Path(settings.state_dir),
             feed_url=feed.root,
             max_bytes=settings.journal_max_bytes,
-            dedupe_horizon=settings.dedupe_horizon,
+            dedupe_horizon=settings.horizon,
             clock=clock,
         )
     except JournalError as error:
@@ -138,6 +155,33 @@ def _status_server(settings: Settings, look: snapshot.Look) -> Iterator[str]:
         yield page
 
 
+@contextlib.contextmanager
+def _webhooks(
+    settings: Settings, journal: Journal, clock: Clock, stop: threading.Event
+) -> Iterator[WebhookReceiver | None]:
+    """Yields the receiver, which listens and does not take anything yet; None when it is off."""
+    if not settings.webhook_port:
+        yield None
+        return
+    told = WebhookSettings(
+        port=settings.webhook_port,
+        secrets=settings.webhook_secret,
+        host=settings.webhook_host,
+        path=settings.webhook_path,
+        max_bytes=settings.webhook_max_bytes,
+        allow_v1=settings.webhook_allow_v1,
+        types=settings.feed_types,
+        way_out=settings.way_out,
+    )
+    try:
+        receiver = WebhookReceiver(told, journal, clock, on_broken=stop.set)
+    except PortTaken as error:
+        raise CannotStart(f"--webhook_port={settings.webhook_port}: {error}: choose another port") from error
+    log.info("webhooks are taken on %s:%d", settings.webhook_host, receiver.port)
+    with contextlib.closing(receiver):
+        yield receiver
+
+
 def _forget(settings: Settings, journal: Journal) -> None:
     for name in settings.forget_destination:
         if name not in journal.cursors:
@@ -162,7 +206,12 @@ def _warn_of_removed(journal: Journal, lanes: Sequence[Lane]) -> None:
 
 
 def _drain(
-    settings: Settings, journal: Journal, reader: FeedReader, letters: FeedDeadLetters, lanes: Sequence[Lane]
+    settings: Settings,
+    journal: Journal,
+    reader: FeedReader,
+    webhooks: WebhookReceiver | None,
+    letters: FeedDeadLetters,
+    lanes: Sequence[Lane],
 ) -> int:
     """Deliver what was received, close the feed, deliver the rest; says what is left.
 
@@ -175,6 +224,8 @@ def _drain(
     log.info("draining: what is received is being delivered; the feed is read until then")
     caught_up = _catch_up(lanes, journal.end, end - LAST_FLUSH * (end - clock.monotonic()), clock)
     reader.stop()
+    if webhooks:
+        webhooks.close()
     log.info("draining: the feed is closed")
     for lane in caught_up:
         lane.drain(end)

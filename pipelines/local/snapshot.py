@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from pipelines.local.ages import Ages
@@ -51,6 +51,7 @@ class Snapshot:
     latest_gaps: the last few on record, newest first, those of earlier runs included.
     letters_failure: why the feed's dead letters cannot be written, "" while they can.
     feed_preflight: what trying the feed's key found; None while it is not known.
+    webhooks: how many requests came to what, since the start; None when none are taken.
     """
 
     at: float
@@ -67,6 +68,7 @@ class Snapshot:
     journal_max_bytes: int = 0
     letters_failure: str = ""
     feed_preflight: Sequence[Finding] | None = None
+    webhooks: Mapping[str, int] | None = None
 
     @property
     def live(self) -> int:
@@ -86,6 +88,7 @@ def take(
     started_at: float = 0.0,
     preflight: Preflight | None = None,
     letters_failure: str = "",
+    webhooks: Mapping[str, int] | None = None,
 ) -> Snapshot:
     """Look at everything now. `started_at`: when the run began."""
     running = {lane.name: lane for lane in lanes}
@@ -108,6 +111,7 @@ def take(
         journal_max_bytes=journal.max_bytes,
         letters_failure=letters_failure,
         feed_preflight=found.of(FEED),
+        webhooks=webhooks,
     )
 
 

@@ -48,6 +48,7 @@ class Feed(msgspec.Struct):
     gaps: int  # on record
     gap_open: bool
     latest_gaps: list[Gap]  # newest first
+    webhooks: dict[str, int] | None  # requests by what became of them, since the start; null: none are taken
 
 
 class Circuit(msgspec.Struct):
@@ -156,6 +157,7 @@ def _feed(snapshot: Snapshot, feed: verdict.Verdict) -> Feed:
         gaps=snapshot.gaps,
         gap_open=snapshot.gap_open,
         latest_gaps=[Gap(gap.since, gap.until, verdict.said(gap.reason)) for gap in snapshot.latest_gaps],
+        webhooks=None if snapshot.webhooks is None else dict(snapshot.webhooks),
     )
 
 

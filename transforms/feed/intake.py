@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
@@ -11,6 +12,9 @@ import msgspec
 
 from transforms.dead_letter import DeadLetter
 from transforms.event import Event
+
+# Of `append`: says nothing about what was heard, as it did not come by a stream.
+NOT_HEARD = -math.inf
 
 
 class JournalFull(Exception):
@@ -37,7 +41,7 @@ class Intake(Protocol):
     ) -> int:
         """Take events, and frames that are no events; durable when it returns.
 
-        heard_until: as for `heard`; the present when None.
+        heard_until: as for `heard`; the present when None, NOT_HEARD for what came another way.
         Ids taken before are dropped (same bytes) or kept aside as dead letters (`id_conflict`). Returns
         how many events were new. Raises JournalFull.
         """

@@ -270,3 +270,10 @@ def test_damage_that_only_the_feed_s_dead_letters_meet_ends_the_run_as_well(
         (tmp_path / "state" / "journal.suspect").touch()
         feed.publish_many([b"no JSON"])
         assert started.wait() == 1
+
+
+def test_a_webhook_port_that_is_taken_is_refused(feed: PracticeFeed, tmp_path: Path) -> None:
+    webhooks = {"webhook_port": feed.port, "webhook_secret": (LiteralSecret("webhook-secret"),)}
+    with pytest.raises(CannotStart, match=rf"--webhook_port={feed.port}: port {feed.port} is taken"):
+        Start(feed, tmp_path, Remembering(Taken()), **webhooks).here()
+    assert feed.requests == []

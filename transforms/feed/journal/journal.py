@@ -11,7 +11,7 @@ from pathlib import Path
 from transforms.clock import Clock, SystemClock
 from transforms.dead_letter import DeadLetter, id_conflict
 from transforms.event import Chunk, Event
-from transforms.feed.intake import Gap
+from transforms.feed.intake import NOT_HEARD, Gap
 from transforms.feed.journal.chunks import ChunkStore
 from transforms.feed.journal.cursor import UNKNOWN, Books, Cursor
 from transforms.feed.journal.database import (
@@ -221,7 +221,8 @@ class Journal:
                 self._store(taken, letters)
             self.duplicates += taken.duplicates
             self.feed_dead_letters += len(letters)
-            self._gaps.heard(heard_until)
+            if heard_until != NOT_HEARD:
+                self._gaps.heard(heard_until)
         if taken.fresh or letters:
             for listener in self.listeners:
                 listener()

@@ -1,0 +1,99 @@
+"""Webhooks into the job as a process of its own: to its destinations, over a kill, and through the relay."""
+
+from __future__ import annotations
+
+import signal
+import time
+from itertools import islice
+from pathlib import Path
+
+import msgspec
+
+from pipelines.practice.events import generate
+from pipelines.practice.webhooks import post, signed
+from tests.integration.evidence import ids_in_files
+from tests.integration.job import World, free_port, world
+from tests.servers import pubsub as server
+from transforms.feed.pubsub import ToChunks
+
+SECRET = "webhook-9d2c-for-nobodys-eyes"
+NONE: dict[str, object] = {"splunk_hec_url": None, "splunk_hec_token": None, "splunk_max_age": None}
+
+
+def taking(around: World) -> tuple[str, dict[str, object]]:
+    """Where webhooks go, and the flags that make the job take them."""
+    port = free_port()
+    around.environment = {**around.environment, "WEBHOOK_SECRET": SECRET}
+    return f"http://127.0.0.1:{port}/grantex", {
+        "webhook_port": port,
+        "webhook_path": "/grantex",
+        "webhook_secret": "env:WEBHOOK_SECRET",
+    }
+
+
+def send(url: str, event: bytes, *, secret: str = SECRET, chunked: bool = False) -> int:
+    return post(url, signed(event, secret, time.time()), event, chunked=chunked)
+
+
+def test_what_was_answered_with_200_is_delivered_whatever_is_killed(around: World) -> None:
+    url, flags = taking(around)
+    events = list(islice(generate(), 40))
+    with around.live_job(**flags, **NONE) as job:
+        answers = [send(url, event, chunked=bool(n % 2)) for n, event in enumerate(events[:20])]
+        job.kill()
+    with around.live_job(**flags, **NONE) as job:
+        answers += [send(url, event) for event in events[10:]]
+        assert send(url, events[0], secret="forged") == 401
+        around.feed.publish_many(events)  # what came by webhook is known
+        job.wait_until(lambda: len(ids_in_files(around.out)) == 40, "files have all")
+        counted = job.get("/metrics")[1]
+        assert 'grantex_webhooks_total{result="accepted"} 20.0' in counted
+        assert 'grantex_webhooks_total{result="duplicate"} 10.0' in counted
+        assert 'grantex_webhooks_total{result="bad_signature"} 1.0' in counted
+        assert job.drain() == 0
+        assert SECRET not in job.log
+    assert answers == [200] * 50
+    assert sorted(ids_in_files(around.out)) == sorted(msgspec.json.decode(event)["id"] for event in events)
+
+
+def test_after_the_end_of_a_run_no_webhook_is_taken_that_is_not_kept(around: World) -> None:
+    url, flags = taking(around)
+    events = generate()
+    taken = []
+    with around.live_job(**flags, **NONE) as job:
+        job.signal(signal.SIGTERM)
+        while job.process.poll() is None:
+            event = next(events)
+            try:
+                if send(url, event) == 200:
+                    taken.append(msgspec.json.decode(event)["id"])
+            except OSError:
+                pass
+        assert job.wait() == 0
+    with around.live_job(**flags, **NONE) as job:
+        job.wait_until(lambda: set(taken) <= set(ids_in_files(around.out)), "all that was taken")
+    assert len(ids_in_files(around.out)) == len(set(ids_in_files(around.out)))
+
+
+def test_webhooks_reach_a_cluster_through_the_relay(tmp_path: Path) -> None:
+    events = list(islice(generate(), 30))
+    with world(tmp_path) as made, server.running(tmp_path / "pubsub.log") as service:
+        url, flags = taking(made)
+        topic = service.topic("events")
+        relay = {
+            "pubsub_topic": topic,
+            "pubsub_endpoint": service.endpoint,
+            "files_dir": None,
+            "files_max_age": None,
+        }
+        with made.live_job(**flags, **NONE, **relay) as job:
+            assert [send(url, event) for event in events] == [200] * 30
+            job.wait_until_settled("pubsub")
+            assert job.drain() == 0
+        messages = service.messages("events")
+    chunks = ToChunks()  # what a job with --pubsub_subscription begins with
+    chunks.start_bundle()
+    outputs = [each for message in messages for each in chunks.process(message.data)] + list(
+        chunks.finish_bundle()
+    )
+    assert sorted(event.raw for each in outputs for event in each.value.events) == sorted(events)
