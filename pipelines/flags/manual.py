@@ -48,12 +48,17 @@ def argument_parser(parameters: Mapping[str, Parameter]) -> argparse.ArgumentPar
         add_help=False,
         allow_abbrev=False,
     )
+    add_groups(parser, parameters)
+    return parser
+
+
+def add_groups(parser: argparse.ArgumentParser, parameters: Mapping[str, Parameter]) -> None:
+    """The parameters, by group."""
     for title, members in groupby(parameters.values(), key=lambda each: each.group.title):
         group = parser.add_argument_group(title)
         for each in members:
             text = f"{each.help} ({_facts(each)})" if _facts(each) else each.help
             group.add_argument(each.flag, metavar=each.placeholder, help=text.replace("%", "%%"))
-    return parser
 
 
 def _facts(parameter: Parameter) -> str:

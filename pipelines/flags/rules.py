@@ -199,7 +199,8 @@ def _belonging(settings: Settings, parameters: Mapping[str, Parameter], arrived:
         if name not in settings.given:
             in_its_place = name == "feed_api_key" and settings.pubsub_subscription
             if parameter.required and on and not (settings.demo or in_its_place):
-                why = f"--{first} needs it" if first else "the feed needs it (--demo=true does not)"
+                why = "the feed needs it (--demo=true does not)" if name == "feed_api_key" else "it is needed"
+                why = f"--{first} needs it" if first else why
                 example = f"{parameter.flag}={parameter.example}"
                 yield f"{parameter.flag}: is missing, and {why}; for example {example}"
         elif settings.demo and not parameter.in_demo:
@@ -212,7 +213,8 @@ def _some_destination(settings: Settings, parameters: Mapping[str, Parameter]) -
     firsts = dict.fromkeys(each.group.first for each in parameters.values() if each.group.first)
     if not settings.demo and settings.given.isdisjoint(firsts):
         flags = " or ".join(f"--{first}" for first in firsts)
-        yield f"{flags}: no destination is given; give at least one, or --demo=true to look around"
+        demo = ", or --demo=true to look around" if "demo" in parameters else ""
+        yield f"{flags}: no destination is given; give at least one{demo}"
 
 
 def _webhooks(settings: Settings, parameters: Mapping[str, Parameter], arrived: Arrived) -> Iterator[str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -98,42 +98,80 @@ class Settings(
         return redact(f"Settings({', '.join(shown)}, beam_args={beam})")
 
 
-def parse(argv: Sequence[str], environ: Mapping[str, str]) -> Settings:
+@dataclass(frozen=True)
+class Program:
+    """Which parameters a program has.
+
+    name: "" for the job. own: those that no other program has; read them as `settings["plan_only"]`.
+    uses: names of the job's that have a meaning for it, None for all. Another one is refused as a flag, with
+    `instead`, and passed over in the environment, which may be the job's own. help: what `--help` prints.
+    """
+
+    name: str = ""
+    own: Mapping[str, Parameter] = field(default_factory=dict)
+    uses: frozenset[str] | None = None
+    instead: str = ""
+    help: Callable[[], str] = lambda: manual.help_text(PARAMETERS)
+
+    def parameters(self) -> Mapping[str, Parameter]:
+        """Those that it uses."""
+        uses = PARAMETERS.keys() if self.uses is None else self.uses
+        return {**self.own, **{name: each for name, each in PARAMETERS.items() if name in uses}}
+
+
+JOB = Program()
+
+
+def parse(argv: Sequence[str], environ: Mapping[str, str], program: Program = JOB) -> Settings:
     """What the arguments (without the program's name) and the environment ask for.
 
     Raises BadParameters with every fault found, and SystemExit(0) after `--help` and `--version`.
     """
     if "--help" in argv or "-h" in argv:
-        print(manual.help_text(PARAMETERS))
+        print(program.help())
         raise SystemExit(0)
     if "--version" in argv:
         print(manual.version())
         raise SystemExit(0)
-    arrived = command_line.read(argv, environ, PARAMETERS)
-    read, bad, lines = _values(arrived)
-    settings = replace(Settings().changed(**read), beam_args=arrived.beam_args)
-    settings = _with_given(settings, frozenset(arrived.given))
-    more, warnings = rules.check(settings, PARAMETERS, arrived, bad, environ)
+    arrived = command_line.read(argv, environ, {**program.own, **PARAMETERS})
+    parameters = program.parameters()
+    _leave_out(arrived, program, parameters)
+    read, bad, lines = _values(arrived, parameters)
+    defaults = {name: each.default for name, each in program.own.items()}
+    settings = replace(Settings().changed(**{**defaults, **read}), beam_args=arrived.beam_args)
+    settings = _with_given(settings, frozenset(arrived.given), parameters)
+    more, warnings = rules.check(settings, parameters, arrived, bad, environ)
     lines = [*arrived.faults, *lines, *more, *destinations.faults(settings, arrived.source, bad)]
     if lines:
         raise BadParameters([redact(line) for line in lines])
     return replace(settings, warnings=tuple(redact(line) for line in warnings))
 
 
-def _with_given(settings: Settings, names: frozenset[str]) -> Settings:
+def _leave_out(arrived: command_line.Arrived, program: Program, parameters: Mapping[str, Parameter]) -> None:
+    """Forget what was given and has no meaning for the program."""
+    for name in sorted(arrived.given.keys() - parameters.keys()):
+        source = arrived.source(name)
+        if source.startswith("--"):
+            arrived.faults.append(f"{source}: has no meaning for {program.name}{program.instead}")
+        del arrived.given[name]
+
+
+def _with_given(settings: Settings, names: frozenset[str], parameters: Mapping[str, Parameter]) -> Settings:
     """The form of a template hands over defaults, also of what is not switched on: there they count as not
     given."""
     if not settings.in_process:
-        names -= {name for name in names if settings[name] == PARAMETERS[name].default}
+        names -= {name for name in names if settings[name] == parameters[name].default}
     return replace(settings, given=names)
 
 
-def _values(arrived: command_line.Arrived) -> tuple[dict[str, Any], frozenset[str], list[str]]:
+def _values(
+    arrived: command_line.Arrived, parameters: Mapping[str, Parameter]
+) -> tuple[dict[str, Any], frozenset[str], list[str]]:
     """The values that could be read, the names of those that could not, and why."""
     read: dict[str, Any] = {}
     lines = []
     for name, sources in arrived.given.items():
-        parameter = PARAMETERS[name]
+        parameter = parameters[name]
         for source, given in sources:
             value, fault = parameter.attempt(source, given)
             if fault:
