@@ -88,6 +88,11 @@ class Destination:
         """
         return False
 
+    def by_content(self) -> bool:
+        """Whether what it writes is named after a batch's events, so that the same batch, made once more by
+        anybody at any time, is there once."""
+        return False
+
     def faults(self) -> Iterator[tuple[str, str]]:
         """What these settings may not be together: a field, and what is wrong with it (other fields in
         braces, "needs {role_arn}"). Asked for what a person gave; a class that cannot be with such faults

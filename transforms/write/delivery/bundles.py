@@ -40,12 +40,12 @@ class Deliver(beam.DoFn):
         dead_letter_limit: int | None = None,
         *,
         clock: Clock | None = None,
-        give_up_after: float = GIVE_UP_AFTER,
+        give_up_after: float | None = None,
     ) -> None:
         self._destination = destination
         self._dead_letter_limit = dead_letter_limit
         self._clock = clock or SystemClock()
-        self._give_up_after = give_up_after
+        self._give_up_after = GIVE_UP_AFTER if give_up_after is None else give_up_after
 
     def setup(self) -> None:
         self._name = name_of(self._destination)
@@ -93,11 +93,13 @@ class Deliver(beam.DoFn):
         )
 
     def _until(self, done: Any) -> Iterator[Any]:
-        """Record what arrives until `done()`."""
+        """Record what arrives until `done()`. Raises Undelivered when nothing has for long."""
         give_up = self._clock.monotonic() + self._give_up_after
         while not done():
             self._bell.clear()
-            yield from self._results()
+            for result in self._results():
+                yield result
+                give_up = self._clock.monotonic() + self._give_up_after  # something goes through
             left = give_up - self._clock.monotonic()
             if done():
                 return

@@ -76,6 +76,9 @@ class Files(Destination):
     def exactly_once(self) -> bool:
         return True
 
+    def by_content(self) -> bool:
+        return True
+
     def open(self) -> FilesWriter:
         return FilesWriter(self)
 

@@ -165,6 +165,9 @@ class S3(Destination):
     def exactly_once(self) -> bool:
         return True
 
+    def by_content(self) -> bool:
+        return True
+
     def open(self) -> S3Writer:
         """No connection is made yet, and no credential is read."""
         # Here, because boto3 takes a third of a second to import, also from those who do not use it.

@@ -57,33 +57,37 @@ class NoWayOut(Exception):
     """A proxy is none, or a file with authorities cannot be read."""
 
 
+def new_client(settings: S3, attempts: int = 1) -> Any:
+    """botocore's own client of S3 for these settings. Raises BotoCoreError or NoWayOut."""
+    way_out = settings.way_out
+    # A session of its own: they are not safe for threads, and each reads the chain anew.
+    session = botocore.session.get_session()
+    session.register_component("data_loader", models(session.get_config_variable("data_path")))
+    region = settings.region or session.get_config_variable("region") or DEFAULT_REGION
+    url = settings.endpoint or f"https://{settings.bucket}.s3.{region}.amazonaws.com"
+    try:
+        way_out.aws(session, region)
+        proxies = way_out.aws_proxies(url)
+    except OSError as error:
+        raise NoWayOut(way_out.fault(error)) from None
+    except (ProxyError, SecretError) as error:
+        raise NoWayOut(str(error)) from None
+    if settings.role_arn:
+        session = way_out.aws(assumed(session, settings.role_arn, settings.external_id, region), region)
+    # What boto3's own session would call, but for adding to the loader's paths each time.
+    return session.create_client(
+        "s3",
+        region_name=region,
+        endpoint_url=settings.endpoint,
+        config=config(settings.endpoint is not None, attempts).merge(Config(proxies=proxies)),
+    )
+
+
 class Client:
     """One S3 client. Raises BotoCoreError or NoWayOut when it cannot be made."""
 
     def __init__(self, settings: S3) -> None:
-        way_out = settings.way_out
-        # A session of its own: they are not safe for threads, and each reads the chain anew.
-        session = botocore.session.get_session()
-        session.register_component("data_loader", models(session.get_config_variable("data_path")))
-        region = settings.region or session.get_config_variable("region") or DEFAULT_REGION
-        url = settings.endpoint or f"https://{settings.bucket}.s3.{region}.amazonaws.com"
-        try:
-            way_out.aws(session, region)
-            proxies = way_out.aws_proxies(url)
-        except OSError as error:
-            raise NoWayOut(way_out.fault(error)) from None
-        except (ProxyError, SecretError) as error:
-            raise NoWayOut(str(error)) from None
-        if settings.role_arn:
-            session = way_out.aws(assumed(session, settings.role_arn, settings.external_id, region), region)
-        # What boto3's own session would call, but for adding to the loader's paths each time.
-        self._s3: Any = session.create_client(
-            "s3",
-            region_name=region,
-            endpoint_url=settings.endpoint,
-            config=config(path_style=settings.endpoint is not None).merge(Config(proxies=proxies)),
-        )
-
+        self._s3 = new_client(settings)
         events = self._s3.meta.events
         for event, handler, *_ in BUILTIN_HANDLERS:
             if event == READING:  # it would call another's page a 500 of S3, before `only_s3` is asked
@@ -111,12 +115,13 @@ def models(data_path: str | None) -> Any:
     return botocore.loaders.create_loader(data_path)
 
 
-def config(path_style: bool = False) -> Config:
-    """One attempt (the outbox decides about another), and no wait longer than the other destinations'."""
+def config(path_style: bool = False, attempts: int = 1) -> Config:
+    """One attempt by default (the outbox decides about another), and no wait longer than the other
+    destinations'."""
     return Config(
         connect_timeout=CONNECT_SECONDS,
         read_timeout=READ_SECONDS,
-        retries={"total_max_attempts": 1, "mode": "standard"},
+        retries={"total_max_attempts": attempts, "mode": "standard"},
         signature_version="s3v4" if path_style else None,
         s3={"addressing_style": "path" if path_style else "auto"},
         request_checksum_calculation="when_required",

@@ -1,0 +1,1 @@
+"""Reading events back from where they were kept."""

@@ -1,0 +1,194 @@
+"""Archives in a bucket, read back: S3 through boto3, Google Cloud Storage through its own client."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from transforms.archive.sources import ArchiveError, Shard, is_archived, lines_in
+from transforms.secret import SecretError, redact
+from transforms.way_out import USUAL, WayOut
+from transforms.write.s3.destination import S3
+
+if TYPE_CHECKING:
+    from transforms.archive.choice import Selection
+
+# Asked for in one request: large enough for a line's speed, small enough to ask for again.
+PART = 8 * 1024 * 1024
+# Passing troubles are waited out, some twenty seconds in all.
+ATTEMPTS = 6
+
+
+def directory_of(prefix: str) -> str:
+    """What the keys under a prefix begin with; an object's own key stays as it is."""
+    return prefix if not prefix or is_archived(prefix) else prefix.rstrip("/") + "/"
+
+
+def ranges(size: int) -> Iterator[tuple[int, int]]:
+    """First and last byte of each part of so many."""
+    for start in range(0, size, PART):
+        yield start, min(start + PART, size) - 1
+
+
+@dataclass(frozen=True)
+class S3Objects:
+    """Objects of NDJSON in a bucket of S3, or of a service with its protocol.
+
+    settings: bucket, prefix, and how they are reached; what is only for writing has no meaning here.
+    """
+
+    settings: S3
+    letters: bool = False
+
+    def __str__(self) -> str:
+        place = f"s3://{self.settings.bucket}/{self.settings.prefix}".rstrip("/")
+        return f"dead_letters:{place}" if self.letters else place
+
+    def shards(self) -> list[Shard]:
+        client = self._client()
+        prefix = directory_of(self.settings.prefix)
+        try:
+            pages = client.get_paginator("list_objects_v2").paginate(
+                Bucket=self.settings.bucket, Prefix=prefix
+            )
+            found = [(one["Key"], one["Size"]) for page in pages for one in page.get("Contents", ())]
+        except Exception as error:
+            raise self._error(error) from error
+        finally:
+            client.close()
+        return [Shard(key, size) for key, size in sorted(found) if is_archived(key)]
+
+    def lines(
+        self, shard: Shard, selection: Selection, counts: Counter[str]
+    ) -> Iterator[tuple[Sequence[bytes], bool]]:
+        return lines_in(self._parts(shard), f"{self}: {shard.name}")
+
+    def _parts(self, shard: Shard) -> Iterator[bytes]:
+        client = self._client()
+        try:
+            for first, last in ranges(shard.size):
+                about = {"Bucket": self.settings.bucket, "Key": shard.name}
+                yield client.get_object(**about, Range=f"bytes={first}-{last}")["Body"].read()
+        except GeneratorExit:
+            raise
+        except Exception as error:
+            raise self._error(error, shard.name) from error
+        finally:
+            client.close()
+
+    def _client(self) -> Any:
+        from transforms.write.s3.writer import NoWayOut, new_client  # boto3 takes a third of a second
+
+        try:
+            return new_client(self.settings, ATTEMPTS)
+        except NoWayOut as error:
+            raise ArchiveError(f"{self} cannot be read: {error}") from None
+        except Exception as error:
+            raise self._error(error) from error
+
+    def _error(self, error: Exception, key: str = "") -> ArchiveError:
+        at = f" at {self.settings.endpoint}" if self.settings.endpoint else ""
+        return ArchiveError(
+            redact(
+                f"{self}{at}{': ' if key else ''}{key} cannot be read: {error}. Reading takes "
+                "s3:ListBucket on the bucket and s3:GetObject on its objects; what lies in Glacier must be "
+                "restored before."
+            )
+        )
+
+
+@dataclass(frozen=True)
+class GoogleObjects:
+    """Objects of NDJSON in a bucket of Google Cloud Storage; http:// in `endpoint` is an emulator, for which
+    no credentials are read."""
+
+    bucket: str
+    prefix: str = ""
+    endpoint: str | None = None
+    way_out: WayOut = USUAL
+    letters: bool = False
+
+    def __str__(self) -> str:
+        place = f"gs://{self.bucket}/{self.prefix}".rstrip("/")
+        return f"dead_letters:{place}" if self.letters else place
+
+    def shards(self) -> list[Shard]:
+        try:
+            blobs = self._client().list_blobs(self.bucket, prefix=directory_of(self.prefix) or None)
+            found = [(blob.name, int(blob.size or 0)) for blob in blobs]
+        except ArchiveError:
+            raise
+        except Exception as error:
+            raise self._error(error) from error
+        return [Shard(name, size) for name, size in sorted(found) if is_archived(name)]
+
+    def lines(
+        self, shard: Shard, selection: Selection, counts: Counter[str]
+    ) -> Iterator[tuple[Sequence[bytes], bool]]:
+        return lines_in(self._parts(shard), f"{self}: {shard.name}")
+
+    def _parts(self, shard: Shard) -> Iterator[bytes]:
+        try:
+            blob = self._client().bucket(self.bucket).blob(shard.name)
+            for first, last in ranges(shard.size):
+                # As it is stored: what was uploaded as Content-Encoding: gzip would be unpacked on its way,
+                # whole, whatever part was asked for. A part has no checksum.
+                yield blob.download_as_bytes(start=first, end=last, raw_download=True, checksum=None)
+        except (ArchiveError, GeneratorExit):
+            raise
+        except Exception as error:
+            raise self._error(error, shard.name) from error
+
+    def _client(self) -> Any:
+        from google.cloud.storage import Client  # type: ignore[import-untyped]  # half a second
+
+        # It has no use for a project, and would look for one.
+        return Client("none", **google_session(self.way_out, self.endpoint, READ_OBJECTS, str(self)))
+
+    def _error(self, error: Exception, name: str = "") -> ArchiveError:
+        return ArchiveError(
+            redact(
+                f"{self}{': ' if name else ''}{name} cannot be read: {error}. Reading takes the role Storage "
+                "Object Viewer on the bucket."
+            )
+        )
+
+
+READ_OBJECTS = "https://www.googleapis.com/auth/devstorage.read_only"
+
+
+def google_session(way_out: WayOut, endpoint: str | None, scope: str, who: str) -> dict[str, Any]:
+    """Arguments of a client of Google's that reads: its credentials, a session that goes our way out, and the
+    service's root. Raises ArchiveError."""
+    from google.auth import default
+    from google.auth.credentials import AnonymousCredentials
+    from google.auth.exceptions import GoogleAuthError
+    from google.auth.transport.requests import AuthorizedSession, Request
+
+    root = endpoint or "https://www.googleapis.com"
+    try:
+        proxy = way_out.proxy(root)
+        proxies = {} if proxy is None else dict.fromkeys(("http", "https"), proxy.url_with_login())
+        authorities = way_out.bundle()
+
+        def session(credentials: Any, **more: Any) -> Any:
+            made: Any = AuthorizedSession(credentials, **more)  # type: ignore[no-untyped-call]
+            # Left to itself it reads the environment in its own way.
+            made.trust_env, made.proxies, made.verify = False, proxies, authorities or True
+            return made
+
+        if root.startswith("http://"):
+            credentials: Any = AnonymousCredentials()  # type: ignore[no-untyped-call]
+            made = session(credentials)
+        else:
+            request = Request(session(AnonymousCredentials()))  # type: ignore[no-untyped-call]
+            credentials, _ = default(scopes=(scope,), request=request)
+            made = session(credentials, auth_request=request)
+    except OSError as error:
+        raise ArchiveError(f"{who} cannot be read: {way_out.fault(error)}") from None
+    except (SecretError, GoogleAuthError) as error:
+        raise ArchiveError(redact(f"{who} cannot be read: {error}")) from error
+    options = {"client_options": {"api_endpoint": endpoint}} if endpoint else {}
+    return {"credentials": credentials, "_http": made, **options}
