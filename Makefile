@@ -20,7 +20,7 @@ PIP_INSTALL := $(BIN)/python -m pip install --disable-pip-version-check
 CONFIGURED := $(strip $(value ARGS) $(filter GRANTEX_%,$(.VARIABLES)))
 
 .DELETE_ON_ERROR:
-.PHONY: help run check test test-flink bench bench-memory fuzz fuzz-journal gap-test kill-test outage-test lock clean
+.PHONY: help run check test test-flink bench bench-memory bench-replay fuzz fuzz-journal gap-test kill-test outage-test lock clean
 .DEFAULT_GOAL := help
 
 help:  ## list what there is
@@ -95,6 +95,9 @@ bench: $(TEST_READY)  ## this job against by_hand.py, side by side; ARGS=--quick
 
 bench-memory: $(TEST_READY)  ## resident memory over 100,000 tiny bundles
 	@exec $(BIN)/python -m tests.benchmarks.memory $(ARGS)
+
+bench-replay: $(TEST_READY)  ## a million archived events into a practice Splunk and a real S3, killed on the way
+	@exec $(BIN)/python -m tests.benchmarks.replay $(ARGS)
 
 fuzz: $(TEST_READY)  ## readers against slow references for FUZZ_SECONDS=60, new examples each time
 	@exec $(BIN)/python -m tests.fuzz.fuzzing --seconds=$(FUZZ_SECONDS) $(ARGS)

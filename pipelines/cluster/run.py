@@ -142,18 +142,18 @@ def run(settings: Settings, graph: Graph, stop: threading.Event) -> int:
     Raises BadParameters.
     """
     options = pipeline_options(settings, os.environ)
-    pipeline = _pipeline(options)
+    pipeline = pipeline_with(options)
     graph(pipeline)
     result = pipeline.run()
     if settings.runner == DATAFLOW:
-        return _submitted(result, options.view_as(GoogleCloudOptions))
+        return submitted(result, options.view_as(GoogleCloudOptions))
     if workers_inside(pipeline.options):  # the pipeline has made a copy, and there the runner writes
         return _watch(result, settings, stop)
     return _watch_from_outside(result, settings, stop)
 
 
-def _pipeline(options: PipelineOptions) -> beam.Pipeline:
-    """Raises BadParameters with what Beam finds wrong with its own options."""
+def pipeline_with(options: PipelineOptions) -> beam.Pipeline:
+    """An empty one. Raises BadParameters with what Beam finds wrong with its own options."""
     try:
         return beam.Pipeline(options=options)
     except ValueError as error:
@@ -171,7 +171,7 @@ def workers_inside(options: PipelineOptions) -> bool:
     return bool(options.view_as(PortableOptions).environment_type == "LOOPBACK")
 
 
-def _submitted(result: Any, cloud: GoogleCloudOptions) -> int:
+def submitted(result: Any, cloud: GoogleCloudOptions) -> int:
     """Say what there is. In a template nothing may be asked of `result`, which has no job."""
     if cloud.template_location:
         log.info("the job is written to %s, from which it is started", cloud.template_location)
