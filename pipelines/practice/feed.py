@@ -13,20 +13,22 @@ import socket
 import ssl
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from types import TracebackType
 from urllib.parse import parse_qs
 
 from pipelines.practice.events import generate
 from pipelines.practice.feed_stream import (
+    CONNECTED,
     HEADERS,
+    Close,
     Finish,
     Piece,
     Prepared,
     Stream,
     at_rate,
-    chunk,
     prepare,
-    render,
 )
+from pipelines.practice.feed_websocket import CLOSING_SECONDS, SOCKET, SocketStream, upgraded
 from pipelines.practice.http_server import Answer, HttpServer, Request, TakeOver, told_to_stop
 from transforms.clock import Clock, SystemClock
 
@@ -82,11 +84,14 @@ class PracticeFeed(HttpServer):
 
     api_keys: key -> developer id; change it at any time (a live stream goes on, as on the service).
     keepalive: seconds between keepalives; None is silence. May be changed at any time.
-    withhold_headers: send headers only with the first event or keepalive, as the service does.
+    withhold_headers: send headers only with the first event or keepalive, as the service does; its newer
+        generation sends them at once, and a comment that says that it has subscribed.
     events_per_chunk: how many events share an HTTP chunk; the service has 1.
     keep_ids: remember the requests, and in each stream's `sent_ids` what it sent; off for a feed that runs
         for days.
-    clock: the clock of the slot counter's time to live.
+    answers_pings: a WebSocket's, as the service does; False is a connection that is dead without a word.
+    subscribe_seconds: how long after its 101 a WebSocket begins to be sent what is published.
+    clock: the clock of the slot counters' time to live; SSE streams and WebSockets are counted apart.
     """
 
     def __init__(
@@ -97,6 +102,7 @@ class PracticeFeed(HttpServer):
         withhold_headers: bool = True,
         events_per_chunk: int = 1,
         keep_ids: bool = True,
+        subscribe_seconds: float = 0.003,
         port: int = 0,
         tls: ssl.SSLContext | None = None,
         clock: Clock | None = None,
@@ -107,7 +113,10 @@ class PracticeFeed(HttpServer):
         self.withhold_headers = withhold_headers
         self.events_per_chunk = events_per_chunk
         self.keep_ids = keep_ids
+        self.subscribe_seconds = subscribe_seconds
+        self.answers_pings = True
         self.slots = Slots(clock or SystemClock())
+        self.socket_slots = Slots(clock or SystemClock())
         self.streams: list[Stream] = []  # every stream ever opened, in order
         self._ended = False
 
@@ -132,20 +141,20 @@ class PracticeFeed(HttpServer):
     def publish_prepared(self, prepared: Prepared) -> int:
         streams = self.open_streams
         for stream in streams:
-            if stream.types is None:
-                stream.put(Piece(prepared.data, self._ids(prepared.heads)))
-                continue
-            wanted = [i for i, (_, kind) in enumerate(prepared.heads) if stream.wants(kind)]
-            if wanted:
-                data = render([prepared.events[i] for i in wanted], self.events_per_chunk)
-                stream.put(Piece(data, self._ids([prepared.heads[i] for i in wanted])))
+            heads, events = prepared.heads, prepared.events
+            if stream.types is not None:
+                wanted = [i for i, (_, kind) in enumerate(heads) if stream.wants(kind)]
+                heads, events = [heads[i] for i in wanted], [events[i] for i in wanted]
+            if events:
+                data = stream.rendered(events, prepared, self.events_per_chunk)
+                stream.put(Piece(data, self._ids(heads)))
         return len(streams)
 
     def publish_raw(self, data: bytes, drip: float = 0.0, chunk_bytes: int = 65536) -> None:
         """Send bytes that are no tidy frames: a capture, garbage, half a frame. `drip` as in Piece."""
         pieces = range(0, len(data), chunk_bytes)
-        body = b"".join(chunk(data[start : start + chunk_bytes]) for start in pieces)
         for stream in self.open_streams:
+            body = b"".join(stream.raw(data[start : start + chunk_bytes]) for start in pieces)
             stream.put(Piece(body, drip=drip))
 
     @contextlib.contextmanager
@@ -163,15 +172,16 @@ class PracticeFeed(HttpServer):
 
     # Faults on command
 
-    def finish_streams(self, how: Finish) -> None:
+    def finish_streams(self, how: Finish | Close) -> None:
         """End all open streams, after what was published before."""
         for stream in self.open_streams:
             stream.put(how)
 
     def cut_inside(self, event: bytes) -> None:
         """Send the first half of the event's frame, then cut."""
-        frame = b"data: " + event + b"\n\n"
-        self.publish_raw(frame[: len(frame) // 2])
+        for stream in self.open_streams:
+            frame = stream.framed(event)
+            stream.put(Piece(stream.raw(frame[: len(frame) // 2])))
         self.finish_streams(Finish.CUT)
 
     def crash(self) -> None:
@@ -187,14 +197,26 @@ class PracticeFeed(HttpServer):
         message: str = "",
         headers: dict[str, str] | None = None,
         times: int = 1,
+        path: str = STREAM,
     ) -> None:
-        """Answer the next requests for a stream with this error."""
-        self.answer(status, error(status, code, message).body, headers, times, path=STREAM)
+        """Answer the next requests for a stream with this error; `path` is `SOCKET` for a WebSocket."""
+        self.answer(status, error(status, code, message).body, headers, times, path=path)
 
     def end_input(self) -> None:
         """No more events: open streams end properly and new ones get 204."""
         self._ended = True
         self.finish_streams(Finish.END)
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """As at SIGTERM: WebSockets are closed, without a code; SSE streams go on until the process ends."""
+        sockets = [stream for stream in self.open_streams if isinstance(stream, SocketStream)]
+        for each in sockets:
+            each.put(Finish.END)
+        with contextlib.suppress(TimeoutError):
+            self.wait_for(lambda: not any(each.is_open for each in sockets), CLOSING_SECONDS)
+        super().__exit__(kind, error, trace)
 
     # What tests wait for
 
@@ -213,12 +235,17 @@ class PracticeFeed(HttpServer):
     def judge(self, request: Request) -> Answer | TakeOver:
         scheme, _, key = request.headers.get("authorization", "").partition(" ")
         developer = self.api_keys.get(key) if scheme.lower() == "bearer" else None
-        if request.path == STREAM and self._ended:
+        if request.path in (STREAM, SOCKET) and self._ended:
             return Answer(204, b"")
         if developer is None:
             return error(401, "UNAUTHORIZED", "Invalid API key")
         if request.path == "/v1/me" and request.method == "GET":
             return Answer(200, json.dumps({"developerId": developer, "name": "Practice"}).encode())
+        if request.path == SOCKET:
+            accepted = upgraded(request)
+            if isinstance(accepted, Answer):
+                return accepted
+            return lambda connection: self._socket(request, developer, accepted, connection)
         if request.path != STREAM:
             return error(404, "NOT_FOUND", "Route not found")
         try:
@@ -236,22 +263,43 @@ class PracticeFeed(HttpServer):
         stream = Stream(developer, types, request.headers, connection)
         if not self.withhold_headers and request.method == "GET":
             stream.has_sent_headers = True
-            connection.sendall(HEADERS)
+            connection.sendall(HEADERS + CONNECTED)
         if request.method == "HEAD":  # hangs, and takes a slot
             stream.types = frozenset({"none of them"})
+        self._run(stream, self.slots, request, 200)
+        return None
+
+    def _socket(self, request: Request, developer: str, accepted: bytes, connection: socket.socket) -> None:
+        """The same over a WebSocket, which is accepted even when all slots are taken."""
+        connection.sendall(accepted)
+        stream = SocketStream(
+            developer, request.headers, connection, self._changed, lambda: self.answers_pings
+        )
+        if not self.socket_slots.acquire(developer):
+            self._note(request, 101)
+            stream.finish(Close(1013, "Too many connections"))
+            stream.close()
+            return
+        try:
+            stream.subscribe(self.subscribe_seconds)
+        except OSError:
+            self.socket_slots.release(developer)
+            raise
+        self._run(stream, self.socket_slots, request, 101)
+
+    def _run(self, stream: Stream, slots: Slots, request: Request, status: int) -> None:
         self.streams.append(stream)
-        self._note(request, 200)
+        self._note(request, status)
         try:
             stream.run(
                 lambda: None if request.method == "HEAD" else self.keepalive,
-                lambda: self.slots.touch(developer),
+                lambda: slots.touch(stream.developer),
             )
         finally:
             if not stream.leaks_slot:
-                self.slots.release(developer)
+                slots.release(stream.developer)
             with self._changed:
                 self._changed.notify_all()
-        return None
 
     def _ids(self, heads: list[tuple[str, str]]) -> list[str]:
         return [event_id for event_id, _ in heads] if self.keep_ids else []

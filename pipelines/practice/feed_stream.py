@@ -87,6 +87,7 @@ HEADERS = (
     b"x-accel-buffering: no\r\ntransfer-encoding: chunked\r\n\r\n"
 )
 KEEPALIVE = b"d\r\n: keepalive\n\n\r\n"
+CONNECTED = b"d\r\n: connected\n\n\r\n"
 
 
 class Finish(enum.Enum):
@@ -98,8 +99,16 @@ class Finish(enum.Enum):
 
 
 @dataclass(frozen=True)
+class Close:
+    """A WebSocket's close frame; without a code, as at the service's end."""
+
+    code: int | None = None
+    reason: str = ""
+
+
+@dataclass(frozen=True)
 class Piece:
-    """Bytes for the socket, already in HTTP chunks, and the event ids that are in them.
+    """Bytes for the socket, already in HTTP chunks or WebSocket frames, and the event ids that are in them.
 
     drip: seconds between the bytes when they are to be sent one by one; 0 sends them together.
     """
@@ -124,15 +133,33 @@ class Stream:
 
     def __post_init__(self) -> None:
         self._lock = threading.Lock()
-        self._queue: list[Piece | Finish] = []
+        self._queue: list[Piece | Finish | Close] = []
         self._wake_out, self._wake_in = socket.socketpair()
 
-    def put(self, item: Piece | Finish) -> None:
+    def put(self, item: Piece | Finish | Close) -> None:
         """Send `item` after everything put before it."""
         with self._lock:
             self._queue.append(item)
             if len(self._queue) == 1 and self.is_open:
                 self._wake_in.send(b"w")
+
+    keepalive = KEEPALIVE
+
+    def rendered(self, events: Sequence[bytes], prepared: Prepared, per_chunk: int) -> bytes:
+        """`events`, all or some of the prepared ones, as they go out here."""
+        return prepared.data if len(events) == len(prepared.events) else render(events, per_chunk)
+
+    def framed(self, event: bytes) -> bytes:
+        """One event as it comes out of HTTP at the other side."""
+        return b"data: " + event + b"\n\n"
+
+    def raw(self, data: bytes) -> bytes:
+        """Any bytes, for the other side to read."""
+        return chunk(data)
+
+    def received(self, data: bytes) -> bool:
+        """The client has sent something; False when it is gone."""
+        return bool(data)
 
     def wants(self, event_type: str) -> bool:
         """Whether the filter lets this type through; a message without a type always passes."""
@@ -152,12 +179,14 @@ class Stream:
                 interval = keepalive()
                 left = 0.05 if interval is None else max(0.0, last + interval - time.monotonic())
                 ready = {fd for fd, _ in poll.poll(min(left, 0.25) * 1000 + 1)}
-                if not self._send_queue() or (self.sock.fileno() in ready and not self.sock.recv(4096)):
+                if not self._send_queue():
+                    return
+                if self.sock.fileno() in ready and not self.received(self.sock.recv(4096)):
                     return
                 if interval is not None and time.monotonic() >= last + interval:
                     last = time.monotonic()
                     on_keepalive()
-                    self._send(Piece(KEEPALIVE))
+                    self._send(Piece(self.keepalive))
         except OSError:
             return  # the client is gone
         finally:
@@ -179,8 +208,8 @@ class Stream:
             items, self._queue = self._queue, []
             self._wake_out.recv(1)
         for item in items:
-            if isinstance(item, Finish):
-                self._finish(item)
+            if not isinstance(item, Piece):
+                self.finish(item)
                 return False
             self._send(item)
         return True
@@ -197,7 +226,8 @@ class Stream:
             self.sock.sendall(piece.data)
         self.sent_ids += piece.ids
 
-    def _finish(self, how: Finish) -> None:
+    def finish(self, how: Finish | Close) -> None:
+        """Send what the end begins with; the socket is closed afterwards."""
         if how is Finish.END:
             self._send(Piece(b"0\r\n\r\n"))
         elif how is Finish.RESET:
