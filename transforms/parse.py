@@ -24,6 +24,7 @@ class Oversized:
 
 
 Frame: TypeAlias = bytes | Oversized
+TOO_LARGE = "frame_too_large"  # the cause that an Oversized one has as a dead letter
 
 
 class _Envelope(msgspec.Struct, gc=False):
@@ -76,7 +77,7 @@ def parse_frame(
     """
     if isinstance(frame, Oversized):
         detail = f"{frame.size} bytes, of which the first {len(frame.head)} are kept"
-        return DeadLetter(stage, destination, f"frame_too_large: {detail}", frame.head, at=now)
+        return DeadLetter(stage, destination, f"{TOO_LARGE}: {detail}", frame.head, at=now)
     try:
         return _event(frame)
     except _NoEvent as why:

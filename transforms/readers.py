@@ -76,15 +76,15 @@ def switch(text: str) -> bool:
     return text.lower() == "true"
 
 
-def choice(choices: tuple[str, ...], later: str = "") -> Callable[[str], str]:
-    """A reader of one of `choices`, in any case; `later` says what is wrong with what is not there yet."""
+def choice(choices: tuple[str, ...]) -> Callable[[str], str]:
+    """A reader of one of `choices`, in any case."""
 
     def read(text: str) -> str:
         for each in choices:
             if each.lower() == text.lower():
                 return each
         words = choices[0] if len(choices) == 1 else f"one of {', '.join(choices)}"
-        raise ValueError(f"must be {words}" + (f"; {later}" if later else ""))
+        raise ValueError(f"must be {words}")
 
     return read
 

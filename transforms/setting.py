@@ -186,9 +186,9 @@ def _of_annotation(hint: Any, facts: dict[str, Any]) -> dict[str, Any]:
     """What follows from a field's type; facts that only say how it is read are taken out of `facts`."""
     if typing.get_origin(hint) is Literal:
         facts.setdefault("choices", tuple(map(str, typing.get_args(hint))))
-    later, right = facts.pop("later", ""), facts.pop("right", "")
+    right = facts.pop("right", "")
     if choices := facts.get("choices"):
-        return {"read": readers.choice(choices, later), "placeholder": "|".join(choices)}
+        return {"read": readers.choice(choices), "placeholder": "|".join(choices)}
     if (ours := facts.pop("url", None)) is not None:
         return {"read": partial(readers.url, ours=ours), "placeholder": "URL", "target": True}
     if right:

@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 from hypothesis import HealthCheck, given, settings
 from hypothesis.strategies import SearchStrategy
 
-ROOMS = ("test_event_stream", "test_parse", "test_created_at", "test_settings")
+ROOMS = ("test_event_stream", "test_websocket", "test_parse", "test_created_at", "test_settings")
 AMONG_THE_TESTS = 300
 AT_ONCE = 500  # between two looks at the time
 

@@ -91,6 +91,12 @@ class Coverage:
             self._frontier = self._reach()
             return self._epoch(self._frontier)
 
+    def missed(self, reason: str, since: float | None) -> None:
+        """Something that came on an open stream since then (epoch seconds) could not be taken."""
+        with self._lock:
+            self._intake.open_gap(reason, since)
+            self._intake.close_gap(self._clock.now())
+
     def lost(self, stream: Stream, reason: str) -> None:
         """It has ended without being asked to, or nothing more is taken from it."""
         self._end(stream, reason, or_nobody_listens=True)

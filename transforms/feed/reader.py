@@ -41,7 +41,7 @@ class FeedReader:
         coverage = Coverage(journal, self._clock)
         self._connections = [
             FeedConnection(
-                settings,
+                settings.of(number),
                 clock=self._clock,
                 coverage=coverage,
                 check_account=journal.check_account,

@@ -7,7 +7,7 @@ import logging
 import socket
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import httpx
 import msgspec
@@ -28,6 +28,7 @@ REJECTED_WAIT = (30.0, 60.0)
 # The plans' limits count requests a minute.
 RATE_LIMIT_WAIT = (60.0, 75.0)
 MAX_SERVER_RETRY = 300.0
+TOO_MANY = "TOO_MANY_CONNECTIONS"
 REDIRECTS = (301, 302, 303, 307, 308)
 
 
@@ -55,9 +56,11 @@ class Ending:
     """How a connection ended, as far as the wait depends on it.
 
     detail: plain words from whoever reported it, without secrets.
-    status, code: the HTTP status and the `code` of the service's error body, for EndingKind.STATUS.
+    status, code: the HTTP status and the `code` of the service's error body, for EndingKind.STATUS; or a
+        WebSocket's close code that means the same.
     retry_after: seconds the service asked for in `Retry-After`.
     in_between: what was said in the service's place, by a proxy or a sign-in page; "" when it spoke itself.
+    reason: what happened and what to do, where more is known than the kind says.
     lived: seconds from the request to the end; 0 when none was sent. The service subscribes before it sends
         its headers, so a gateway's 504 after half a minute without any ends an attempt that was live.
     """
@@ -69,6 +72,7 @@ class Ending:
     retry_after: float | None = None
     lived: float = 0.0
     in_between: str = ""
+    reason: str = ""
 
 
 @dataclass(frozen=True)
@@ -111,9 +115,10 @@ def decide(
     uniform: the dice, `uniform(low, high)`.
     """
     if ending.kind is EndingKind.STATUS:
-        return _after_status(ending, streak, others_open, uniform)
+        decision = _after_status(ending, streak, others_open, uniform)
+        return replace(decision, reason=ending.reason or decision.reason)
     wait = Backoff().wait(streak.failures, uniform) + min(server_retry or 0.0, MAX_SERVER_RETRY)
-    reason = _REASONS[ending.kind]
+    reason = ending.reason or _REASONS[ending.kind]
     return Decision(wait, f"{reason} ({ending.detail})" if ending.detail else reason)
 
 
@@ -141,7 +146,7 @@ def _after_status(
     if status == 204:
         # WHATWG: "clients can be told to stop reconnecting using the HTTP 204 No Content response code".
         return Decision(0.0, "the service says that the stream has ended (204)", stop=True)
-    if status == 429:
+    if status == 429 or ending.code == TOO_MANY:
         return _after_429(ending, streak, others_open, uniform)
     if status == 401:
         # The first time soon: after a rotation the new key is usually already in place.
@@ -166,7 +171,7 @@ def _after_status(
 def _after_429(
     ending: Ending, streak: Streak, others_open: int, uniform: Callable[[float, float], float]
 ) -> Decision:
-    if ending.code == "TOO_MANY_CONNECTIONS":
+    if ending.code == TOO_MANY:
         wait = uniform(SLOT_WAIT, SLOT_WAIT + 30.0)
         if others_open:
             why = f"all five stream slots of this account are taken: carrying on with {others_open} open"
@@ -175,7 +180,7 @@ def _after_429(
                 "all five stream slots of this account are taken, perhaps by connections that are dead: "
                 "they are freed only after five minutes without a new attempt"
             )
-        return Decision(wait, f"{why} (429)")
+        return Decision(wait, f"{why} ({ending.status})")
     why = _told("too many requests a minute for this account's plan (429)", ending)
     if ending.retry_after is not None:
         return Decision(_asked(ending.retry_after, uniform), why)
@@ -230,7 +235,7 @@ def ending_of_error(error: Exception, lived: float = 0.0, proxy: str = "") -> En
             return Ending(EndingKind.PROXY, detail=f"{proxy}: {_plain(error)}", lived=lived)
         return Ending(_kind_of(error), detail=_plain(error), lived=lived)
     _log.debug("an answer that could not be read", exc_info=error)
-    return Ending(EndingKind.PROTOCOL, detail=_one_line(f"{type(error).__name__}: {error}"), lived=lived)
+    return Ending(EndingKind.PROTOCOL, detail=one_line(f"{type(error).__name__}: {error}"), lived=lived)
 
 
 def refusal(response: httpx.Response, now: float) -> Ending | None:
@@ -243,7 +248,7 @@ def refusal(response: httpx.Response, now: float) -> Ending | None:
         body = decoded(_read_error, said) or _ErrorBody()
         return Ending(
             EndingKind.STATUS,
-            detail=_one_line(body.message),
+            detail=one_line(body.message),
             status=response.status_code,
             code=body.code,
             retry_after=retry_after(response.headers, now),
@@ -251,10 +256,10 @@ def refusal(response: httpx.Response, now: float) -> Ending | None:
         )
     types = _values(response, "content-type")
     if not types or any(value.partition(";")[0].strip() != "text/event-stream" for value in types):
-        return Ending(EndingKind.CONTENT, detail=f"content type {_one_line(', '.join(types)) or 'missing'}")
+        return Ending(EndingKind.CONTENT, detail=f"content type {one_line(', '.join(types)) or 'missing'}")
     encodings = [value for value in _values(response, "content-encoding") if value != "identity"]
     if encodings:
-        text = f"content encoding {_one_line(', '.join(encodings))}, which was not asked for"
+        text = f"content encoding {one_line(', '.join(encodings))}, which was not asked for"
         return Ending(EndingKind.CONTENT, detail=text)
     return None
 
@@ -298,7 +303,7 @@ def _causes(error: BaseException | None) -> Iterator[BaseException]:
 def _plain(error: httpx.HTTPError) -> str:
     if isinstance(error, (httpx.RemoteProtocolError, httpx.ReadTimeout)):
         return ""  # the reason says it in better words
-    return _one_line(str(error))
+    return one_line(str(error))
 
 
 def _body(response: httpx.Response) -> bytes:
@@ -320,6 +325,6 @@ def who_answered(headers: Mapping[str, str], body: bytes) -> str:
     return "" if own or not body.strip() else described(headers, body)
 
 
-def _one_line(text: str) -> str:
+def one_line(text: str) -> str:
     """Text from outside, fit for a log line."""
     return shown("".join(c if c.isprintable() else " " for c in text))

@@ -9,8 +9,8 @@ import select
 import socket
 import ssl
 import threading
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from http.cookiejar import CookieJar
 from typing import Any
 from urllib.parse import quote, urlsplit
@@ -24,6 +24,9 @@ from transforms.secret import Secret, SecretError, read_by
 from transforms.way_out import USUAL, WayOut
 
 STREAM_PATH = "/v1/events/stream"
+SSE, WEBSOCKET, BOTH = "sse", "websocket", "both"
+TRANSPORTS = (SSE, WEBSOCKET)
+Headers = list[tuple[bytes, bytes]]
 
 
 @dataclass(frozen=True)
@@ -32,19 +35,24 @@ class FeedSettings:
 
     url: the service's root, such as https://api.grantex.dev.
     types: event types to ask for; none asks for all.
+    transport: "sse", "websocket", or "both", between which connections take turns (`of`).
     way_out: the proxy, the authorities to trust beside the usual ones, the certificate to show.
-    connect_timeout, read_timeout, account_timeout: seconds.
+    connect_timeout, read_timeout, account_timeout, ping_interval, ping_timeout: seconds.
     """
 
     url: str
     api_key: Secret
     types: tuple[str, ...] = ()
+    transport: str = SSE
     way_out: WayOut = USUAL
     connect_timeout: float = 10.0
     # The service withholds the response's headers until the first event or keepalive, up to 30 s, and a
     # healthy idle stream has a keepalive every 30 s: two and a half of them without a byte is silence.
     read_timeout: float = 75.0
     account_timeout: float = 10.0
+    # Of a WebSocket, which the service pings every 30 s and answers at once: silence is found within 40 s.
+    ping_interval: float = 20.0
+    ping_timeout: float = 20.0
 
     def __post_init__(self) -> None:
         if names_user(self.url):  # which is never sent, and would be shown by repr and pickle
@@ -52,6 +60,16 @@ class FeedSettings:
             authority = re.split(r"[/?#]", rest, maxsplit=1)[0]
             bare = authority.rpartition("@")[2] + rest[len(authority) :]
             object.__setattr__(self, "url", f"{scheme}://{bare}" if scheme else bare)
+
+    def connections(self, asked: int) -> int:
+        """How many streams are opened when so many were asked for: two transports need two."""
+        return max(asked, len(TRANSPORTS)) if self.transport == BOTH else asked
+
+    def of(self, connection: int) -> FeedSettings:
+        """Those of one connection, counted from 0, which has one transport."""
+        if self.transport != BOTH:
+            return self
+        return replace(self, transport=TRANSPORTS[connection % len(TRANSPORTS)])
 
     @property
     def root(self) -> str:
@@ -65,10 +83,15 @@ class FeedSettings:
         return urlsplit(self.url).hostname or ""
 
 
+def wanted_types(settings: FeedSettings) -> Sequence[str]:
+    """The types to ask for, each once; none asks for all."""
+    return list(dict.fromkeys(name.strip() for name in settings.types if name.strip()))
+
+
 def stream_url(settings: FeedSettings) -> str:
     """The stream's address. The service compares types exactly, untrimmed, and answers 500 to a repeated
     `types`: so one parameter, no spaces."""
-    types = dict.fromkeys(name.strip() for name in settings.types if name.strip())
+    types = wanted_types(settings)
     url = settings.root + STREAM_PATH
     return f"{url}?types={quote(','.join(types), safe='')}" if types else url
 
@@ -81,7 +104,7 @@ def read_key(settings: FeedSettings) -> str:
     return key
 
 
-def stream_headers(key: str, last_event_id: bytes) -> list[tuple[bytes, bytes]]:
+def stream_headers(key: str, last_event_id: bytes) -> Headers:
     """The stream's request headers; the last event id goes along when a header can carry it unchanged."""
     headers = [
         (b"Authorization", f"Bearer {key}".encode()),

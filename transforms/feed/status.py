@@ -31,6 +31,7 @@ class ConnectionStatus:
     reconnects: streams lost and opened again so far.
     last_problem: the last reason in plain words, "" when there was none.
     end_of_input: the service said that there will be no more events.
+    transport: how it reads, "sse" or "websocket".
     """
 
     phase: Phase = Phase.STOPPED
@@ -41,6 +42,7 @@ class ConnectionStatus:
     reconnects: int = 0
     last_problem: str = ""
     end_of_input: bool = False
+    transport: str = "sse"
 
 
 class FeedCounters:

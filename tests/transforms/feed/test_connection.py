@@ -1,4 +1,5 @@
-"""A connection against the practice feed: real sockets, every habit and fault of the service."""
+"""A connection against the practice feed, by either transport: real sockets, every habit and fault of the
+service. What only one of them has is `sse_only` here, or in test_websocket.py."""
 
 from __future__ import annotations
 
@@ -17,19 +18,21 @@ from typing import Any
 import pytest
 
 from pipelines.practice.events import generate
-from pipelines.practice.feed import PRACTICE_DEVELOPER, PRACTICE_KEY, PracticeFeed
+from pipelines.practice.feed import PRACTICE_DEVELOPER, PRACTICE_KEY, STREAM, PracticeFeed, Slots
 from pipelines.practice.feed_stream import Finish
+from pipelines.practice.feed_websocket import SOCKET
 from tests.transforms.feed.memory_intake import HurriedClock, MemoryIntake
 from transforms.clock import SystemClock
-from transforms.feed import request
+from transforms.feed import request, websocket
 from transforms.feed.connection import FeedConnection
 from transforms.feed.coverage import Coverage
-from transforms.feed.request import FeedSettings
+from transforms.feed.request import SSE, WEBSOCKET, FeedSettings
 from transforms.feed.status import Phase
 from transforms.secret import SecretError
 from transforms.way_out import WayOut
 
 CAPTURE = (Path(__file__).parent / "data" / "stream.sse").read_bytes()
+OF_SETTINGS = ("types", "way_out", "read_timeout", "ping_interval", "ping_timeout")
 EVENTS = list(islice(generate(seed=1, now=1_800_000_000.0), 50))
 
 
@@ -48,15 +51,37 @@ class Key:
         return value
 
 
+class Feed(PracticeFeed):
+    """One that is read by `transport`."""
+
+    def __init__(self, transport: str = SSE, **options: Any) -> None:
+        super().__init__(keepalive=None, **options)
+        self.transport = transport
+        self.path, self.opened = (SOCKET, 101) if transport == WEBSOCKET else (STREAM, 200)
+
+    @property
+    def own_slots(self) -> Slots:
+        return self.socket_slots if self.transport == WEBSOCKET else self.slots
+
+    def answer_streams(self, *answer: Any, **options: Any) -> None:
+        options["path"] = self.path
+        super().answer_streams(*answer, **options)
+
+
+sse_only = pytest.mark.parametrize("feed", [SSE], indirect=True)
+
+
 @pytest.fixture(autouse=True)
-def _streams_may_be_closed_young(monkeypatch: pytest.MonkeyPatch) -> None:
-    """So that no test waits for it; test_connection_ending.py has that rule."""
+def _hurried(monkeypatch: pytest.MonkeyPatch) -> None:
+    """So that no test waits: for a stream to be old enough (test_connection_ending.py has that rule), or to
+    be subscribed (test_websocket.py)."""
     monkeypatch.setattr(request, "MIN_STREAM_SECONDS", 0.0)
+    monkeypatch.setattr(websocket, "SUBSCRIBED_AFTER", 0.05)
 
 
-@pytest.fixture
-def feed() -> Iterator[PracticeFeed]:
-    with PracticeFeed(keepalive=None) as feed:
+@pytest.fixture(params=[SSE, WEBSOCKET])
+def feed(request: pytest.FixtureRequest) -> Iterator[Feed]:
+    with Feed(request.param) as feed:
         yield feed
 
 
@@ -68,7 +93,8 @@ def reading(
     settings = FeedSettings(
         url or (feed.url if feed is not None else ""),
         options.pop("key", None) or Key(),
-        **{name: options.pop(name) for name in ("types", "way_out", "read_timeout") if name in options},
+        transport=options.pop("transport", None) or getattr(feed, "transport", SSE),
+        **{name: options.pop(name) for name in OF_SETTINGS if name in options},
     )
     intake = options.pop("intake", None) or MemoryIntake()
     options.setdefault("clock", HurriedClock())
@@ -98,7 +124,7 @@ def until(condition: Any, timeout: float = 10.0) -> None:
         time.sleep(0.002)
 
 
-def test_events_arrive_in_order_and_byte_exact(feed: PracticeFeed) -> None:
+def test_events_arrive_in_order_and_byte_exact(feed: Feed) -> None:
     with reading(feed) as (connection, intake):
         feed.wait_for_streams()
         feed.publish_many(EVENTS)
@@ -108,8 +134,9 @@ def test_events_arrive_in_order_and_byte_exact(feed: PracticeFeed) -> None:
         assert connection.status.phase is Phase.LIVE
 
 
+@sse_only
 @pytest.mark.parametrize("chunk_bytes", [1, 100, 65536])
-def test_the_captured_stream_arrives_byte_exact(feed: PracticeFeed, chunk_bytes: int) -> None:
+def test_the_captured_stream_arrives_byte_exact(feed: Feed, chunk_bytes: int) -> None:
     lines = [line[6:] for line in CAPTURE.split(b"\n") if line.startswith(b"data: ")]
     with reading(feed) as (_, intake):
         feed.wait_for_streams()
@@ -118,7 +145,8 @@ def test_the_captured_stream_arrives_byte_exact(feed: PracticeFeed, chunk_bytes:
         assert [event.raw for event in intake.events] == lines
 
 
-def test_headers_are_withheld_until_the_first_event(feed: PracticeFeed) -> None:
+@sse_only
+def test_headers_are_withheld_until_the_first_event(feed: Feed) -> None:
     with reading(feed) as (connection, intake):
         feed.wait_for_streams()
         until(lambda: connection.status.phase is Phase.WAITING_FOR_HEADERS)
@@ -127,7 +155,7 @@ def test_headers_are_withheld_until_the_first_event(feed: PracticeFeed) -> None:
         intake.wait_for(lambda: bool(intake.events) and not intake.gap_is_open)
 
 
-def test_keepalives_alone_make_it_live_and_are_heard(feed: PracticeFeed) -> None:
+def test_keepalives_alone_make_it_live_and_are_heard(feed: Feed) -> None:
     feed.keepalive = 0.02
     with reading(feed) as (connection, intake):
         intake.wait_for(lambda: intake.heard_count > 3)
@@ -138,9 +166,7 @@ def test_keepalives_alone_make_it_live_and_are_heard(feed: PracticeFeed) -> None
 @pytest.mark.parametrize(
     ("how", "words"), [(Finish.CUT, "cut off"), (Finish.RESET, "reset"), (Finish.END, "closed the stream")]
 )
-def test_a_lost_stream_is_a_gap_and_an_ordinary_reconnect(
-    feed: PracticeFeed, how: Finish, words: str
-) -> None:
+def test_a_lost_stream_is_a_gap_and_an_ordinary_reconnect(feed: Feed, how: Finish, words: str) -> None:
     with reading(feed) as (connection, intake):
         feed.wait_for_streams()
         feed.publish(EVENTS[0])
@@ -155,7 +181,7 @@ def test_a_lost_stream_is_a_gap_and_an_ordinary_reconnect(
         assert connection.status.reconnects == 1
 
 
-def test_a_cut_inside_an_event_delivers_no_half_event(feed: PracticeFeed) -> None:
+def test_a_cut_inside_an_event_delivers_no_half_event(feed: Feed) -> None:
     with reading(feed) as (_, intake):
         feed.wait_for_streams()
         feed.publish(EVENTS[0])
@@ -167,7 +193,7 @@ def test_a_cut_inside_an_event_delivers_no_half_event(feed: PracticeFeed) -> Non
         assert intake.strays == []
 
 
-def test_refused_connections_are_retried_until_it_listens_again(feed: PracticeFeed) -> None:
+def test_refused_connections_are_retried_until_it_listens_again(feed: Feed) -> None:
     feed.refuse_connections()
     with reading(feed) as (connection, intake):
         until(lambda: "refused" in connection.status.last_problem)
@@ -177,35 +203,35 @@ def test_refused_connections_are_retried_until_it_listens_again(feed: PracticeFe
         intake.wait_for(lambda: len(intake.events) == 1)
 
 
-def test_silence_is_a_lost_connection(feed: PracticeFeed) -> None:
-    feed.withhold_headers = False
-    with reading(feed, read_timeout=0.1) as (connection, intake):
+def test_silence_is_a_lost_connection(feed: Feed) -> None:
+    feed.withhold_headers, feed.answers_pings = False, False
+    with reading(feed, read_timeout=0.1, ping_interval=0.05, ping_timeout=0.05) as (connection, intake):
         feed.wait_for(lambda: len(feed.streams) >= 2)
         until(lambda: "silent" in connection.status.last_problem)
         intake.wait_for(lambda: "silent" in "".join(intake.gaps))
 
 
-def test_after_a_key_rotation_the_secret_is_read_again(feed: PracticeFeed) -> None:
+def test_after_a_key_rotation_the_secret_is_read_again(feed: Feed) -> None:
     feed.api_keys = {"new-key": PRACTICE_DEVELOPER}
     key = Key("old-key", "new-key")
     with reading(feed, key=key) as (connection, _):
         feed.wait_for_streams()
         assert key.reads == 2
-        assert [request.status for request in feed.requests] == [401, 200]
+        assert [request.status for request in feed.requests] == [401, feed.opened]
         assert "rejected the API key" in connection.status.last_problem
 
 
-def test_too_many_connections_waits_more_than_300_s(feed: PracticeFeed) -> None:
+def test_too_many_connections_waits_more_than_300_s(feed: Feed) -> None:
     for _ in range(5):
-        assert feed.slots.acquire(PRACTICE_DEVELOPER)
+        assert feed.own_slots.acquire(PRACTICE_DEVELOPER)
     clock = HurriedClock()
     with reading(feed, clock=clock):
         feed.wait_for(lambda: len([one for one in feed.requests if one.status]) >= 3)
-    assert [request.status for request in feed.requests[:3]] == [429] * 3
+    assert {request.status for request in feed.requests[:3]} == {101 if feed.transport == WEBSOCKET else 429}
     assert min(clock.waits) > 300.0
 
 
-def test_a_second_connection_carries_on_without_a_slot(feed: PracticeFeed) -> None:
+def test_a_second_connection_carries_on_without_a_slot(feed: Feed) -> None:
     intake = MemoryIntake()
     coverage = Coverage(intake, SystemClock())
     with reading(feed, coverage=coverage, intake=intake) as (_, first):
@@ -213,12 +239,12 @@ def test_a_second_connection_carries_on_without_a_slot(feed: PracticeFeed) -> No
         feed.publish(EVENTS[0])
         first.wait_for(lambda: len(first.events) == 1)
         for _ in range(4):
-            feed.slots.acquire(PRACTICE_DEVELOPER)
+            feed.own_slots.acquire(PRACTICE_DEVELOPER)
         with reading(feed, coverage=coverage, intake=intake) as (second, _):
             until(lambda: "carrying on with 1 open" in second.status.last_problem)
 
 
-def test_rate_limit_and_errors_are_waited_out(feed: PracticeFeed) -> None:
+def test_rate_limit_and_errors_are_waited_out(feed: Feed) -> None:
     feed.answer_streams(429, "RATE_LIMIT_EXCEEDED", "Slow down", {"retry-after": "17"})
     feed.answer_streams(503, headers={"retry-after": "9"})
     feed.answer_streams(500, "INTERNAL_ERROR", "Internal Server Error", times=2)
@@ -229,7 +255,7 @@ def test_rate_limit_and_errors_are_waited_out(feed: PracticeFeed) -> None:
         assert "Internal Server Error" in connection.status.last_problem
 
 
-def test_204_is_the_end_of_input(feed: PracticeFeed) -> None:
+def test_204_is_the_end_of_input(feed: Feed) -> None:
     with reading(feed) as (connection, intake):
         feed.wait_for_streams()
         feed.publish(EVENTS[0])
@@ -241,8 +267,9 @@ def test_204_is_the_end_of_input(feed: PracticeFeed) -> None:
         assert connection.failure is None
 
 
+@sse_only
 @pytest.mark.parametrize("withheld", [True, False])
-def test_stop_ends_a_blocked_read_at_once(feed: PracticeFeed, withheld: bool) -> None:
+def test_stop_ends_a_blocked_read_at_once(feed: Feed, withheld: bool) -> None:
     feed.withhold_headers = withheld
     with reading(feed, check_account=lambda developer: None) as (connection, _):
         feed.wait_for_streams()
@@ -253,7 +280,7 @@ def test_stop_ends_a_blocked_read_at_once(feed: PracticeFeed, withheld: bool) ->
     feed.wait_for(lambda: not feed.open_streams, timeout=2.0)
 
 
-def test_stop_ends_a_hanging_connect_at_once(feed: PracticeFeed) -> None:
+def test_stop_ends_a_hanging_connect_at_once(feed: Feed) -> None:
     feed.hang()
     with reading(feed) as (connection, _):
         until(lambda: connection.status.phase is Phase.WAITING_FOR_HEADERS)
@@ -261,7 +288,8 @@ def test_stop_ends_a_hanging_connect_at_once(feed: PracticeFeed) -> None:
     assert time.monotonic() - started < 1.0
 
 
-def test_over_tls_with_a_private_authority(tmp_path: Path) -> None:
+@pytest.mark.parametrize("transport", [SSE, WEBSOCKET])
+def test_over_tls_with_a_private_authority(tmp_path: Path, transport: str) -> None:
     certificate, key = tmp_path / "cert.pem", tmp_path / "key.pem"
     command = (
         "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2 "
@@ -270,7 +298,7 @@ def test_over_tls_with_a_private_authority(tmp_path: Path) -> None:
     subprocess.run([*command.split(), str(key), "-out", str(certificate)], check=True, capture_output=True)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(certificate, key)
-    with PracticeFeed(keepalive=None, tls=context) as feed:
+    with Feed(transport, tls=context) as feed:
         with reading(feed, way_out=WayOut(ca_file=str(certificate))) as (_, intake):
             feed.wait_for_streams()
             feed.publish_many(EVENTS)
@@ -283,7 +311,7 @@ def test_over_tls_with_a_private_authority(tmp_path: Path) -> None:
             until(lambda: "TLS" in connection.status.last_problem)
 
 
-def test_events_that_arrive_together_are_appended_together(feed: PracticeFeed) -> None:
+def test_events_that_arrive_together_are_appended_together(feed: Feed) -> None:
     events = list(islice(generate(seed=2), 20_000))
     with reading(feed) as (_, intake):
         feed.wait_for_streams()
@@ -295,7 +323,7 @@ def test_events_that_arrive_together_are_appended_together(feed: PracticeFeed) -
         assert max(intake.appends) < 2000
 
 
-def test_an_event_alone_does_not_wait_for_others(feed: PracticeFeed) -> None:
+def test_an_event_alone_does_not_wait_for_others(feed: Feed) -> None:
     with reading(feed) as (_, intake):
         feed.wait_for_streams()
         for count, event in enumerate(EVENTS[:5], 1):
@@ -304,7 +332,7 @@ def test_an_event_alone_does_not_wait_for_others(feed: PracticeFeed) -> None:
 
 
 def test_a_full_journal_pauses_reading_and_loses_nothing(
-    feed: PracticeFeed, caplog: pytest.LogCaptureFixture
+    feed: Feed, caplog: pytest.LogCaptureFixture
 ) -> None:
     intake, clock = MemoryIntake(), HurriedClock()
     intake.full = 5
@@ -325,7 +353,7 @@ def test_a_full_journal_pauses_reading_and_loses_nothing(
     assert len(said) == 2
 
 
-def test_stop_ends_the_wait_for_a_full_journal(feed: PracticeFeed, caplog: pytest.LogCaptureFixture) -> None:
+def test_stop_ends_the_wait_for_a_full_journal(feed: Feed, caplog: pytest.LogCaptureFixture) -> None:
     intake = MemoryIntake()
     intake.full = 10**9
     with reading(feed, intake=intake) as (connection, _):
@@ -339,7 +367,7 @@ def test_stop_ends_the_wait_for_a_full_journal(feed: PracticeFeed, caplog: pytes
 @pytest.mark.parametrize(
     "failure", [OSError("disk"), ValueError("bug"), ConnectionResetError("not the feed's")]
 )
-def test_the_intakes_own_failures_end_the_run(feed: PracticeFeed, failure: Exception) -> None:
+def test_the_intakes_own_failures_end_the_run(feed: Feed, failure: Exception) -> None:
     intake = MemoryIntake()
     intake.failure = failure
     with reading(feed, intake=intake) as (connection, _):
@@ -349,7 +377,8 @@ def test_the_intakes_own_failures_end_the_run(feed: PracticeFeed, failure: Excep
         assert connection.failure is failure
 
 
-def test_what_is_no_event_is_a_dead_letter_with_its_bytes(feed: PracticeFeed) -> None:
+@sse_only
+def test_what_is_no_event_is_a_dead_letter_with_its_bytes(feed: Feed) -> None:
     with reading(feed) as (_, intake):
         feed.wait_for_streams()
         feed.publish(b"not json")
@@ -360,14 +389,16 @@ def test_what_is_no_event_is_a_dead_letter_with_its_bytes(feed: PracticeFeed) ->
         assert [letter.raw for letter in intake.strays] == [b"not json", b'{"type":"grant.created"}']
 
 
-def test_a_slow_drip_of_bytes_is_put_together(feed: PracticeFeed) -> None:
+@sse_only
+def test_a_slow_drip_of_bytes_is_put_together(feed: Feed) -> None:
     with reading(feed) as (_, intake):
         feed.wait_for_streams()
         feed.publish_raw(b'data: {"id":"a"}\r\n\r\n', drip=0.001)
         intake.wait_for(lambda: intake.ids == ["a"])
 
 
-def test_types_are_one_percent_encoded_parameter(feed: PracticeFeed) -> None:
+@sse_only
+def test_types_are_one_percent_encoded_parameter(feed: Feed) -> None:
     with reading(feed, types=("grant.created", " odd type&x=1/\u00e9 ", "grant.created")):
         feed.wait_for_streams()
         [request] = feed.requests
@@ -375,7 +406,8 @@ def test_types_are_one_percent_encoded_parameter(feed: PracticeFeed) -> None:
         assert feed.streams[0].types == frozenset({"grant.created", "odd type&x=1/\u00e9"})
 
 
-def test_the_request_says_what_it_should(feed: PracticeFeed) -> None:
+@sse_only
+def test_the_request_says_what_it_should(feed: Feed) -> None:
     with reading(feed):
         feed.wait_for_streams()
         [request] = feed.requests
@@ -387,7 +419,8 @@ def test_the_request_says_what_it_should(feed: PracticeFeed) -> None:
         assert "last-event-id" not in request.headers
 
 
-def test_last_event_id_and_retry_are_honoured_when_they_come(feed: PracticeFeed) -> None:
+@sse_only
+def test_last_event_id_and_retry_are_honoured_when_they_come(feed: Feed) -> None:
     clock = HurriedClock()
     with reading(feed, clock=clock) as (_, intake):
         feed.wait_for_streams()
@@ -399,20 +432,21 @@ def test_last_event_id_and_retry_are_honoured_when_they_come(feed: PracticeFeed)
         assert clock.waits == [3.0]
 
 
-def test_a_redirect_is_not_followed_so_the_key_goes_nowhere_else(feed: PracticeFeed) -> None:
+def test_a_redirect_is_not_followed_so_the_key_goes_nowhere_else(feed: Feed) -> None:
     with PracticeFeed() as elsewhere:
-        feed.answer_streams(302, headers={"location": f"{elsewhere.url}/v1/events/stream"})
+        feed.answer_streams(302, headers={"location": f"{elsewhere.url}{feed.path}"})
         with reading(feed) as (connection, _):
             feed.wait_for_streams()
             assert "redirects" in connection.status.last_problem
         assert elsewhere.requests == []
 
 
+@sse_only
 @pytest.mark.parametrize(
     "headers",
     [{"content-type": "text/html"}, {"content-type": "text/event-stream", "content-encoding": "gzip"}],
 )
-def test_what_is_no_plain_event_stream_is_not_read(feed: PracticeFeed, headers: dict[str, str]) -> None:
+def test_what_is_no_plain_event_stream_is_not_read(feed: Feed, headers: dict[str, str]) -> None:
     feed.answer(200, b'data: {"id":"a"}\n\n', headers)
     with reading(feed) as (connection, intake):
         feed.wait_for_streams()
@@ -434,22 +468,20 @@ def test_bytes_that_are_no_http_are_an_ordinary_retry() -> None:
             until(lambda: "not valid HTTP" in connection.status.last_problem)
 
 
-def test_user_password_and_query_of_the_url_go_nowhere(
-    feed: PracticeFeed, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_user_password_and_query_of_the_url_go_nowhere(feed: Feed, caplog: pytest.LogCaptureFixture) -> None:
     url = feed.url.replace("//", "//user:hidden@") + "/?token=hidden"
     with caplog.at_level(logging.DEBUG), reading(feed, url=url) as (_, intake):
         feed.wait_for_streams()
         feed.publish(EVENTS[0])
         intake.wait_for(lambda: len(intake.events) == 1)
-        assert feed.requests[0].target == "/v1/events/stream"
+        assert feed.requests[0].target == feed.path
         assert feed.requests[0].headers["authorization"] == f"Bearer {PRACTICE_KEY}"
     assert "hidden" not in caplog.text
 
 
 @pytest.mark.parametrize("key", ["sk-secret\nx", "sk-secret x", "sk-secret-\u00e9", ""])
 def test_a_key_that_no_header_can_carry_is_said_without_its_value(
-    feed: PracticeFeed, key: str, caplog: pytest.LogCaptureFixture
+    feed: Feed, key: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     with caplog.at_level(logging.DEBUG), reading(feed, key=Key(key, PRACTICE_KEY)) as (connection, _):
         feed.wait_for_streams()
@@ -469,7 +501,7 @@ class SkippingClock(HurriedClock):
 
 
 def test_an_outage_of_an_hour_is_said_every_five_minutes(
-    feed: PracticeFeed, caplog: pytest.LogCaptureFixture
+    feed: Feed, caplog: pytest.LogCaptureFixture
 ) -> None:
     clock = SkippingClock()
     with reading(feed, key=Key("wrong"), clock=clock):
@@ -481,7 +513,7 @@ def test_an_outage_of_an_hour_is_said_every_five_minutes(
 
 
 def test_a_journal_that_stays_full_is_said_every_five_minutes(
-    feed: PracticeFeed, caplog: pytest.LogCaptureFixture
+    feed: Feed, caplog: pytest.LogCaptureFixture
 ) -> None:
     intake, clock = MemoryIntake(), SkippingClock()
     intake.full = 900  # seconds, as one is waited between two tries
@@ -493,7 +525,7 @@ def test_a_journal_that_stays_full_is_said_every_five_minutes(
     assert caplog.text.count("reading the feed pauses with") == 3
 
 
-def test_the_key_is_in_no_log_line(feed: PracticeFeed, caplog: pytest.LogCaptureFixture) -> None:
+def test_the_key_is_in_no_log_line(feed: Feed, caplog: pytest.LogCaptureFixture) -> None:
     feed.answer_streams(401, "UNAUTHORIZED", "Invalid API key")
     with caplog.at_level(logging.DEBUG, "grantex.feed"), reading(feed, check_account=lambda developer: None):
         feed.wait_for_streams()
@@ -503,7 +535,7 @@ def test_the_key_is_in_no_log_line(feed: PracticeFeed, caplog: pytest.LogCapture
     assert PRACTICE_KEY not in caplog.text
 
 
-def test_the_account_is_told_once_and_asked_for_until_it_is_known(feed: PracticeFeed) -> None:
+def test_the_account_is_told_once_and_asked_for_until_it_is_known(feed: Feed) -> None:
     told: list[str] = []
     feed.api_keys = {"other": PRACTICE_DEVELOPER}
     with reading(feed, key=Key("bad", "other"), check_account=told.append):
@@ -514,12 +546,12 @@ def test_the_account_is_told_once_and_asked_for_until_it_is_known(feed: Practice
         feed.wait_for(lambda: len(feed.streams) == 2)
     assert told == [PRACTICE_DEVELOPER]
     paths = [(request.path, request.status) for request in feed.requests]
-    stream = "/v1/events/stream"
-    asked = [("/v1/me", 200), ("/v1/me", 401), (stream, 200), (stream, 200), (stream, 401)]
+    opened = (feed.path, feed.opened)
+    asked = [("/v1/me", 200), ("/v1/me", 401), opened, opened, (feed.path, 401)]
     assert sorted(paths) == sorted(asked)  # beside each other
 
 
-def test_the_wrong_account_ends_the_run_before_any_event_is_kept(feed: PracticeFeed) -> None:
+def test_the_wrong_account_ends_the_run_before_any_event_is_kept(feed: Feed) -> None:
     def refuse(developer: str) -> None:
         raise RuntimeError(f"this journal is not {developer}'s")
 
@@ -532,7 +564,7 @@ def test_the_wrong_account_ends_the_run_before_any_event_is_kept(feed: PracticeF
         assert intake.events == []
 
 
-def test_losing_one_of_two_streams_is_no_gap(feed: PracticeFeed) -> None:
+def test_losing_one_of_two_streams_is_no_gap(feed: Feed) -> None:
     intake = MemoryIntake()
     coverage = Coverage(intake, SystemClock())
     with reading(feed, coverage=coverage, intake=intake), reading(feed, coverage=coverage, intake=intake):

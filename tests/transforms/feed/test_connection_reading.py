@@ -12,12 +12,12 @@ from tests.transforms.write.manual_clock import ManualClock
 from transforms.clock import Clock
 from transforms.dead_letter import DeadLetter
 from transforms.event import Event
-from transforms.feed.connection import StreamReader
 from transforms.feed.coverage import Coverage
 from transforms.feed.intake import Intake, JournalFull
+from transforms.feed.stream_reader import StreamReader
 from transforms.feed.worker.ring import Ring
 
-THREE = b"".join(b'data: {"id":"evt_%d","type":"t","createdAt":""}\n\n' % n for n in range(3))
+THREE = [b'{"id":"evt_%d","type":"t","createdAt":""}' % n for n in range(3)]
 
 
 @pytest.fixture
@@ -29,7 +29,7 @@ def take(intake: Intake, stop: threading.Event, clock: Clock) -> None:
     """Three events come."""
     reader = StreamReader(intake, Coverage(intake, clock), stop, clock)
     reader.went_live()
-    reader.add_block(THREE)
+    reader.add_frames(THREE, 300)
     reader.hand_over()
 
 

@@ -167,7 +167,7 @@ def test_whatever_is_raised_while_an_answer_is_read_is_an_ordinary_retry(
         if len(seen) < 3:
             raise UnicodeDecodeError("ascii", b"\xff", 0, 1, "ordinal not in range")
 
-    monkeypatch.setattr("transforms.feed.connection.refusal", break_once)
+    monkeypatch.setattr("transforms.feed.transport.refusal", break_once)
     with RawServer(event_stream(EVENT)) as server, reading(None, server.url) as (connection, intake):
         intake.wait_for(lambda: bool(intake.events))
         assert connection.failure is None

@@ -9,8 +9,8 @@ import pytest
 from tests.transforms.feed.memory_intake import MemoryIntake
 from tests.transforms.write.manual_clock import ManualClock
 from transforms.event import Event
-from transforms.feed.connection import StreamReader
 from transforms.feed.coverage import Coverage
+from transforms.feed.stream_reader import StreamReader
 
 START = 1_772_366_400.0
 
@@ -201,7 +201,7 @@ def read(
     reader = StreamReader(intake, Coverage(intake, clock), threading.Event(), clock)
     reader.went_live()
     clock.advance(late)
-    reader.add_block(b'data: {"id":"a","type":"t","createdAt":"%b"}\n\n' % created.encode())
+    reader.add_frames([b'{"id":"a","type":"t","createdAt":"%b"}' % created.encode()], 50)
     reader.hand_over(clock.monotonic() if all_read else None)
     return intake.heard_until, clock.now()
 
@@ -247,7 +247,7 @@ def test_what_was_in_hand_when_the_intake_was_full_lies_in_the_gap(
     reader.went_live()
     clock.advance(3)
     intake.full = 4
-    reader.add_block(b'data: {"id":"a","type":"t","createdAt":"2026-03-01T12:00:03Z"}\n\n')
+    reader.add_frames([b'{"id":"a","type":"t","createdAt":"2026-03-01T12:00:03Z"}'], 50)
     reader.hand_over(clock.monotonic())
     assert [event.id for event in intake.events] == ["a"]
     assert recorded(intake) == []

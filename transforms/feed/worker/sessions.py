@@ -116,7 +116,7 @@ class Session:
         self._left_at = clock.monotonic()
         self._stop = threading.Event()
         self._closed = threading.Event()
-        self._connection = connect(feed, clock, self.name)
+        self._connection = connect(replace(feed, feed=feed.feed.of(number)), clock, self.name)
         self._reader = threading.Thread(target=self._read, name=f"{self.name}-reader", daemon=True)
         self._watch = threading.Thread(target=self._look, name=f"{self.name}-watch", daemon=True)
 
