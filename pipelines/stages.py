@@ -64,9 +64,9 @@ def on_a_cluster(settings: Settings) -> Stages:
     if settings.pubsub_subscription:
         read: Any = ReadFromPubSub(settings.pubsub_subscription)
     else:
-        read = ReadFromGrantex(
-            feed_settings(settings), connections=settings.feed_connections, horizon=settings.dedupe_horizon
-        )
+        feed = feed_settings(settings)
+        connections = feed.connections(settings.feed_connections)
+        read = ReadFromGrantex(feed, connections=connections, horizon=settings.dedupe_horizon)
     return Stages(
         read=read,
         write=lambda destination: WriteTo(

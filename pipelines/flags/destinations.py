@@ -75,6 +75,7 @@ def feed_settings(settings: Settings) -> FeedSettings:
         url=settings.feed_url,
         api_key=settings.feed_api_key,
         types=settings.feed_types,
+        transport=settings.feed_transport,
         way_out=settings.way_out,
     )
 

@@ -89,7 +89,10 @@ class FeedParameters:
         "Event types to receive.", (), default_text="all", example="grant.created,grant.revoked"
     )
     feed_transport: str = setting(
-        "How events are received.", "sse", choices=("sse",), later="websocket comes later"
+        "How events are received: as server-sent events, over a WebSocket, or both ways side by side, for "
+        "each of which the service has slots of its own.",
+        "sse",
+        choices=("sse", "websocket", "both"),
     )
     # The service allows five a developer.
     feed_connections: int = setting("At most so many redundant connections.", 1, at_least=1, at_most=5)

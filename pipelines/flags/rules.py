@@ -167,6 +167,7 @@ def check(
     faults = [
         *way_out.faults(settings, parameters, arrived, environ),
         *(_on_this_machine(settings, parameters, arrived, bad) if settings.in_process else ()),
+        *_transports(settings, arrived),
         *_forgotten(settings, parameters),
         *_custom_names(settings, parameters),
         *_webhooks(settings, parameters, arrived),
@@ -228,6 +229,13 @@ def _webhooks(settings: Settings, parameters: Mapping[str, Parameter], arrived: 
         for name in ("webhook_host", "webhook_path", "webhook_secret"):
             if name in settings.given:
                 yield f"{arrived.source(name)}: needs --webhook_port, which switches webhooks on"
+
+
+def _transports(settings: Settings, arrived: Arrived) -> Iterator[str]:
+    asked = settings.feed_connections
+    if settings.feed_transport == "both" and "feed_connections" in settings.given and asked < 2:
+        source = arrived.source("feed_connections")
+        yield f"{source}: {asked} cannot be both transports; give 2 or more, or one --feed_transport"
 
 
 def _forgotten(settings: Settings, parameters: Mapping[str, Parameter]) -> Iterator[str]:

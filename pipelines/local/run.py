@@ -73,9 +73,8 @@ def run(
             for destination in destinations
         ]
         _warn_of_removed(journal, lanes)
-        reader = FeedReader(
-            feed, journal, connections=settings.feed_connections, clock=clock, on_end=stop.set
-        )
+        connections = feed.connections(settings.feed_connections)
+        reader = FeedReader(feed, journal, connections=connections, clock=clock, on_end=stop.set)
 
         letters = FeedDeadLetters(
             journal, letter_writer(settings.dead_letters_place), clock, on_broken=stop.set

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from pipelines.local.snapshot import DestinationSnapshot, Snapshot
+from transforms.feed.request import WEBSOCKET
 from transforms.feed.status import ConnectionStatus, Phase
 from transforms.secret import redact
 
@@ -211,9 +212,12 @@ def _all_is_well(snapshot: Snapshot) -> str:
 
 def of_connection(status: ConnectionStatus) -> str:
     """What a connection does; when it will try again is in `status.until`."""
-    if status.phase is Phase.WAITING:
-        return f"Waiting to reconnect: {said(status.why)}"
-    return _CONNECTIONS[status.phase]
+    text = _CONNECTIONS.get(status.phase) or f"Waiting to reconnect: {said(status.why)}"
+    if status.transport != WEBSOCKET:
+        return text
+    if status.phase is Phase.WAITING_FOR_HEADERS:
+        text = "Connected, and live within a second"
+    return f"WebSocket: {text[0].lower()}{text[1:]}"
 
 
 def said(text: str) -> str:

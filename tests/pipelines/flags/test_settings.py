@@ -14,7 +14,7 @@ import certifi
 import pytest
 
 from pipelines.flags import command_line
-from pipelines.flags.destinations import destinations
+from pipelines.flags.destinations import destinations, feed_settings
 from pipelines.flags.parameter import Parameter
 from pipelines.flags.settings import PARAMETERS, BadParameters, Settings, parse
 from transforms.batch import BatchPolicy
@@ -152,7 +152,7 @@ def test_a_destination_without_its_token_is_refused() -> None:
         ("--pubsub_topic=events", "--pubsub_topic: must be projects/PROJECT/topics/TOPIC; for example"),
         ("--dead_letters=gs://", "--dead_letters: must name a bucket after ://"),
         ("--pubsub_subscription=projects/p-r-o/subscriptions/s-u-b", "--pubsub_subscription: is read on Dataflow"),
-        ("--feed_transport=websocket", "--feed_transport: must be sse; websocket comes later"),
+        ("--feed_transport=ws", "--feed_transport: must be one of sse, websocket, both; the default is sse"),
         ("--log_level=LOUD", "--log_level: must be one of DEBUG, INFO, WARNING, ERROR; the default is INFO"),
         ("--num_workers=few", "--num_workers: Beam does not accept this value (one of Beam's own flags)"),
         ("--num_workers", "--num_workers: needs a value (one of Beam's own flags)"),
@@ -172,6 +172,18 @@ def test_a_flag_given_twice_is_refused() -> None:
 
 def test_the_value_of_an_unknown_flag_is_neither_shown_nor_taken_for_an_argument() -> None:
     assert faults(*FEED, *SPLUNK, "--zzzz", KEY) == ["--zzzz: unknown flag; --help lists all flags"]
+
+
+def test_both_transports_need_two_connections() -> None:
+    given = [*FEED, *SPLUNK, "--feed_transport=both"]
+    assert faults(*given, "--feed_connections=1") == [
+        "--feed_connections: 1 cannot be both transports; give 2 or more, or one --feed_transport"
+    ]
+    for accepted in (given, [*given, "--feed_connections=2"]):
+        settings = parse(accepted, ENVIRON)
+        feed = feed_settings(settings)
+        assert feed.connections(settings.feed_connections) == 2
+        assert [feed.of(0).transport, feed.of(1).transport] == ["sse", "websocket"]
 
 
 def test_a_literal_secret_is_taken_out_of_the_faults_of_other_flags() -> None:
