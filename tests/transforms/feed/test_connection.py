@@ -28,6 +28,7 @@ from transforms.feed.connection import FeedConnection
 from transforms.feed.coverage import Coverage
 from transforms.feed.request import SSE, WEBSOCKET, FeedSettings
 from transforms.feed.status import Phase
+from transforms.feed.stream_reader import FINEST
 from transforms.secret import SecretError
 from transforms.way_out import WayOut
 
@@ -564,13 +565,20 @@ def test_the_wrong_account_ends_the_run_before_any_event_is_kept(feed: Feed) -> 
         assert intake.events == []
 
 
+def both_are_live(coverage: Coverage) -> None:
+    """So that what is published next counts as heard by both: it must be younger than they are."""
+    until(lambda: coverage.open == 2)
+    since = time.monotonic()
+    until(lambda: time.monotonic() > since + 10 * FINEST)
+
+
 def test_losing_one_of_two_streams_is_no_gap(feed: Feed) -> None:
     intake = MemoryIntake()
     coverage = Coverage(intake, SystemClock())
     with reading(feed, coverage=coverage, intake=intake), reading(feed, coverage=coverage, intake=intake):
         feed.wait_for_streams(2)
         feed.publish(EVENTS[0])
-        until(lambda: coverage.open == 2)
+        both_are_live(coverage)
         feed.publish(EVENTS[3])
         intake.wait_for(lambda: len(intake.events) == 4)  # both were heard since both are live
         feed.streams[0].put(Finish.CUT)
@@ -578,7 +586,7 @@ def test_losing_one_of_two_streams_is_no_gap(feed: Feed) -> None:
         assert intake.gaps == ["not running"]
         assert not intake.gap_is_open
         feed.publish(EVENTS[1])
-        until(lambda: coverage.open == 2)
+        both_are_live(coverage)
         feed.publish(EVENTS[2])
         intake.wait_for(lambda: len(intake.events) == 8)
         feed.refuse_connections()
