@@ -314,3 +314,20 @@ def test_whatever_happens_each_event_arrives_once_or_is_a_dead_letter(driver: Dr
     for write in driver.service.writes:
         assert len({event.type for event in write.batch.events}) == 1
     assert driver.close()
+
+
+def test_an_outage_is_logged_when_it_begins_every_five_minutes_and_when_it_ends(
+    driver: Driver, caplog: pytest.LogCaptureFixture
+) -> None:
+    driver.service.script = lambda batch: Outcome(later=all_later(batch), cause="503")
+    driver.add(events(0, 4))
+    for _ in range(3600 // 30):
+        driver.wait(30.0)
+    driver.service.script = lambda batch: None
+    driver.wait(30.0)
+    lines = [record.getMessage() for record in caplog.records]
+    assert lines[0] == "fake is left alone for now and only probed with one batch: 503"
+    assert lines[1] == "fake has taken no events for 5 minutes: 503"
+    assert lines[-1] == "fake takes events again"
+    assert 12 <= len(lines) <= 14
+    assert delivered(driver) == list(names(0, 4))

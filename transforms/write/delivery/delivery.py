@@ -12,13 +12,13 @@ from transforms.batch import OpenBatches
 from transforms.clock import Clock, SystemClock
 from transforms.dead_letter import DeadLetter
 from transforms.event import Batch, Chunk, Receipt
-from transforms.reminder import Reminder
 from transforms.write.contract import Destination, Outcome
 from transforms.write.delivery.ledger import Ledger, Settlement
 from transforms.write.delivery.outbox import Outbox, max_unsettled, room
 from transforms.write.delivery.refusals import DeadLetterLimit
 from transforms.write.delivery.settling import Settled, dead_letters, receipt, settlement
-from transforms.write.delivery.status import GO_ON, DeliveryStatus, Histogram, snapshot
+from transforms.write.delivery.status import DeliveryStatus, Histogram, snapshot
+from transforms.write.delivery.told import Told
 from transforms.write.delivery.writer_threads import WriterThreads
 
 log = logging.getLogger("grantex.write")
@@ -72,8 +72,7 @@ class Delivery:
         self._recovered = False  # by the last `recover`, and not sent yet
         self._seconds = Histogram()
         self._failure: Exception | None = None
-        self._untold, self._told_at = 0, -math.inf  # of dead letters, in the log
-        self._outage = Reminder()
+        self._told = Told(self.name)
         self._lock = threading.Lock()  # around the outbox and what the threads share with ticks
         self._ledger = ledger
         self._ledger_lock = threading.Lock()  # never held together with the other
@@ -268,37 +267,19 @@ class Delivery:
         with self._lock:
             was_open = self._outbox.circuit.is_open
             self._seconds.record(seconds)
-            settled = self._outbox.settle(batch, outcome, self._clock.monotonic())
+            now = self._clock.monotonic()
+            settled = self._outbox.settle(batch, outcome, now)
             first = not self._settled
             self._settled.append(settled)
-            self._untold += len(settled.rejected)
             circuit = self._outbox.circuit
-            is_open, why, now = circuit.is_open, circuit.why, self._clock.monotonic()
-            since = now if circuit.since is None else circuit.since
-            say = is_open and self._outage.is_due("", now)
-            if not is_open:
-                self._outage.over()
-        if say and was_open:
-            log.warning("%s has taken no events for %d minutes: %s", self.name, (now - since) // 60, why)
-        elif say:
-            log.warning("%s is left alone for now and only probed with one batch: %s", self.name, why)
-        elif was_open and not is_open:
-            log.warning("%s takes events again", self.name)
+            over = was_open and not circuit.is_open
+            lines = self._told.settled("", circuit, [reason for _, reason in settled.rejected], now)
+        for line in lines:
+            log.warning("%s", line)
+        if over:
             self._threads.ring()
-        if settled.rejected:
-            self._tell_of_dead_letters(settled.rejected[-1][1])
         if first:
             self._wake()
-
-    def _tell_of_dead_letters(self, reason: str) -> None:
-        """The first one, and once a minute while they go on."""
-        with self._lock:
-            now = self._clock.monotonic()
-            if now - self._told_at < GO_ON:
-                return
-            count, self._untold, self._told_at = self._untold, 0, now
-        words = "%s refused %d events, which are dead letters now; the last one: %s"
-        log.warning(words, self.name, count, reason)
 
     def _failed(self, error: Exception) -> None:
         with self._lock:

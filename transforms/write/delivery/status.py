@@ -9,13 +9,10 @@ from dataclasses import dataclass, field, replace
 
 from transforms.clock import Clock
 from transforms.write.delivery.outbox import Outbox
+from transforms.write.delivery.told import GO_ON
 
 # From a local disk's flush to a time-out.
 REQUEST_BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
-
-
-# Dead letters "go on" for so many seconds after the last one; so often they are logged meanwhile.
-GO_ON = 60.0
 
 
 @dataclass

@@ -12,6 +12,7 @@ from transforms.clock import Clock
 from transforms.event import Batch
 from transforms.write.contract import Destination, Outcome
 from transforms.write.delivery.refusals import DeadLetterLimit
+from transforms.write.delivery.told import Told
 from transforms.write.delivery.writer_threads import WriterThreads
 
 # The part of a wait that is kept for one last try, whatever back-off says: a destination that came back
@@ -151,6 +152,7 @@ class Attempts:
     ) -> None:
         self._destination, self._name, self._clock = destination, name, clock
         self.limit = DeadLetterLimit(dead_letter_limit)
+        self.told = Told(name)
         self.drain = Drain(drain, clock)
         self._lock = threading.Lock()
         self._known: OrderedDict[Token, Attempt] = OrderedDict()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import random
 import threading
@@ -40,6 +41,8 @@ PATIENCE = 0.25
 # Batches that are unpacked at a time, in packed bytes.
 HELPING = 1_000_000
 Result = DeadLetter | Receipt
+
+log = logging.getLogger("grantex.write")
 
 
 class Round:
@@ -204,6 +207,9 @@ class Round:
         self._changed = True
         settled = self._outbox.settle(batch, outcome, self._clock.now())
         self._counters.attempted(batch, outcome, attempt.seconds)
+        reasons = [reason for _, reason in settled.rejected]
+        for line in self._attempts.told.settled(self._key, self._outbox.circuit, reasons, self._clock.now()):
+            log.warning("%s", line)
         yield from dead_letters(self._name, settled, self._clock.now())
         if settled.delivered:
             self._counters.arrived(self._clock.now() - batch.taken_at)
