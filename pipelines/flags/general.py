@@ -94,6 +94,17 @@ class FeedParameters:
         "sse",
         choices=("sse", "websocket", "both"),
     )
+    ledger_webhook: str = setting(
+        "Continuous proof: the webhook whose delivery ledger says what was published (id, or auto for that "
+        "of most types); what is missing is a dead letter.",
+        "",
+        pattern="[A-Za-z0-9_-]{1,100}",
+        right="a webhook's id, or auto",
+        placeholder="ID|auto",
+        target=True,
+        on_cluster="ignored",
+        example="auto",
+    )
     # The service allows five a developer.
     feed_connections: int = setting("At most so many redundant connections.", 1, at_least=1, at_most=5)
     pubsub_subscription: str = setting(

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 # What a batch is on a cluster: one element of state. Dataflow takes 80 MB of one and refuses more for ever
 # ("Dataflow quotas and limits": maximum size of a single element value in Streaming Engine).
 MOST_ON_CLUSTER = 64_000_000
+# Continuous proof looks every minute at what was received a minute before, and must bear some failures.
+LEDGER_NEEDS = 600.0
 # The feed's own settings, which a subscription takes the place of.
 OF_THE_FEED = ("feed_api_key", "feed_url", "feed_types", "feed_transport", "feed_connections")
 
@@ -263,6 +265,11 @@ def _on_this_machine(
     if settings.pubsub_subscription:
         source = arrived.source("pubsub_subscription")
         yield f"{source}: is read on Dataflow (--runner=DataflowRunner); one machine reads the feed itself"
+    if settings.ledger_webhook and settings.dedupe_horizon < LEDGER_NEEDS and "dedupe_horizon" not in bad:
+        yield (
+            f"{arrived.source('ledger_webhook')}: needs to know what was received in the last minutes; give "
+            f"--dedupe_horizon of at least {LEDGER_NEEDS:.0f} seconds"
+        )
     archives = {
         name: Path(settings[name])
         for name, each in parameters.items()

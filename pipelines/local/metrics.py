@@ -49,6 +49,17 @@ def _feed(snapshot: Snapshot) -> Families:
         for result, count in snapshot.webhooks.items():
             webhooks.add_metric([result], count)
         yield webhooks
+    if snapshot.proof is not None:
+        yield CounterMetricFamily(
+            "grantex_ledger_missing",
+            "Events in the service's ledger that were never received.",
+            value=snapshot.proof.missing,
+        )
+        yield GaugeMetricFamily(
+            "grantex_ledger_proven_until_timestamp_seconds",
+            "Until when every event is accounted for; 0 when nothing is proven yet.",
+            value=snapshot.proof.until or 0.0,
+        )
 
 
 def _destinations(snapshot: Snapshot) -> Families:

@@ -17,6 +17,7 @@ from pipelines.local.ages import Ages
 from pipelines.local.feed_dead_letters import FeedDeadLetters
 from pipelines.local.lane import Graph, Lane
 from pipelines.local.listener import PortTaken
+from pipelines.local.proof import ContinuousProof
 from pipelines.local.status import StatusServer
 from pipelines.local.terminal import Terminal
 from pipelines.local.webhook import WebhookReceiver, WebhookSettings
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("grantex.run")
 
 CLOSING_SECONDS = 3.0  # of the drain time-out, kept for closing writers and the journal
+PROOF_SECONDS = 1.0  # for a walk that was under way to end
 LAST_FLUSH = 0.25  # the part of what is left of it that is kept for what comes until the feed is closed
 LOOK_EVERY = 0.05  # seconds between looks at how far lanes are
 
@@ -92,9 +94,11 @@ def run(
                 preflight,
                 letters.failure,
                 webhooks.counts if webhooks else None,
+                proof,
             )
 
         with (
+            _proof(settings, feed, journal, reader, clock) as proof,
             _webhooks(settings, journal, clock, stop) as webhooks,
             _status_server(settings, look) as page,
             Terminal(look, page) as terminal,
@@ -113,6 +117,8 @@ def run(
             reader.start()
             if webhooks:
                 webhooks.start()
+            if proof:
+                proof.start()
             terminal.wait(stop)
             return _drain(settings, journal, reader, webhooks, letters, lanes)
 
@@ -133,6 +139,20 @@ def _journal(settings: Settings, feed: FeedSettings, clock: Clock) -> Iterator[J
         yield journal
     finally:
         journal.close()
+
+
+@contextlib.contextmanager
+def _proof(
+    settings: Settings, feed: FeedSettings, journal: Journal, reader: FeedReader, clock: Clock
+) -> Iterator[ContinuousProof | None]:
+    if not settings.ledger_webhook:
+        yield None
+        return
+    proof = ContinuousProof(feed, settings.ledger_webhook, journal, lambda: reader.heard_until, clock)
+    try:
+        yield proof
+    finally:
+        proof.stop(PROOF_SECONDS)
 
 
 @contextlib.contextmanager

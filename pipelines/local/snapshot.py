@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from pipelines.local.ages import Ages
 from pipelines.local.lane import Lane
+from pipelines.local.proof import ContinuousProof, ProofStatus
 from pipelines.preflight import FEED, Preflight
 from transforms.clock import Clock
 from transforms.feed.intake import Gap
@@ -52,6 +53,7 @@ class Snapshot:
     letters_failure: why the feed's dead letters cannot be written, "" while they can.
     feed_preflight: what trying the feed's key found; None while it is not known.
     webhooks: how many requests came to what, since the start; None when none are taken.
+    proof: what the service's ledger proves; None without --ledger_webhook.
     """
 
     at: float
@@ -69,6 +71,7 @@ class Snapshot:
     letters_failure: str = ""
     feed_preflight: Sequence[Finding] | None = None
     webhooks: Mapping[str, int] | None = None
+    proof: ProofStatus | None = None
 
     @property
     def live(self) -> int:
@@ -89,6 +92,7 @@ def take(
     preflight: Preflight | None = None,
     letters_failure: str = "",
     webhooks: Mapping[str, int] | None = None,
+    proof: ContinuousProof | None = None,
 ) -> Snapshot:
     """Look at everything now. `started_at`: when the run began."""
     running = {lane.name: lane for lane in lanes}
@@ -112,6 +116,7 @@ def take(
         letters_failure=letters_failure,
         feed_preflight=found.of(FEED),
         webhooks=webhooks,
+        proof=proof.status if proof else None,
     )
 
 

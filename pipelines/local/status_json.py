@@ -37,6 +37,20 @@ class Gap(msgspec.Struct):
     reason: str
 
 
+class Proof(msgspec.Struct):
+    """What the service's ledger proves: every event from `since` to `until` was received or is missing."""
+
+    level: str
+    says: str
+    webhook: str  # an id, or auto while none is chosen
+    since: float | None
+    until: float | None
+    missing: int  # ever, each with a dead letter
+    found: int  # of these, those that came after all
+    not_covered: list[str]  # types that the ledger does not have
+    failure: str  # why nothing is proven for now, "" when it is
+
+
 class Feed(msgspec.Struct):
     level: str
     doing: str
@@ -114,6 +128,7 @@ class Status(msgspec.Struct):
     journal_bytes: int
     journal_max_bytes: int
     destinations: list[Destination]
+    proof: Proof | None  # null without --ledger_webhook
 
 
 def status_json(snapshot: Snapshot) -> bytes:
@@ -130,6 +145,7 @@ def status_json(snapshot: Snapshot) -> bytes:
             journal_bytes=snapshot.journal_bytes,
             journal_max_bytes=snapshot.journal_max_bytes,
             destinations=[_destination(item) for item in snapshot.destinations],
+            proof=_proof(snapshot),
         )
     )
 
@@ -158,6 +174,23 @@ def _feed(snapshot: Snapshot, feed: verdict.Verdict) -> Feed:
         gap_open=snapshot.gap_open,
         latest_gaps=[Gap(gap.since, gap.until, verdict.said(gap.reason)) for gap in snapshot.latest_gaps],
         webhooks=None if snapshot.webhooks is None else dict(snapshot.webhooks),
+    )
+
+
+def _proof(snapshot: Snapshot) -> Proof | None:
+    proof, found = snapshot.proof, verdict.of_proof(snapshot)
+    if proof is None or found is None:
+        return None
+    return Proof(
+        level=found.level.value,
+        says=found.text,
+        webhook=proof.webhook,
+        since=proof.since,
+        until=proof.until,
+        missing=proof.missing,
+        found=proof.found,
+        not_covered=list(proof.not_covered),
+        failure=verdict.said(proof.failure),
     )
 
 

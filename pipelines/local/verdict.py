@@ -5,6 +5,7 @@ from __future__ import annotations
 import enum
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime, timezone
 
 from pipelines.local.snapshot import DestinationSnapshot, Snapshot
 from transforms.feed.request import WEBSOCKET
@@ -13,6 +14,8 @@ from transforms.secret import redact
 
 # Lag beyond `max_age` that a healthy destination does not reach: some requests' time-outs.
 BEHIND_SECONDS = 30.0
+MISSING_SECONDS = 3600.0  # for so long after events were found to be missing, that is the first thing said
+UNPROVEN_SECONDS = 600.0  # without a proof, somebody should know
 MOST_CHARACTERS = 400  # of what a service said
 
 
@@ -163,6 +166,8 @@ def of_run(snapshot: Snapshot) -> Verdict:
             problems.append(Verdict(LEVELS[state], f"{_listed(names)} {_says(state, len(names) > 1)}"))
     if snapshot.letters_failure:
         problems.append(Verdict(Level.TROUBLE, f"The feed's own {said(snapshot.letters_failure)}"))
+    if (proof := of_proof(snapshot)) is not None:
+        problems.append(proof)
     removed = [name for name, verdict in verdicts.items() if verdict.state is State.REMOVED]
     if removed:
         problems.append(
@@ -175,7 +180,8 @@ def of_run(snapshot: Snapshot) -> Verdict:
             Level.WATCH, f"Nothing is wrong so far. {_listed(untried)} {_untried(len(untried) > 1)}"
         )
     if not found:
-        return Verdict(Level.GOOD, _all_is_well(snapshot))
+        proven = f" {proof.text}" if proof is not None else ""
+        return Verdict(Level.GOOD, f"{_all_is_well(snapshot)}{proven}")
     level = Level.TROUBLE if any(each.level is Level.TROUBLE for each in found) else Level.WATCH
     return Verdict(level, " ".join(each.text for each in found))
 
@@ -194,6 +200,33 @@ def of_feed(snapshot: Snapshot) -> Verdict:
     if ended(snapshot):
         return Verdict(Level.GOOD, "The feed is closed.")
     return Verdict(Level.WATCH, "The feed is being connected.")
+
+
+def of_proof(snapshot: Snapshot) -> Verdict | None:
+    """What the service's ledger says about what was received; None when it is not asked."""
+    proof = snapshot.proof
+    if proof is None:
+        return None
+    told = ""
+    if proof.until:
+        told = f"Every event up to {at_second(proof.until)} is accounted for."
+    if proof.missing:
+        came = f", {proof.found:,} of them came later" if proof.found else ""
+        told = (
+            f"{told} {proof.missing:,} events are missing{came}: each is a dead letter of the feed.".strip()
+        )
+    if proof.told_at is not None and snapshot.at - proof.told_at < MISSING_SECONDS:
+        return Verdict(Level.TROUBLE, told)
+    if proof.failing_since is not None and snapshot.at - proof.failing_since > UNPROVEN_SECONDS:
+        return Verdict(Level.WATCH, f"{told} Nothing newer is proven: {said(proof.failure)}".strip())
+    return Verdict(
+        Level.GOOD, told or "Nothing is proven yet: the first look at the ledger comes within minutes."
+    )
+
+
+def at_second(epoch: float) -> str:
+    """A time of today as people read it, in UTC."""
+    return datetime.fromtimestamp(epoch, timezone.utc).strftime("%H:%M:%S UTC")
 
 
 def ended(snapshot: Snapshot) -> bool:

@@ -30,6 +30,7 @@ from pipelines.practice.feed_stream import (
 )
 from pipelines.practice.feed_websocket import CLOSING_SECONDS, SOCKET, SocketStream, upgraded
 from pipelines.practice.http_server import Answer, HttpServer, Request, TakeOver, told_to_stop
+from pipelines.practice.ledger import Ledger
 from transforms.clock import Clock, SystemClock
 
 PRACTICE_KEY = "practice-key"
@@ -92,6 +93,7 @@ class PracticeFeed(HttpServer):
     answers_pings: a WebSocket's, as the service does; False is a connection that is dead without a word.
     subscribe_seconds: how long after its 101 a WebSocket begins to be sent what is published.
     clock: the clock of the slot counters' time to live; SSE streams and WebSockets are counted apart.
+    ledger: webhooks and their deliveries; `ledger.drop(n)` has the next n events reach no stream.
     """
 
     def __init__(
@@ -106,6 +108,7 @@ class PracticeFeed(HttpServer):
         port: int = 0,
         tls: ssl.SSLContext | None = None,
         clock: Clock | None = None,
+        ledger: Ledger | None = None,
     ) -> None:
         super().__init__(port, tls=tls, keep_requests=keep_ids)
         self.api_keys = {PRACTICE_KEY: PRACTICE_DEVELOPER} if api_keys is None else api_keys
@@ -117,6 +120,7 @@ class PracticeFeed(HttpServer):
         self.answers_pings = True
         self.slots = Slots(clock or SystemClock())
         self.socket_slots = Slots(clock or SystemClock())
+        self.ledger = ledger or Ledger(clock=clock)
         self.streams: list[Stream] = []  # every stream ever opened, in order
         self._ended = False
 
@@ -139,7 +143,7 @@ class PracticeFeed(HttpServer):
         return self.publish_prepared(prepare(events, self.events_per_chunk))
 
     def publish_prepared(self, prepared: Prepared) -> int:
-        streams = self.open_streams
+        prepared, streams = self.ledger.published(prepared), self.open_streams
         for stream in streams:
             heads, events = prepared.heads, prepared.events
             if stream.types is not None:
@@ -240,7 +244,10 @@ class PracticeFeed(HttpServer):
         if developer is None:
             return error(401, "UNAUTHORIZED", "Invalid API key")
         if request.path == "/v1/me" and request.method == "GET":
-            return Answer(200, json.dumps({"developerId": developer, "name": "Practice"}).encode())
+            me = Answer(200, json.dumps({"developerId": developer, "name": "Practice"}).encode())
+            return self.ledger.limited(me, developer)
+        if found := self.ledger.answer(request, developer):
+            return self.ledger.limited(found, developer)
         if request.path == SOCKET:
             accepted = upgraded(request)
             if isinstance(accepted, Answer):

@@ -38,7 +38,7 @@ class FeedReader:
         self._clock = clock or SystemClock()
         self._on_end = on_end
         self._stop = threading.Event()
-        coverage = Coverage(journal, self._clock)
+        self._coverage = coverage = Coverage(journal, self._clock)
         self._connections = [
             FeedConnection(
                 settings.of(number),
@@ -59,6 +59,11 @@ class FeedReader:
     def statuses(self) -> list[ConnectionStatus]:
         """What each connection is doing."""
         return [connection.status for connection in self._connections]
+
+    @property
+    def heard_until(self) -> float | None:
+        """Until when all that was published was received or is in a gap; None before the first stream."""
+        return self._coverage.frontier
 
     @property
     def failure(self) -> BaseException | None:

@@ -100,7 +100,16 @@ function latest(connections, field) {
   return connections.reduce((most, each) => (each[field] !== null && each[field] > (most ?? 0) ? each[field] : most), null);
 }
 
-function showFeed({ feed, at, journal_bytes: held }) {
+function showProof(proof) {
+  $("proof").hidden = !proof;
+  if (!proof) return;
+  fact("Proven until", proof.until === null ? "nothing yet" : clock(proof.until), proof.failure ? "watch" : "");
+  fact("Missing", number(proof.missing - proof.found), proof.missing > proof.found ? "trouble" : "");
+  const rest = proof.not_covered.length ? ` The ledger of webhook ${proof.webhook} has no ${proof.not_covered.join(", ")}.` : "";
+  put($("proof"), `${proof.says}${proof.failure && !proof.says.includes(proof.failure) ? ` ${proof.failure}` : ""}${rest}`);
+}
+
+function showFeed({ feed, at, journal_bytes: held, proof }) {
   fact("Received", number(feed.received));
   fact("Rate", rate(perSecond((look) => look.received)));
   fact("Last event", ago(latest(feed.connections, "last_event_at"), at));
@@ -109,6 +118,7 @@ function showFeed({ feed, at, journal_bytes: held }) {
   fact("Unreadable", number(feed.dead_letters), feed.dead_letters ? "watch" : "");
   fact("Gaps", feed.gap_open ? `${number(feed.gaps)}, one open` : number(feed.gaps), feed.gap_open ? "trouble" : "");
   fact("Journal", bytes(held));
+  showProof(proof);
   const list = $("connections");
   while (list.children.length > feed.connections.length) list.lastChild.remove();
   while (list.children.length < feed.connections.length) {

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import sqlite3
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 
 from transforms.clock import Clock, SystemClock
@@ -24,6 +24,7 @@ from transforms.feed.journal.database import (
 )
 from transforms.feed.journal.gaps import GapLog
 from transforms.feed.journal.letters import FeedLetters
+from transforms.feed.journal.proven import Proof, ProofLog
 from transforms.feed.journal.repair import open_or_repair, settle_damage
 from transforms.feed.journal.seals import CursorRow
 from transforms.feed.journal.seen_ids import SeenIds, Sifted, insert_ids, stored_ids
@@ -121,6 +122,7 @@ class Journal:
         self._chunks = ChunkStore(self._database, self.clock.now())
         self._letters = FeedLetters(self._database)
         self._gaps = GapLog(self._database, self.clock, self._letters)
+        self._proofs = ProofLog(self._database, self._letters)
         self._seen = SeenIds(horizon)
         self._seen.load(stored_ids(self._database), now)
         names = self._database.rows("SELECT name FROM cursors")
@@ -338,6 +340,32 @@ class Journal:
     def gap_total(self) -> int:
         """How many gaps this journal has seen."""
         return self._gaps.total
+
+    def received(self, ids: Sequence[str]) -> list[bool]:
+        """Whether each of these events was received, as far as ids are known (`ids_known_since`)."""
+        with self._database.lock:
+            return self._seen.known(ids)
+
+    @property
+    def ids_known_since(self) -> float:
+        """Ids of all events received since then (epoch seconds) are known."""
+        return self.clock.now() - self._seen.reach(self.clock.monotonic())
+
+    @property
+    def proof(self) -> Proof:
+        """Until when the feed is known to be complete, and how many are missing."""
+        return self._proofs.proof
+
+    @property
+    def missing(self) -> Sequence[str]:
+        """Ids of the events that are missing, oldest first; the last ten thousand of them."""
+        return self._proofs.missing
+
+    def keep_proof(self, proof: Proof, letters: Sequence[DeadLetter], found: Collection[str]) -> None:
+        """Record a proof with what is new in it, all or nothing; see `ProofLog.keep`."""
+        with self._database.lock:
+            self._proofs.keep(proof, letters, found)
+            self.feed_dead_letters += len(letters)
 
     def close(self) -> None:
         """Note when the feed was last heard, trim, close the file, release the directory."""

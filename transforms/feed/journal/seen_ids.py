@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import sqlite3
 import struct
 from collections.abc import Iterable, Iterator, Sequence
@@ -87,6 +88,7 @@ class SeenIds:
     def __init__(self, horizon: float, most: int = MOST) -> None:
         self.horizon = horizon
         self.dropped_early = 0  # ids forgotten before the horizon because the set was full
+        self._early = -math.inf  # monotonic: when the youngest of them was taken
         self._most = most
         self._recent: dict[int, int] = {}
         self._recent_last = (-1, 0.0)  # offset, monotonic
@@ -140,6 +142,16 @@ class SeenIds:
                     found[int(wanted[hit])] = int(run.values[at[hit]])
         return found
 
+    def known(self, ids: Sequence[str]) -> list[bool]:
+        """Whether each of the ids is remembered."""
+        keys = [xxh3_64_intdigest(event_id.encode()) for event_id in ids]
+        found = self._find(keys, set(keys))
+        return [key in found for key in keys]
+
+    def reach(self, now: float) -> float:
+        """For how many seconds back every id taken is remembered; `now` is monotonic."""
+        return min(self.horizon, now - self._early)
+
     def add(self, taken: Sifted, last_offset: int, now: float) -> None:
         """Remember the fresh ids of `taken`; `now` is monotonic."""
         self._recent.update(zip(taken.keys, taken.values, strict=True))
@@ -187,6 +199,7 @@ class SeenIds:
 
     def _bound(self) -> None:
         while len(self) > self._most and self._runs:
+            self._early = max(self._early, self._runs[0].taken)
             self._tell_early(self._forget_oldest())
 
     def _forget_oldest(self) -> int:
