@@ -24,6 +24,7 @@ def test_one_job_with_all_destinations(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("TOKEN", TOKEN)
+    monkeypatch.delenv("GRANTEX_TEST_REPORTS", raising=False)
     events = list(islice(generate(3), 3000))
     (tmp_path / "archive").mkdir()
     for number in range(6):

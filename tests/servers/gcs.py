@@ -32,6 +32,11 @@ class GoogleStorage:
     def create_bucket(self, name: str) -> None:
         httpx.post(f"{self.endpoint}/storage/v1/b", json={"name": name}).raise_for_status()
 
+    def put(self, bucket: str, name: str, body: bytes) -> None:
+        """One object, whether or not there is one."""
+        url = f"{self.endpoint}/upload/storage/v1/b/{bucket}/o"
+        httpx.post(url, params={"uploadType": "media", "name": name}, content=body).raise_for_status()
+
     def objects(self, bucket: str) -> dict[str, bytes]:
         """Everything in `bucket`, by name."""
         listed: dict[str, Any] = (

@@ -7,7 +7,6 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
 
-import httpx
 import pytest
 
 from tests.servers import gcs
@@ -77,11 +76,6 @@ def storage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[GoogleStorage]
         yield server
 
 
-def put(storage: GoogleStorage, bucket: str, name: str, body: bytes) -> None:
-    url = f"{storage.endpoint}/upload/storage/v1/b/{bucket}/o"
-    httpx.post(url, params={"uploadType": "media", "name": name}, content=body).raise_for_status()
-
-
 @pytest.mark.servers
 def test_objects_of_google_storage_come_back_byte_for_byte(
     storage: GoogleStorage, monkeypatch: pytest.MonkeyPatch
@@ -90,9 +84,9 @@ def test_objects_of_google_storage_come_back_byte_for_byte(
     storage.create_bucket("archive")
     for hour, events in HOURS.items():
         body = gzip.compress(b"".join(one.raw + b"\n" for one in events))
-        put(storage, "archive", f"kept/{hour}/x.ndjson.gz", body)
-    put(storage, "archive", "kept/manifest.json", b"{}")
-    put(storage, "archive", "kept2/x.ndjson", b'{"id":"other"}\n')
+        storage.put("archive", f"kept/{hour}/x.ndjson.gz", body)
+    storage.put("archive", "kept/manifest.json", b"{}")
+    storage.put("archive", "kept2/x.ndjson", b'{"id":"other"}\n')
     source = GoogleObjects("archive", "kept", storage.endpoint)
     assert read(Archive(source)) == [event for events in HOURS.values() for event in events]
 
