@@ -106,7 +106,9 @@ class FeedParameters:
         example="auto",
     )
     # The service allows five a developer.
-    feed_connections: int = setting("At most so many redundant connections.", 1, at_least=1, at_most=5)
+    feed_connections: int = setting(
+        "At most so many redundant connections, which watch each other.", 2, at_least=1, at_most=5
+    )
     pubsub_subscription: str = setting(
         "On Dataflow, instead of the feed: what a job on one machine publishes with --pubsub_topic.",
         "",

@@ -26,6 +26,7 @@ from transforms.clock import Clock, SystemClock
 from transforms.feed.journal import Journal, JournalError
 from transforms.feed.reader import FeedReader
 from transforms.feed.request import FeedSettings
+from transforms.feed.watch import SPARE_SLOT, SpareSlot
 from transforms.write.contract import Destination
 from transforms.write.dead_letters.directory import letter_writer
 
@@ -75,8 +76,14 @@ def run(
             for destination in destinations
         ]
         _warn_of_removed(journal, lanes)
-        connections = feed.connections(settings.feed_connections)
-        reader = FeedReader(feed, journal, connections=connections, clock=clock, on_end=stop.set)
+        reader = FeedReader(
+            feed,
+            journal,
+            connections=feed.connections(settings.feed_connections),
+            clock=clock,
+            spare=SpareSlot(journal.directory / SPARE_SLOT),
+            on_end=stop.set,
+        )
 
         letters = FeedDeadLetters(
             journal, letter_writer(settings.dead_letters_place), clock, on_broken=stop.set

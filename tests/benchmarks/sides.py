@@ -53,6 +53,7 @@ def job(feed_port: int, state_dir: str) -> list[str]:
         "pipelines.stream",
         f"--feed_url=http://127.0.0.1:{feed_port}",
         "--feed_api_key=env:BENCH_FEED_KEY",
+        "--feed_connections=1",  # as many as the other sides have
         f"--state_dir={state_dir}",
         "--log_level=WARNING",
     ]

@@ -60,7 +60,7 @@ class Lane:
     def take(self, events: Sequence[Event]) -> None:
         """Receive events: they are in the journal when this returns."""
         taken = self.journal.append(events, [])
-        assert taken == len(events), "the journal knew some of them"
+        assert len(taken) == len(events), "the journal knew some of them"
 
     def tick(self) -> None:
         """What one bundle does: read, record, start."""

@@ -30,6 +30,7 @@ from transforms.feed.intake import Gap
 from transforms.feed.journal import Journal
 from transforms.feed.reader import FeedReader
 from transforms.feed.request import FeedSettings
+from transforms.feed.status import State
 from transforms.secret import LiteralSecret
 
 RATE = 300.0  # events a second
@@ -58,7 +59,8 @@ class Published:
 @dataclass(frozen=True)
 class Tally:
     """outside: ids that are missing and in no gap. true, recorded: seconds. late: ids that had arrived before
-    an orderly stop and were not taken."""
+    an orderly stop and were not taken. longest: seconds between two events taken, with missing ones between.
+    """
 
     published: int
     missing: int
@@ -67,6 +69,7 @@ class Tally:
     true: float
     recorded: float
     late: int = 0
+    longest: float = 0.0
 
     @property
     def sound(self) -> bool:
@@ -76,7 +79,8 @@ class Tally:
         longer = f" ({100 * (self.recorded / self.true - 1):+.1f} %)" if self.true else ""
         return (
             f"{self.published:,} published, {self.missing:,} missing, {self.outside} outside every gap; "
-            f"{self.gaps} gaps: {self.recorded:.2f} s recorded, {self.true:.2f} s true{longer}; "
+            f"{self.gaps} gaps: {self.recorded:.2f} s recorded, {self.true:.2f} s true{longer}, "
+            f"the longest {self.longest:.2f} s; "
             f"{self.late} had arrived before an orderly stop and were lost"
         )
 
@@ -87,16 +91,16 @@ def tally(published: Published, taken: Iterable[str], gaps: Sequence[Gap], late:
     known = [number for number, one in enumerate(published.ids) if one in kept]
     ids = published.ids[known[0] : known[-1] + 1]
     missing = [one for one in ids if one not in kept]
-    true, last = 0.0, published.at[ids[0]]
+    true, longest, last = 0.0, 0.0, published.at[ids[0]]
     lost = False
     for one in ids:
         if one in kept:
-            true += published.at[one] - last if lost else 0.0
-            last = published.at[one]
+            blind = published.at[one] - last if lost else 0.0
+            true, longest, last = true + blind, max(longest, blind), published.at[one]
         lost = one not in kept
     outside = [one for one in missing if not _within(published.at[one], gaps)]
     recorded = sum((gap.until or gap.since) - gap.since for gap in gaps)
-    return Tally(len(ids), len(missing), len(outside), len(gaps), true, recorded, late)
+    return Tally(len(ids), len(missing), len(outside), len(gaps), true, recorded, late, longest)
 
 
 def _within(at: float, gaps: Sequence[Gap]) -> bool:
@@ -149,6 +153,96 @@ def torment_streams(place: Path, times: int, dice: random.Random, rate: float = 
     finally:
         reconnect.HEALTHY_AFTER = healthy
     return tally(published, taken, gaps)
+
+
+@dataclass
+class Pair:
+    """Two connections through a proxy, and what came of it. most_streams: that were open at once."""
+
+    proxy: FeedProxy
+    feed: PracticeFeed
+    reader: FeedReader
+    most_streams: int = 0
+
+    def is_whole(self) -> bool:
+        """Both streams are there and none is in doubt."""
+        self.most_streams = max(self.most_streams, len(self.feed.open_streams))
+        states = [status.state for status in self.reader.statuses]
+        awake = [link for link in list(self.proxy.links) if not link.is_frozen]
+        return states == [State.LIVE, State.LIVE] and len(awake) == len(self.proxy.links) == 2
+
+    def suffer(self, fault: str, dice: random.Random, most_wait: float) -> None:
+        """One fault on either of them, once both are there."""
+        _wait_until(self.is_whole)
+        time.sleep(dice.uniform(0.0, most_wait))
+        links = list(self.proxy.links)
+        if len(links) != 2:
+            return
+        dice.shuffle(links)
+        if fault == "both":
+            links[1].freeze()
+            time.sleep(dice.uniform(0.0, most_wait))
+        getattr(links[0], "freeze" if fault == "both" else fault)()
+
+
+@dataclass(frozen=True)
+class PairTally:
+    """alone: after faults of one stream at a time; both: after both were frozen within seconds.
+    refused: attempts for which there was no slot. limit: most seconds that both may be deaf."""
+
+    alone: Tally
+    both: Tally
+    most_streams: int
+    refused: int
+    limit: float
+
+    @property
+    def sound(self) -> bool:
+        kept = not self.alone.missing and self.both.sound and self.both.longest <= self.limit
+        return kept and self.most_streams <= 3 and not self.refused
+
+    def __str__(self) -> str:
+        return (
+            f"one at a time: {self.alone}\nboth frozen within seconds: {self.both}\n"
+            f"at most {self.most_streams} streams at once, {self.refused} refused"
+        )
+
+
+def torment_pair(
+    place: Path,
+    faults: Sequence[str],
+    both: int,
+    dice: random.Random,
+    *,
+    rate: float = 500.0,
+    most_wait: float = 1.0,
+    limit: float = 5.0,
+) -> PairTally:
+    """Two connections that watch each other. faults: "cut", "kill" and "freeze", one stream at a time; then
+    both are frozen within seconds of each other, so many times."""
+    with PracticeFeed() as feed, FeedProxy(feed) as proxy:
+        journal = Journal(place / "pair", feed_url="https://feed.test")
+        journal.cursor(WITNESS)
+        reader = FeedReader(FeedSettings(proxy.url, LiteralSecret(PRACTICE_KEY)), journal, connections=2)
+        pair = Pair(proxy, feed, reader)
+        reader.start()
+        parts = []
+        for part in (faults, ["both"] * both):
+            published, before = Published(), len(journal.gaps())
+            first = journal.end
+            with publishing(feed, published, rate):
+                _wait_until(lambda first=first: journal.end > first)
+                for fault in part:
+                    pair.suffer(fault, dice, most_wait)
+                _wait_until(pair.is_whole)
+            end = len(published.ids)
+            taken = [event.id for chunk in journal.read(first, sys.maxsize) for event in chunk.events]
+            parts.append(tally(published, taken, journal.gaps()[before:]))
+            assert end
+        reader.stop()
+        refused = sum(request.status == 429 for request in feed.requests)
+        journal.close()
+    return PairTally(parts[0], parts[1], pair.most_streams, refused, limit)
 
 
 def torment_job(around: World, rounds: int, dice: random.Random, rate: float = RATE) -> Tally:
@@ -207,6 +301,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="tests.integration.gap_test", description=__doc__)
     parser.add_argument("--times", type=int, default=100, help="each fault to each of two connections")
     parser.add_argument("--rounds", type=int, default=30, help="lives of the job")
+    parser.add_argument("--cuts", type=int, default=100, help="of one of two streams that watch each other")
+    parser.add_argument("--freezes", type=int, default=20, help="of one of them, without a word")
+    parser.add_argument("--both", type=int, default=10, help="of both of them within seconds")
     parser.add_argument("--seed", type=int, help="the same moments again")
     given = parser.parse_args(arguments)
     seed = random.SystemRandom().randrange(1 << 32) if given.seed is None else given.seed
@@ -219,6 +316,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
             found = torment_streams(place, given.times, dice)
             print(f"two connections, each killed, frozen and cut {given.times} times: {found}", flush=True)
             sound = found.sound and found.recorded <= found.true * LONGER
+        if given.cuts or given.freezes or given.both:
+            faults = [*dice.choices(("cut", "kill"), k=given.cuts), *["freeze"] * given.freezes]
+            dice.shuffle(faults)
+            pair = torment_pair(place, faults, given.both, dice)
+            what = f"{given.cuts} cuts and {given.freezes} freezes of either, {given.both} of both"
+            print(f"two connections, {what}:\n{pair}", flush=True)
+            sound = sound and pair.sound
         if given.rounds:
             with world(place) as around:
                 found = torment_job(around, given.rounds, dice)

@@ -172,6 +172,7 @@ class World:
         flags: dict[str, object] = {
             "feed_url": self.feed.url,
             "feed_api_key": "env:PRACTICE_FEED_KEY",
+            "feed_connections": 1,  # most tests look at one stream
             "splunk_hec_url": self.splunk.url,
             "splunk_hec_token": "env:PRACTICE_HEC_TOKEN",
             "splunk_max_age": 0.2,

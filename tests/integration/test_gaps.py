@@ -5,8 +5,11 @@ from __future__ import annotations
 import random
 from pathlib import Path
 
-from tests.integration.gap_test import LONGER, torment_job, torment_streams
+import pytest
+
+from tests.integration.gap_test import LONGER, torment_job, torment_pair, torment_streams
 from tests.integration.job import World
+from transforms.feed import kept, reader, reconnect, request, watch
 
 
 def test_two_connections_killed_frozen_and_cut(tmp_path: Path) -> None:
@@ -22,3 +25,25 @@ def test_the_job_stalled_and_then_ended(around: World) -> None:
     print(found)
     assert found.missing
     assert (found.outside, found.late) == (0, 0), str(found)
+
+
+def test_two_connections_that_watch_each_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Three times as fast as in the job, so that it fits here."""
+    for module, name, seconds in (
+        (watch, "LATE", 1.0),
+        (watch, "AS_NEW", 0.3),
+        (watch, "LOOK_EVERY", 0.15),
+        (reader, "LOOK_EVERY", 0.15),
+        (kept, "PROVEN_AFTER", 0.6),
+        (request, "MIN_STREAM_SECONDS", 0.7),
+        (reconnect, "LIVE_AFTER", 0.0),
+    ):
+        monkeypatch.setattr(module, name, seconds)
+    faults = ["cut", "freeze", "kill", "cut", "freeze", "kill"]
+    found = torment_pair(tmp_path, faults, 2, random.Random(13), most_wait=0.3, limit=5.0 / 3)
+    print(found)
+    assert found.alone.missing == 0
+    assert found.both.missing
+    assert found.both.outside == 0
+    assert found.both.longest <= found.limit
+    assert (found.most_streams, found.refused) == (3, 0)

@@ -14,7 +14,7 @@ import httpx
 
 from transforms.clock import Clock, SystemClock
 from transforms.feed.account import AccountCheck
-from transforms.feed.coverage import Coverage
+from transforms.feed.coverage import Coverage, Stream
 from transforms.feed.intake import Intake
 from transforms.feed.reconnect import Decision, Ending, EndingKind, Streak, decide, ending_of_error
 from transforms.feed.request import WEBSOCKET, FeedSettings, Wire, open_client, read_key
@@ -32,6 +32,7 @@ class FeedConnection:
 
     coverage: shared by the connections that fill one intake, so that only what none of them heard is a gap.
     check_account: called once with the developer's id as soon as it is known; what it raises ends `run`.
+    on_ending: called when an attempt has ended unasked.
     failure: what ended `run`, when it was an exception.
     """
 
@@ -43,6 +44,7 @@ class FeedConnection:
         uniform: Callable[[float, float], float] = random.uniform,
         coverage: Coverage | None = None,
         check_account: Callable[[str], None] | None = None,
+        on_ending: Callable[[Ending], None] = lambda ending: None,
         name: str = "feed",
     ) -> None:
         self.failure: BaseException | None = None
@@ -51,6 +53,7 @@ class FeedConnection:
         self._uniform = uniform
         self._shared_coverage = coverage
         self._account = AccountCheck(settings, check_account)
+        self._on_ending = on_ending
         self._name = name
         self._status = ConnectionStatus(transport=settings.transport)
         self._stop = threading.Event()
@@ -61,7 +64,18 @@ class FeedConnection:
         self._last_event_id = b""
         self._server_retry: float | None = None
         self._has_been_live = False
+        self._retired = ""
         self._trouble = Reminder()
+
+    @property
+    def stream(self) -> Stream | None:
+        """Its open stream, if there is one."""
+        return self._reader.stream if self._reader is not None else None
+
+    @property
+    def age(self) -> float:
+        """Seconds since the request of its present attempt; 0 before it."""
+        return self._wire.lived
 
     @property
     def status(self) -> ConnectionStatus:
@@ -83,8 +97,8 @@ class FeedConnection:
             raise
         finally:
             if self._reader is not None:
-                self._reader.stopped()
-            self._show(phase=Phase.STOPPED, until=None, why="")
+                self._reader.replaced(self._retired) if self._retired else self._reader.stopped()
+            self._show(phase=Phase.STOPPED, until=None, why="", live_since=None)
 
     def interrupt(self) -> None:
         """End the read or connection attempt under way; what has arrived is still taken. A stream that is
@@ -92,6 +106,12 @@ class FeedConnection:
         wire = self._wire
         while (left := wire.cut()) > 0:
             time.sleep(left)  # of the network, and no part of what a test's clock is asked for
+
+    def retire(self, reason: str) -> None:
+        """As `interrupt`, once `stop` is set: another connection has taken its place. reason: of the gap that
+        this may show."""
+        self._retired = reason
+        self.interrupt()
 
     def _run(self, intake: Intake, coverage: Coverage) -> None:
         streak = Streak()
@@ -102,6 +122,7 @@ class FeedConnection:
                 ending = self._attempt(client, intake, coverage)
                 if self._stop.is_set():
                     return
+                self._on_ending(ending)
                 streak = streak.after(ending)
                 others = coverage.open - self._is_live
                 decision = decide(ending, streak, others, self._server_retry, self._uniform)
@@ -149,7 +170,7 @@ class FeedConnection:
         self._last_event_id = transport.last_event_id
         if transport.retry is not None:
             self._server_retry = transport.retry
-        return ending
+        return replace(ending, was_live=reader.has_been_live)
 
     def _read_stream(
         self, client: httpx.Client, wire: Wire, reader: StreamReader, transport: Transport
@@ -207,7 +228,8 @@ class FeedConnection:
             reader.went_live()
         except Exception as error:
             raise IntakeFailure(error) from error
-        self._show(phase=Phase.LIVE, reconnects=self._status.reconnects + self._has_been_live)
+        reconnects = self._status.reconnects + self._has_been_live
+        self._show(phase=Phase.LIVE, reconnects=reconnects, live_since=self._clock.now())
         self._has_been_live = True
         how = " over a WebSocket" if self._settings.transport == WEBSOCKET else ""
         _log.info("%s: live%s, reading events from %s%s", self._name, again, self._settings.root, how)
@@ -237,6 +259,7 @@ class FeedConnection:
             until=self._clock.now() + decision.wait,
             why=decision.reason,
             last_problem=decision.reason,
+            live_since=None,
         )
         self._clock.wait(self._stop, decision.wait)
 

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import math
 import threading
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
 from transforms.clock import Clock
+from transforms.event import Event
 from transforms.feed.intake import Intake
+from transforms.feed.watch import Watch, Watched
 
 
 class Moment(NamedTuple):
@@ -21,10 +24,11 @@ class Moment(NamedTuple):
 @dataclass(eq=False)
 class Stream:
     """One open stream. All that was published between `live_from` and `heard` was received; what came later
-    is not known until it is heard again, or lost."""
+    is not known until it is heard again, or lost. watched: how it does beside the others."""
 
     live_from: Moment
     heard: Moment
+    watched: Watched
     is_open: bool = True
 
 
@@ -39,8 +43,10 @@ class Coverage:
     what no other stream had heard is recorded afterwards. Safe for threads.
     """
 
-    def __init__(self, intake: Intake, clock: Clock) -> None:
+    def __init__(self, intake: Intake, clock: Clock, watch: Watch | None = None) -> None:
+        """watch: compares the streams; None where there is but one."""
         self._intake = intake
+        self._watch = watch or Watch(clock)
         self._clock = clock
         self._lock = threading.Lock()
         self._streams: list[Stream] = []  # those that are open, and lost ones that reach beyond the frontier
@@ -70,7 +76,7 @@ class Coverage:
         """A stream's headers are there: all that is published from now on comes by it."""
         with self._lock:
             now = self._moment(self._clock.monotonic())
-            stream = Stream(now, now)
+            stream = Stream(now, now, self._watch.join())
             self._streams.append(stream)
             if self._frontier is None:
                 self._frontier = now
@@ -84,8 +90,21 @@ class Coverage:
         with self._lock:
             return self._epoch(self._reach(stream, self._moment(at)))
 
+    def took(
+        self, stream: Stream, at: float, events: Sequence[Event], fresh: Sequence[Event] | None
+    ) -> float:
+        """As `heard`, with `events` that came by it; see `Watch.brought`."""
+        self._watch.brought(stream.watched, events, fresh)
+        return self._heard(stream, at)
+
     def heard(self, stream: Stream, at: float) -> float:
-        """All that came by `stream` until `at` (monotonic seconds) is in the intake; returns `reach`."""
+        """All that came by `stream` until `at` (monotonic seconds) is in the intake; returns `reach`.
+
+        A keepalive of a stream that lacks events says nothing of those.
+        """
+        return self._heard(stream, -math.inf if stream.watched.lacks else at)
+
+    def _heard(self, stream: Stream, at: float) -> float:
         with self._lock:
             stream.heard = max(stream.heard, self._moment(at))
             self._frontier = self._reach()
@@ -105,6 +124,13 @@ class Coverage:
         """It was ended on purpose. Whoever starts next records a gap from what was heard last."""
         self._end(stream, "not running", or_nobody_listens=False)
 
+    def replaced(self, stream: Stream | None, reason: str) -> None:
+        """A connection was ended on purpose, as another one has taken its place; `stream` is what it had."""
+        if stream is not None:
+            self._end(stream, reason, or_nobody_listens=True)
+        with self._lock:
+            self._readers -= 1
+
     def finished(self) -> None:
         """A connection was told that nothing will be published any more; so, if it was the last to be told,
         nothing is missing from now on."""
@@ -118,6 +144,7 @@ class Coverage:
             if not stream.is_open:
                 return
             stream.is_open = False
+            self._watch.leave(stream.watched)
             if self._frontier is not None and stream.heard >= self._frontier:
                 self._reason = reason
             self._settle(or_nobody_listens)

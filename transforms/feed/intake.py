@@ -38,12 +38,12 @@ class Intake(Protocol):
 
     def append(
         self, events: Sequence[Event], strays: Sequence[DeadLetter], heard_until: float | None = None
-    ) -> int:
+    ) -> Sequence[Event] | None:
         """Take events, and frames that are no events; durable when it returns.
 
         heard_until: as for `heard`; the present when None, NOT_HEARD for what came another way.
         Ids taken before are dropped (same bytes) or kept aside as dead letters (`id_conflict`). Returns
-        how many events were new. Raises JournalFull.
+        the events that were new, None when it does not know ids. Raises JournalFull.
         """
 
     def heard(self, until: float | None = None) -> None:
@@ -61,6 +61,13 @@ class Intake(Protocol):
         None)."""
 
 
+class AccountIntake(Intake, Protocol):
+    """One that takes the events of one account only."""
+
+    def check_account(self, developer_id: str) -> None:
+        """Remember whose events these are at the first call. Raises when they were another account's."""
+
+
 @dataclass(frozen=True)
 class Gap:
     """Epoch seconds; `until` is None while the gap is open."""
@@ -68,6 +75,11 @@ class Gap:
     since: float
     until: float | None
     reason: str
+
+    @property
+    def seconds(self) -> float:
+        """How long it was; 0 while it is open."""
+        return 0.0 if self.until is None else self.until - self.since
 
 
 def as_dead_letter(gap: Gap) -> DeadLetter:

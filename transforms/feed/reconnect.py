@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import enum
 import logging
+import math
 import socket
 import time
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 
@@ -18,8 +20,10 @@ from transforms.secret import shown
 from transforms.write.answer import decoded, described, fields
 
 _log = logging.getLogger("grantex.feed")
-# An attempt that lived this long is no failure to back off from: it begins a new streak.
+# An attempt that lived this long is no failure to back off from: it begins a new streak. So does a stream
+# that was live, after two seconds: to be cut is normal, and each second without it may be a gap.
 HEALTHY_AFTER = 10.0
+LIVE_AFTER = 2.0
 # The service counts slots with a time to live of 300 s that every refused attempt re-arms: a try before
 # that has passed renews the lock-out.
 SLOT_WAIT = 305.0
@@ -61,6 +65,7 @@ class Ending:
     retry_after: seconds the service asked for in `Retry-After`.
     in_between: what was said in the service's place, by a proxy or a sign-in page; "" when it spoke itself.
     reason: what happened and what to do, where more is known than the kind says.
+    was_live: the stream was open, and events could come by it.
     lived: seconds from the request to the end; 0 when none was sent. The service subscribes before it sends
         its headers, so a gateway's 504 after half a minute without any ends an attempt that was live.
     """
@@ -73,6 +78,7 @@ class Ending:
     lived: float = 0.0
     in_between: str = ""
     reason: str = ""
+    was_live: bool = False
 
 
 @dataclass(frozen=True)
@@ -86,8 +92,36 @@ class Streak:
     def after(self, ending: Ending) -> Streak:
         """The streak with one more ending; an attempt that had been healthy begins a new one."""
         kind = (ending.kind, ending.status, ending.code)
-        failures = 1 if ending.lived >= HEALTHY_AFTER else self.failures + 1
+        healthy = ending.lived >= (LIVE_AFTER if ending.was_live else HEALTHY_AFTER)
+        failures = 1 if healthy else self.failures + 1
         return Streak(failures, self.same + 1 if kind == self.kind else 1, kind)
+
+
+SAME_AGE = 5.0  # seconds between the ages of streams that were ended for their age
+ENOUGH_ENDS = 3
+# No platform ends requests sooner; streams that live shorter have another trouble.
+LEAST_CUT_AGE = 20.0
+BEFORE_THE_CUT = 10.0  # seconds; enough to be live even on a service that is slow to answer
+
+
+class CutAge:
+    """Learns at which age a platform ends every stream, from those that ended unasked."""
+
+    def __init__(self) -> None:
+        self._ages: dict[str, deque[float]] = {}
+        self._known: dict[str, float] = {}
+
+    def ended(self, transport: str, ending: Ending) -> None:
+        """A stream has ended, `lived` seconds after its request."""
+        if ending.was_live and ending.kind is not EndingKind.SILENCE and ending.lived >= LEAST_CUT_AGE:
+            ages = self._ages.setdefault(transport, deque(maxlen=ENOUGH_ENDS))
+            ages.append(ending.lived)
+            if len(ages) == ENOUGH_ENDS and max(ages) - min(ages) <= SAME_AGE:
+                self._known[transport] = min(ages)
+
+    def is_near(self, transport: str, age: float) -> bool:
+        """Whether a stream of this age (seconds since its request) will soon be ended."""
+        return age >= self._known.get(transport, math.inf) - BEFORE_THE_CUT
 
 
 @dataclass(frozen=True)

@@ -47,8 +47,8 @@ class FeedSettings:
     way_out: WayOut = USUAL
     connect_timeout: float = 10.0
     # The service withholds the response's headers until the first event or keepalive, up to 30 s, and a
-    # healthy idle stream has a keepalive every 30 s: two and a half of them without a byte is silence.
-    read_timeout: float = 75.0
+    # healthy idle stream has a keepalive every 30 s: ten seconds more without a byte is silence.
+    read_timeout: float = 40.0
     account_timeout: float = 10.0
     # Of a WebSocket, which the service pings every 30 s and answers at once: silence is found within 40 s.
     ping_interval: float = 20.0

@@ -27,6 +27,7 @@ from transforms.event import Chunk
 from transforms.feed.journal import Journal
 from transforms.feed.reader import FeedReader
 from transforms.feed.request import FeedSettings
+from transforms.feed.watch import SPARE_SLOT, SpareSlot
 from transforms.in_process import Ticket, acquire, release
 
 
@@ -189,7 +190,11 @@ class LiveSource:
         self._first = self._cursor.position
         self._until = None if settings.max_seconds is None else time.monotonic() + settings.max_seconds
         self._reader = FeedReader(
-            settings.feed, self._journal, connections=settings.connections, on_end=self._wake.set
+            settings.feed,
+            self._journal,
+            connections=settings.connections,
+            spare=SpareSlot(self._journal.directory / SPARE_SLOT),
+            on_end=self._wake.set,
         )
         self._reader.start()
 

@@ -23,9 +23,30 @@ class Phase(str, enum.Enum):
     WAITING = "waiting to reconnect"
 
 
+class State(str, enum.Enum):
+    """How a connection does among the others, in the word that is shown."""
+
+    STOPPED = "stopped"
+    CONNECTING = "connecting"
+    LIVE = "live"
+    SUSPECT = "suspect"  # another one shows that it lacks events
+    REPLACING = "replacing"  # opened to take another one's place
+    PAUSED = "paused"
+
+    @classmethod
+    def of(cls, phase: Phase) -> State:
+        """Of a connection that nothing is known against."""
+        known = {Phase.STOPPED: cls.STOPPED, Phase.LIVE: cls.LIVE, Phase.PAUSED: cls.PAUSED}
+        return known.get(phase, cls.CONNECTING)
+
+
 @dataclass(frozen=True)
 class ConnectionStatus:
     """A snapshot; times are seconds since the epoch, None for never.
+
+    transport: by which its events travel.
+    live_since: when its stream went live, None while it has none.
+    state: None where nobody compares it with others.
 
     until, why: when and why it will connect again, while it waits.
     reconnects: streams lost and opened again so far.
@@ -43,6 +64,8 @@ class ConnectionStatus:
     last_problem: str = ""
     end_of_input: bool = False
     transport: str = "sse"
+    live_since: float | None = None
+    state: State | None = None
 
 
 class FeedCounters:

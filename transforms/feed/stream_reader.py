@@ -68,6 +68,7 @@ class StreamReader:
         self._on_paused = on_paused
         self._before_append = before_append
         self._stream: Stream | None = None  # none before it is live, and while the intake is full
+        self.has_been_live = False
         self._paused: JournalFull | None = None
         self._trouble = Reminder()
         self._in_hand: list[Frame] = []
@@ -78,15 +79,26 @@ class StreamReader:
         """Whether it is among the open streams."""
         return self._stream is not None
 
+    @property
+    def stream(self) -> Stream | None:
+        """The open stream, if there is one."""
+        return self._stream
+
     def went_live(self) -> None:
         """All that is published from now on comes by it."""
         self._stream = self._coverage.live()
+        self.has_been_live = True
 
     def lost(self, reason: str) -> None:
         """The stream has ended without being asked to."""
         if self._stream is not None:
             self._coverage.lost(self._stream, reason)
             self._stream = None
+
+    def replaced(self, reason: str) -> None:
+        """The stream was ended on purpose, as another connection has this one's place."""
+        self._coverage.replaced(self._stream, reason)
+        self._stream = None
 
     def stopped(self) -> None:
         """The stream was ended on purpose."""
@@ -158,8 +170,8 @@ class StreamReader:
             self._intake.append(events, strays, self._coverage.frontier)
             return
         since = self._coverage.frontier
-        self._intake.append(events, strays, self._coverage.reach(self._stream, heard))
-        self._coverage.heard(self._stream, heard)
+        fresh = self._intake.append(events, strays, self._coverage.reach(self._stream, heard))
+        self._coverage.took(self._stream, heard, events, fresh)
         if any(stray.cause.startswith(TOO_LARGE) for stray in strays):
             self._coverage.missed("an event was too large to be taken: its beginning is a dead letter", since)
 

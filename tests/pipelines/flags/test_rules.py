@@ -89,7 +89,7 @@ def test_a_subscription_takes_the_place_of_the_feed() -> None:
 
 
 def test_defaults_that_a_form_hands_over_do_no_harm() -> None:
-    prefilled = ["--feed_url=https://api.grantex.dev", "--feed_connections=1", "--splunk_index=main"]
+    prefilled = ["--feed_url=https://api.grantex.dev", "--feed_connections=2", "--splunk_index=main"]
     accepted(*DATAFLOW, SUBSCRIPTION, KAFKA, LETTERS, *prefilled, "--bigquery_max_age=5")
     assert faults(*DATAFLOW, SUBSCRIPTION, KAFKA, LETTERS, "--splunk_index=other") == [
         "--splunk_index: needs --splunk_hec_url, which switches Splunk HEC on"

@@ -30,7 +30,7 @@ class MemoryIntake:
 
     def append(
         self, events: Sequence[Event], strays: Sequence[DeadLetter], heard_until: float | None = None
-    ) -> int:
+    ) -> None:
         with self._changed:
             if self.failure is not None:
                 raise self.failure
@@ -42,7 +42,6 @@ class MemoryIntake:
             self.strays += strays
             self.appends.append(len(events))
             self._changed.notify_all()
-        return len(events)
 
     def heard(self, until: float | None = None) -> None:
         with self._changed:

@@ -125,10 +125,10 @@ def test_what_had_arrived_before_the_stop_is_taken(feed: PracticeFeed) -> None:
 
         def append(
             self, events: Sequence[Event], strays: Sequence[DeadLetter], heard_until: float | None = None
-        ) -> int:
+        ) -> None:
             self.stalled.set()
             self.goes_on.wait(10)
-            return super().append(events, strays, heard_until)
+            super().append(events, strays, heard_until)
 
     intake = Stalled()
     with reading(feed, intake=intake) as (_, _intake):

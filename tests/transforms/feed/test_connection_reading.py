@@ -58,7 +58,7 @@ def test_room_that_comes_with_the_stop_is_used(stop: threading.Event) -> None:
     class RoomAtTheEnd(MemoryIntake):
         def append(
             self, events: Sequence[Event], strays: Sequence[DeadLetter], heard_until: float | None = None
-        ) -> int:
+        ) -> None:
             if not stop.is_set():
                 stop.set()
                 raise JournalFull("no room for testing")

@@ -7,8 +7,9 @@ import re
 import httpx
 import pytest
 
-from transforms.feed.reconnect import Decision, Ending, EndingKind, Streak, decide, refusal
-from transforms.secret import remember
+from transforms.feed.reconnect import CutAge, Decision, Ending, EndingKind, Streak, decide, refusal
+from transforms.feed.request import FeedSettings
+from transforms.secret import LiteralSecret, remember
 
 
 def low(a: float, b: float) -> float:
@@ -179,3 +180,47 @@ def test_other_statuses_are_retried_with_plain_words(code: int, words: str) -> N
         assert words in decision.reason
         assert decision.wait <= 60.0
         assert not decision.stop
+
+
+def test_a_stream_that_was_cut_while_it_was_live_is_opened_again_at_once() -> None:
+    """To be cut is normal. One that ends within its first two seconds is backed off from."""
+    streak = Streak()
+    for _ in range(50):
+        streak = streak.after(Ending(EndingKind.CUT, lived=2.1, was_live=True))
+    assert streak.failures == 1
+    for lived, was_live in ((1.9, True), (9.9, False)):
+        streak = streak.after(Ending(EndingKind.CUT, lived=lived, was_live=was_live))
+    assert streak.failures == 3
+
+
+def cut_at(*ages: float, kind: EndingKind = EndingKind.CUT, was_live: bool = True) -> CutAge:
+    learnt = CutAge()
+    for age in ages:
+        learnt.ended("sse", Ending(kind, lived=age, was_live=was_live))
+    return learnt
+
+
+def test_three_streams_that_ended_at_the_same_age_tell_when_the_next_one_will() -> None:
+    learnt = cut_at(301.0, 302.5, 300.0)
+    assert (learnt.is_near("sse", 289.9), learnt.is_near("sse", 290.0)) == (False, True)
+    assert not learnt.is_near("websocket", 1e9)
+    learnt.ended("sse", Ending(EndingKind.RESET, lived=40.0, was_live=True))
+    assert learnt.is_near("sse", 290.0)  # a cut like any other unlearns nothing
+
+
+@pytest.mark.parametrize(
+    "learnt",
+    [
+        cut_at(300.0, 300.0),
+        cut_at(300.0, 294.9, 300.0),
+        cut_at(2.0, 3.0, 4.0),  # no platform's rule
+        cut_at(75.0, 75.0, 75.0, kind=EndingKind.SILENCE),
+        cut_at(30.0, 30.0, 30.0, kind=EndingKind.STATUS, was_live=False),
+    ],
+)
+def test_other_ends_tell_nothing(learnt: CutAge) -> None:
+    assert not learnt.is_near("sse", 1e9)
+
+
+def test_silence_is_more_than_a_keepalive_s_interval_and_at_most_forty_seconds() -> None:
+    assert 30 < FeedSettings("https://feed.test", LiteralSecret("key")).read_timeout <= 40

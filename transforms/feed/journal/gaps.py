@@ -31,6 +31,8 @@ class GapLog:
         self._heard_at = self._monotonic(self._heard)
         self._noted = clock.monotonic() - HEARD_EVERY
         self.total = int(str(database.rows("SELECT coalesce(max(number), 0) FROM gaps")[0][0]))
+        # Of those on record now, and later ones; an open one counts when it has ended.
+        self.seconds = float(str(database.rows("SELECT coalesce(sum(until - since), 0.0) FROM gaps")[0][0]))
         self.open: Gap | None = None
         self._number = 0  # of the open gap
         self._opened = 0.0  # monotonic, when it began
@@ -118,6 +120,7 @@ class GapLog:
         except sqlite3.OperationalError as error:
             log.error("the end of a feed gap will be written when the journal can be: %s", error)
             return
+        self.seconds += gap.seconds
         ended = self._monotonic(self._until)
         if ended > self._heard_at:
             self._heard, self._heard_at = self._until, ended

@@ -213,7 +213,7 @@ class Journal:
 
     def append(
         self, events: Sequence[Event], strays: Sequence[DeadLetter], heard_until: float | None = None
-    ) -> int:
+    ) -> Sequence[Event]:
         """Take events and frames that are none; see `Intake.append`. Raises JournalFull."""
         with self._database.lock:
             self._room.check(self.bytes)
@@ -228,7 +228,7 @@ class Journal:
         if taken.fresh or letters:
             for listener in self.listeners:
                 listener()
-        return len(taken.fresh)
+        return taken.fresh
 
     def _store(self, taken: Sifted, letters: list[DeadLetter]) -> None:
         self._taken_at = max(self._taken_at, self.clock.now())  # arrival times never step back
@@ -366,6 +366,11 @@ class Journal:
         with self._database.lock:
             self._proofs.keep(proof, letters, found)
             self.feed_dead_letters += len(letters)
+
+    @property
+    def gap_seconds(self) -> float:
+        """How long the gaps on record were together; 10,000 are kept."""
+        return self._gaps.seconds
 
     def close(self) -> None:
         """Note when the feed was last heard, trim, close the file, release the directory."""

@@ -92,7 +92,7 @@ class Ring:
 
     def append(
         self, events: Sequence[Event], strays: Sequence[DeadLetter], heard_until: float | None = None
-    ) -> int:
+    ) -> None:
         """Take all of it, waiting a moment for room; see `Intake.append`. Knows no duplicates.
 
         Raises JournalFull when there is still none, or the ring is closed.
@@ -111,7 +111,6 @@ class Ring:
             before = self._heard
             self._heard = self._clock.now() if heard_until is None else heard_until
             self._put(events, strays, size, before)
-        return len(events)
 
     def heard(self, until: float | None = None) -> None:
         """See `Intake.heard`."""

@@ -7,15 +7,19 @@ import threading
 import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from types import TracebackType
 from typing import Protocol
 
 from transforms.clock import Clock, SystemClock
 from transforms.dead_letter import DeadLetter
 from transforms.feed.connection import FeedConnection
+from transforms.feed.coverage import Coverage
 from transforms.feed.intake import Gap, Intake, as_dead_letter
+from transforms.feed.kept import KeptConnection
 from transforms.feed.request import FeedSettings
 from transforms.feed.status import ConnectionStatus
+from transforms.feed.watch import LOOK_EVERY, Watch
 from transforms.feed.worker.range import OPEN_END, FeedRange
 from transforms.feed.worker.ring import Ring
 
@@ -23,7 +27,6 @@ log = logging.getLogger("grantex.feed")
 INTERRUPT_WAIT = 5.0  # seconds for a connection to end once its socket is shut
 # Some 100,000 ordinary events: over a minute of 1,500 a second.
 RING_BYTES = 64 * 1024**2
-LOOK_EVERY = 1.0  # seconds between looks at whether the runner still comes back
 
 
 @dataclass(frozen=True)
@@ -47,9 +50,11 @@ class WorkerFeed:
 
 
 class Connection(Protocol):
-    """What a session needs of a FeedConnection."""
+    """What a session needs of a KeptConnection."""
 
-    failure: BaseException | None
+    @property
+    def failure(self) -> BaseException | None:
+        """What ended it for good, if anything has."""
 
     @property
     def status(self) -> ConnectionStatus:
@@ -61,13 +66,21 @@ class Connection(Protocol):
     def interrupt(self) -> None:
         """End the read that is under way."""
 
+    def look(self) -> None:
+        """Called every `LOOK_EVERY` seconds: replace its stream, if there is reason to."""
 
-Connect = Callable[[WorkerFeed, Clock, str], Connection]
+
+Connect = Callable[[WorkerFeed, Clock, str, Watch], Connection]
 
 
-def connect(feed: WorkerFeed, clock: Clock, name: str) -> Connection:
-    """A real connection."""
-    return FeedConnection(feed.feed, clock=clock, name=name)
+def connect(feed: WorkerFeed, clock: Clock, name: str, watch: Watch) -> Connection:
+    """A real connection. watch: of those that this process has of the feed."""
+    learn = partial(watch.cut_age.ended, feed.feed.transport)
+
+    def one(coverage: Coverage) -> FeedConnection:
+        return FeedConnection(feed.feed, clock=clock, coverage=coverage, on_ending=learn, name=name)
+
+    return KeptConnection(one, watch, clock, name=name)
 
 
 class Session:
@@ -87,6 +100,7 @@ class Session:
         number: int,
         *,
         clock: Clock,
+        watch: Watch,
         replaces: bytes = b"",
         complete_until: float = 0.0,
         connect: Connect = connect,
@@ -116,7 +130,8 @@ class Session:
         self._left_at = clock.monotonic()
         self._stop = threading.Event()
         self._closed = threading.Event()
-        self._connection = connect(replace(feed, feed=feed.feed.of(number)), clock, self.name)
+        self._neighbours = watch
+        self._connection = connect(replace(feed, feed=feed.feed.of(number)), clock, self.name, watch)
         self._reader = threading.Thread(target=self._read, name=f"{self.name}-reader", daemon=True)
         self._watch = threading.Thread(target=self._look, name=f"{self.name}-watch", daemon=True)
 
@@ -194,6 +209,8 @@ class Session:
 
     def _look(self) -> None:
         while not self._clock.wait(self._closed, LOOK_EVERY):
+            self._neighbours.look()
+            self._connection.look()
             if self.is_orphan():
                 self._on_orphan(self)
                 return
@@ -236,6 +253,7 @@ class Sessions:
         self._connect = connect
         self._lock = threading.Lock()
         self._open: dict[tuple[str, int], Session] = {}
+        self._watches: dict[str, Watch] = {}  # one for each reader: its connections that live here
         self._letters: dict[str, list[DeadLetter]] = {}
         self._draining = threading.Event()
 
@@ -318,6 +336,7 @@ class Sessions:
             feed,
             wanted.connection,
             clock=self._clock,
+            watch=self._watches.setdefault(feed.reader, Watch(self._clock)),
             replaces=wanted.session,
             complete_until=wanted.complete_until,
             connect=self._connect,

@@ -102,7 +102,7 @@ def test_a_full_disk_stops_reading_and_nothing_else(small_disk: Path) -> None:
 
     ballast.unlink()
     clock.advance(CHECK_DISK_EVERY)
-    assert journal.append(events(taken, taken + BLOCK, PAYLOAD), []) == BLOCK
+    assert len(journal.append(events(taken, taken + BLOCK, PAYLOAD), [])) == BLOCK
     journal.close_gap()
     assert (state / "reserve").stat().st_size == 16 * 1024 * 1024
     assert [gap.reason for gap in journal.gaps()] == ["the journal was full"]
@@ -126,7 +126,7 @@ def test_a_disk_filled_by_the_journal_itself_is_emptied_by_deliveries(small_disk
     journal = open_journal(state, clock=clock)
     cursor = journal.cursor("kafka")
     clock.advance(CHECK_DISK_EVERY)
-    assert journal.append(events(taken, taken + BLOCK, PAYLOAD), []) == BLOCK
+    assert len(journal.append(events(taken, taken + BLOCK, PAYLOAD), [])) == BLOCK
     assert (state / "reserve").exists()
     assert (cursor.delivered, cursor.pending) == (taken, BLOCK)
     journal.close()

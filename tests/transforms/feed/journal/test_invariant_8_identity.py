@@ -150,5 +150,5 @@ def test_past_its_bound_the_journal_is_full_until_events_are_delivered(tmp_path:
     assert journal.end == 10
     cursor.advance(10)
     journal.trim()
-    assert journal.append(events(10, 11), []) == 1
+    assert len(journal.append(events(10, 11), [])) == 1
     journal.close()

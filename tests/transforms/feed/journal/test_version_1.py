@@ -83,14 +83,14 @@ def test_all_of_it_is_there_and_is_drained(old: Path) -> None:
             lane.check(journal, journal.cursor(name))
         idle = journal.cursor("idle")
         assert [idle.born, idle.pending] == truth["idle"]
-        assert journal.append(events(2_900, 3_000, 12), []) == 0, "their ids are known"
+        assert len(journal.append(events(2_900, 3_000, 12), [])) == 0, "their ids are known"
         journal.close()
     assert version_of(old) == VERSION
     journal = open_journal(old)
     for name in ("s3", "kafka", "idle"):
         drain(journal, name)
     journal.trim()
-    assert journal.append(events(3_000, 3_010), []) == 10
+    assert len(journal.append(events(3_000, 3_010), [])) == 10
     journal.close()
     journal = open_journal(old)
     assert [books.pending for books in journal.books().values()] == [10, 10, 10]

@@ -16,6 +16,7 @@ from transforms.event import Chunk, Event
 from transforms.feed.intake import Intake
 from transforms.feed.request import FeedSettings
 from transforms.feed.status import ConnectionStatus
+from transforms.feed.watch import Watch
 from transforms.feed.worker.range import FeedRange
 from transforms.feed.worker.read import FeedRangeTracker, read_bundle
 from transforms.feed.worker.sessions import Sessions, WorkerFeed
@@ -44,6 +45,7 @@ class FakeConnection:
         self.status = ConnectionStatus()
         self.started, self._end = threading.Event(), threading.Event()
         self.intake: Intake | None = None
+        self.looks = 0
         self.at_the_end: Sequence[Event] = ()  # what it has in hand when it is told to stop
 
     def run(self, intake: Intake, stop: threading.Event) -> None:
@@ -57,6 +59,9 @@ class FakeConnection:
 
     def interrupt(self) -> None:
         self._end.set()
+
+    def look(self) -> None:
+        self.looks += 1
 
     def live(self) -> None:
         """The response's headers came."""
@@ -81,7 +86,7 @@ class Process:
         self.sessions = Sessions(clock=self.clock, connect=self._connect)
         self.elsewhere = 0
 
-    def _connect(self, feed: WorkerFeed, clock: Clock, name: str) -> FakeConnection:
+    def _connect(self, feed: WorkerFeed, clock: Clock, name: str, watch: Watch) -> FakeConnection:
         self.connections.append(FakeConnection())
         return self.connections[-1]
 
