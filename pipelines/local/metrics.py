@@ -39,8 +39,28 @@ def _feed(snapshot: Snapshot) -> Families:
     yield GaugeMetricFamily(
         "grantex_feed_connections", "Streams of the feed that are open.", value=snapshot.live
     )
+    yield GaugeMetricFamily(
+        "grantex_feed_connections_wanted",
+        "Streams that are to be open.",
+        value=snapshot.connections_wanted,
+    )
+    for name, at, what in (
+        ("heard", snapshot.last_heard_at, "an event or a keepalive"),
+        ("event", snapshot.last_event_at, "an event"),
+    ):
+        yield GaugeMetricFamily(
+            f"grantex_feed_last_{name}_timestamp_seconds",
+            f"When {what} came last, 0 for never.",
+            value=at or 0.0,
+        )
     yield CounterMetricFamily(
         "grantex_feed_gaps", "Intervals in which events may have been missed.", value=snapshot.gaps
+    )
+    yield GaugeMetricFamily("grantex_feed_gap_open", "1 while events may be missed.", value=snapshot.gap_open)
+    yield CounterMetricFamily(
+        "grantex_feed_gap_seconds",
+        "How long the gaps were together, once they have ended.",
+        value=snapshot.gap_seconds,
     )
     if snapshot.webhooks is not None:
         webhooks = CounterMetricFamily(

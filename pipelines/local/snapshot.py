@@ -54,6 +54,8 @@ class Snapshot:
     feed_preflight: what trying the feed's key found; None while it is not known.
     webhooks: how many requests came to what, since the start; None when none are taken.
     proof: what the service's ledger proves; None without --ledger_webhook.
+    connections_wanted: streams that are to be open; while one is replaced there is one more.
+    gap_seconds: how long all gaps were together.
     """
 
     at: float
@@ -72,6 +74,18 @@ class Snapshot:
     feed_preflight: Sequence[Finding] | None = None
     webhooks: Mapping[str, int] | None = None
     proof: ProofStatus | None = None
+    connections_wanted: int = 0
+    gap_seconds: float = 0.0
+
+    @property
+    def last_heard_at(self) -> float | None:
+        """When anything came by any stream."""
+        return max((each.last_heard_at or 0.0 for each in self.connections), default=0.0) or None
+
+    @property
+    def last_event_at(self) -> float | None:
+        """When an event came by any stream."""
+        return max((each.last_event_at or 0.0 for each in self.connections), default=0.0) or None
 
     @property
     def live(self) -> int:
@@ -117,6 +131,8 @@ def take(
         feed_preflight=found.of(FEED),
         webhooks=webhooks,
         proof=proof.status if proof else None,
+        connections_wanted=reader.wanted,
+        gap_seconds=journal.gap_seconds,
     )
 
 

@@ -13,12 +13,15 @@ import msgspec
 
 from pipelines.local import verdict
 from pipelines.local.snapshot import DestinationSnapshot, Snapshot
-from transforms.feed.status import ConnectionStatus
+from transforms.feed.status import ConnectionStatus, State
 from transforms.write.delivery.status import DeliveryStatus
 
 
 class Connection(msgspec.Struct):
-    """One stream of the feed. phase: live, connecting, waiting_for_headers, waiting, paused, stopped."""
+    """One stream of the feed. phase: live, connecting, waiting_for_headers, waiting, paused, stopped.
+
+    state: live; suspect (it lacks what another one received); replacing (opened to take another one's
+    place); connecting, also while it waits to; paused; stopped."""
 
     phase: str
     doing: str  # in plain words
@@ -27,6 +30,9 @@ class Connection(msgspec.Struct):
     last_heard_at: float | None  # an event or a keepalive
     reconnects: int
     last_problem: str  # "" when there was none
+    transport: str
+    state: str
+    age: float | None  # of its open stream
 
 
 class Gap(msgspec.Struct):
@@ -58,9 +64,11 @@ class Feed(msgspec.Struct):
     duplicates: int  # received twice and dropped, since the start
     dead_letters: int  # frames that are no events, since the start
     connections_live: int
+    connections_wanted: int
     connections: list[Connection]
     gaps: int  # on record
     gap_open: bool
+    gap_seconds: float  # of all that have ended
     latest_gaps: list[Gap]  # newest first
     webhooks: dict[str, int] | None  # requests by what became of them, since the start; null: none are taken
 
@@ -169,9 +177,11 @@ def _feed(snapshot: Snapshot, feed: verdict.Verdict) -> Feed:
         duplicates=snapshot.duplicates,
         dead_letters=snapshot.feed_dead_letters,
         connections_live=snapshot.live,
-        connections=[_connection(status) for status in snapshot.connections],
+        connections_wanted=snapshot.connections_wanted,
+        connections=[_connection(status, snapshot.at) for status in snapshot.connections],
         gaps=snapshot.gaps,
         gap_open=snapshot.gap_open,
+        gap_seconds=snapshot.gap_seconds,
         latest_gaps=[Gap(gap.since, gap.until, verdict.said(gap.reason)) for gap in snapshot.latest_gaps],
         webhooks=None if snapshot.webhooks is None else dict(snapshot.webhooks),
     )
@@ -194,7 +204,7 @@ def _proof(snapshot: Snapshot) -> Proof | None:
     )
 
 
-def _connection(status: ConnectionStatus) -> Connection:
+def _connection(status: ConnectionStatus, now: float) -> Connection:
     return Connection(
         phase=status.phase.name.lower(),
         doing=verdict.of_connection(status),
@@ -203,6 +213,9 @@ def _connection(status: ConnectionStatus) -> Connection:
         last_heard_at=status.last_heard_at,
         reconnects=status.reconnects,
         last_problem=verdict.said(status.last_problem),
+        transport=status.transport,
+        state=(status.state or State.of(status.phase)).value,
+        age=None if status.live_since is None else max(0.0, now - status.live_since),
     )
 
 

@@ -10,6 +10,7 @@ from datetime import datetime, timezone
 from pipelines.local.snapshot import DestinationSnapshot, Snapshot
 from transforms.feed.request import WEBSOCKET
 from transforms.feed.status import ConnectionStatus, Phase
+from transforms.feed.status import State as ConnectionState
 from transforms.secret import redact
 
 # Lag beyond `max_age` that a healthy destination does not reach: some requests' time-outs.
@@ -246,9 +247,10 @@ def _all_is_well(snapshot: Snapshot) -> str:
 def of_connection(status: ConnectionStatus) -> str:
     """What a connection does; when it will try again is in `status.until`."""
     text = _CONNECTIONS.get(status.phase) or f"Waiting to reconnect: {said(status.why)}"
+    text = _STATES.get(status.state or ConnectionState.LIVE, text)
     if status.transport != WEBSOCKET:
         return text
-    if status.phase is Phase.WAITING_FOR_HEADERS:
+    if status.phase is Phase.WAITING_FOR_HEADERS and status.state is not ConnectionState.REPLACING:
         text = "Connected, and live within a second"
     return f"WebSocket: {text[0].lower()}{text[1:]}"
 
@@ -259,6 +261,10 @@ def said(text: str) -> str:
     return line if len(line) <= MOST_CHARACTERS else line[: MOST_CHARACTERS - 1] + "…"
 
 
+_STATES = {
+    ConnectionState.SUSPECT: "Suspect: another stream received what this one did not; it is being replaced",
+    ConnectionState.REPLACING: "Being opened in the place of another one",
+}
 _CONNECTIONS = {
     Phase.LIVE: "Live: events are received as they are published",
     Phase.CONNECTING: "Connecting",

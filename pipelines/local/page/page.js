@@ -128,10 +128,12 @@ function showFeed({ feed, at, journal_bytes: held, proof }) {
     const [what, more] = list.children[index].firstChild.children;
     const name = feed.connections.length > 1 ? `Connection ${index + 1}. ` : "";
     const next = each.next_try === null ? "" : `, next try in ${span(Math.max(0, each.next_try - at))}`;
-    mark(list.children[index], { live: "good", waiting: "trouble", paused: "trouble" }[each.phase] || "watch");
+    const level = { live: "good", waiting: "trouble", paused: "trouble" }[each.phase] || "watch";
+    mark(list.children[index], each.state === "suspect" ? "watch" : level);
     put(what, `${name}${each.doing}${next}`);
+    const stream = each.age === null ? "" : ` (open for ${span(each.age)}, last heard ${ago(each.last_heard_at, at)})`;
     const lost = each.reconnects ? ` Reconnected ${each.reconnects === 1 ? "once" : `${number(each.reconnects)} times`}` : "";
-    put(more, lost && `.${lost}${each.last_problem ? `; last: ${each.last_problem}` : ""}.`);
+    put(more, `${stream}${lost && `.${lost}${each.last_problem ? `; last: ${each.last_problem}` : ""}.`}`);
   });
   showGaps(feed, at);
 }

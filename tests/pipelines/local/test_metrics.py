@@ -19,6 +19,11 @@ FIXED = {
     "grantex_events_dead_lettered_total": ("counter", {"destination", "stage"}),
     "grantex_events_pending": ("gauge", {"destination"}),
     "grantex_feed_connections": ("gauge", set()),
+    "grantex_feed_connections_wanted": ("gauge", set()),
+    "grantex_feed_last_heard_timestamp_seconds": ("gauge", set()),
+    "grantex_feed_last_event_timestamp_seconds": ("gauge", set()),
+    "grantex_feed_gap_open": ("gauge", set()),
+    "grantex_feed_gap_seconds_total": ("counter", set()),
     "grantex_feed_gaps_total": ("counter", set()),
     "grantex_delivery_lag_seconds": ("gauge", {"destination"}),
     "grantex_request_seconds_bucket": ("histogram", {"destination", "le"}),
@@ -58,8 +63,13 @@ def taken(**more: Any) -> Snapshot:
         "duplicates": 1,
         "feed_dead_letters": 2,
         "gaps": 3,
-        "gap_open": False,
-        "connections": [ConnectionStatus(phase=Phase.LIVE), ConnectionStatus(phase=Phase.WAITING)],
+        "gap_open": True,
+        "connections": [
+            ConnectionStatus(Phase.LIVE, last_event_at=1_772_366_400.0, last_heard_at=1_772_366_402.0),
+            ConnectionStatus(Phase.WAITING, last_heard_at=1_772_366_408.5),
+        ],
+        "connections_wanted": 2,
+        "gap_seconds": 12.5,
         "journal_bytes": 5,
         "destinations": [
             DestinationSnapshot("splunk", Books(100, 90, 3, 7, 0), 2.5, delivery([0.004, 0.2, 100.0])),
@@ -94,7 +104,12 @@ def test_the_values_are_those_of_the_books() -> None:
     found = samples(exposition(taken()))
     assert found["grantex_events_received_total",] == 100
     assert found["grantex_feed_connections",] == 1
+    assert found["grantex_feed_connections_wanted",] == 2
+    assert found["grantex_feed_last_heard_timestamp_seconds",] == 1_772_366_408.5
+    assert found["grantex_feed_last_event_timestamp_seconds",] == 1_772_366_400.0
     assert found["grantex_feed_gaps_total",] == 3
+    assert found["grantex_feed_gap_open",] == 1
+    assert found["grantex_feed_gap_seconds_total",] == 12.5
     assert found["grantex_events_delivered_total", "splunk"] == 90
     assert found["grantex_events_pending", "splunk"] == 7
     assert found["grantex_events_dead_lettered_total", "splunk", "write"] == 3
@@ -125,4 +140,5 @@ def test_each_bucket_holds_those_below_it_and_the_last_holds_all() -> None:
 def test_before_any_destination_the_page_is_complete_all_the_same() -> None:
     found = samples(exposition(taken(destinations=[], connections=[])))
     assert found["grantex_feed_connections",] == 0
+    assert found["grantex_feed_last_heard_timestamp_seconds",] == 0
     assert found["grantex_events_dead_lettered_total", "", "feed"] == 2

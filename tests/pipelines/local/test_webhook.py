@@ -295,12 +295,12 @@ class Full:
 
     def append(
         self, events: Sequence[Event], strays: Sequence[DeadLetter], heard_until: float | None = None
-    ) -> int:
+    ) -> Sequence[Event]:
         self.tried.set()
         if not self.has_room.is_set():
             raise JournalFull("10 GB are kept")
         self.taken += events
-        return len(events)
+        return events
 
     def heard(self, until: float | None = None) -> None: ...
     def open_gap(self, reason: str, since: float | None = None) -> None: ...
@@ -357,7 +357,7 @@ def test_at_the_end_nobody_is_held(held: Held) -> None:
 
 def test_a_damaged_journal_ends_the_run(tmp_path: Path) -> None:
     class Broken(Full):
-        def append(self, *given: Any) -> int:
+        def append(self, *given: Any) -> Sequence[Event]:
             raise sqlite3.DatabaseError("database disk image is malformed")
 
     clock, ended = ManualClock(), threading.Event()
