@@ -185,18 +185,23 @@ def url(text: str, ours: str) -> str:
     parts = _split(text)
     if parts.scheme not in ("http", "https") or not parts.netloc:
         raise ValueError("must be a URL that begins with https:// or http:// and a host")
-    if names_user(text):
-        raise ValueError(NAMES_USER)
+    if fault := address_fault(text):
+        raise ValueError(fault)
     _check_host(parts)
-    if parts.query or parts.fragment or text.endswith(("?", "#")):
-        raise ValueError("must end with the host or a path, without ? and #")
     root = parts.path.rstrip("/")
     if ours and ours in f"{root}/":
         raise ValueError(f"must be the root of the service; {ours} is added by itself")
     return f"{parts.scheme}://{parts.netloc}{root}"
 
 
-NAMES_USER = "must not contain a user or password, which would end up in logs"
+def address_fault(url: str | None) -> str:
+    """What is wrong with an address that holds what may be a secret, which logs, graphs and pages would show;
+    "" when it holds none."""
+    if names_user(url or ""):
+        return "must not contain a user or password, which would end up in logs"
+    if re.search("[?#]", url or ""):
+        return "must end with the host or a path, without ? and #: what follows would end up in logs"
+    return ""
 
 
 def names_user(url: str) -> bool:

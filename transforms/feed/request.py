@@ -19,7 +19,7 @@ import httpcore
 import httpx
 
 from transforms.clock import Clock
-from transforms.readers import names_user
+from transforms.readers import address_fault
 from transforms.secret import Secret, SecretError, read_by
 from transforms.way_out import USUAL, WayOut
 
@@ -55,9 +55,9 @@ class FeedSettings:
     ping_timeout: float = 20.0
 
     def __post_init__(self) -> None:
-        if names_user(self.url):  # which is never sent, and would be shown by repr and pickle
-            scheme, _, rest = self.url.rpartition("://")
-            authority = re.split(r"[/?#]", rest, maxsplit=1)[0]
+        if address_fault(self.url):  # of what is never sent, and would be shown by repr and pickle
+            scheme, _, rest = re.split("[?#]", self.url, maxsplit=1)[0].rpartition("://")
+            authority = rest.partition("/")[0]
             bare = authority.rpartition("@")[2] + rest[len(authority) :]
             object.__setattr__(self, "url", f"{scheme}://{bare}" if scheme else bare)
 

@@ -9,7 +9,7 @@ from typing import ClassVar, Literal
 from transforms.batch import BatchPolicy, batches
 from transforms.event import Event
 from transforms.preflight import Finding
-from transforms.readers import NAMES_USER, names_user
+from transforms.readers import address_fault
 from transforms.setting import BadSettings, setting, shared
 from transforms.way_out import USUAL, WayOut
 from transforms.write.bigquery.rows import SchemaName, json_size, proto_size
@@ -95,8 +95,8 @@ class BigQuery(Destination):
         """Half of an emulator would send the other half of the calls to Google without credentials; a
         password would be shown."""
         for name, url in (("endpoint", self.endpoint), ("storage_endpoint", self.storage_endpoint)):
-            if names_user(url or ""):
-                yield name, NAMES_USER
+            if fault := address_fault(url):
+                yield name, fault
         if self.method == "storage_write" and self.anonymous and not self.storage_endpoint:
             yield "endpoint", "an emulator needs {storage_endpoint}, too, or {method}=insert_all"
 

@@ -15,7 +15,7 @@ from transforms.clock import Clock, SystemClock
 from transforms.event import Batch, Event
 from transforms.preflight import Finding
 from transforms.proxies import host_and_port
-from transforms.readers import NAMES_USER, names_user
+from transforms.readers import address_fault
 from transforms.secret import Secret
 from transforms.setting import setting, shared
 from transforms.way_out import USUAL, WayOut
@@ -112,8 +112,8 @@ class Datadog(Destination):
     title: ClassVar[str] = "Datadog"
 
     def __post_init__(self) -> None:
-        if names_user(self.endpoint or ""):
-            raise ValueError(f"endpoint {NAMES_USER}")
+        if fault := address_fault(self.endpoint):
+            raise ValueError(f"endpoint {fault}")
         if not self.endpoint and (fault := datadog_sites.fault(self.site)):
             raise ValueError(f"site {self.site!r} {fault}")
         if self.policy.max_events > MAX_EVENTS or self.policy.max_bytes > MAX_BYTES:

@@ -9,7 +9,7 @@ from typing import ClassVar
 
 from transforms.batch import BatchPolicy, batches
 from transforms.event import Event
-from transforms.readers import NAMES_USER, each_of, names_user
+from transforms.readers import address_fault, each_of
 from transforms.setting import setting, shared
 from transforms.way_out import USUAL, WayOut
 from transforms.write.contract import Destination
@@ -70,8 +70,9 @@ class Kafka(Destination):
     title: ClassVar[str] = "Kafka"
 
     def __post_init__(self) -> None:
-        if any(names_user(server) for server in self.bootstrap_servers.split(",")):
-            raise ValueError(f"bootstrap_servers {NAMES_USER}")
+        for server in self.bootstrap_servers.split(","):
+            if fault := address_fault(server):
+                raise ValueError(f"bootstrap_servers {fault}")
         config = kafka_config.protected(self.config)
         faults = [found for key, value in config.items() if (found := kafka_config.fault(key, value))]
         if faults:

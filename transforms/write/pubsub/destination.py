@@ -8,7 +8,7 @@ from typing import ClassVar
 from transforms import pubsub_names as names
 from transforms.batch import BatchPolicy, batches
 from transforms.event import Event
-from transforms.readers import NAMES_USER, names_user
+from transforms.readers import address_fault
 from transforms.setting import setting, shared
 from transforms.way_out import USUAL, WayOut
 from transforms.write.contract import Destination, Writer
@@ -61,8 +61,8 @@ class PubSub(Destination):
 
     def __post_init__(self) -> None:
         names.topic(self.topic)
-        if names_user(self.endpoint or ""):
-            raise ValueError(f"endpoint {NAMES_USER}")
+        if fault := address_fault(self.endpoint):
+            raise ValueError(f"endpoint {fault}")
 
     def size(self, event: Event) -> int:
         """Bytes of `event` in a request, at most."""

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 from transforms import readers
 from transforms.batch import BatchPolicy, batches
 from transforms.event import Event
-from transforms.readers import NAMES_USER, names_user
+from transforms.readers import address_fault
 from transforms.setting import BadSettings, setting, shared
 from transforms.way_out import USUAL, WayOut
 from transforms.write.archive import Compression, hour_partition
@@ -148,8 +148,8 @@ class S3(Destination):
 
     def faults(self) -> Iterator[tuple[str, str]]:
         """An external id without a role would be passed over in silence; a password would be shown."""
-        if names_user(self.endpoint or ""):
-            yield "endpoint", NAMES_USER
+        if fault := address_fault(self.endpoint):
+            yield "endpoint", fault
         if self.external_id and not self.role_arn:
             yield "external_id", "needs {role_arn}, the role that asks for it"
 

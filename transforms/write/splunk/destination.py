@@ -15,7 +15,7 @@ from transforms.batch import BatchPolicy, batches
 from transforms.clock import Clock, SystemClock
 from transforms.event import Batch, Event
 from transforms.preflight import Finding
-from transforms.readers import NAMES_USER, names_user
+from transforms.readers import address_fault
 from transforms.secret import Secret
 from transforms.setting import setting, shared
 from transforms.way_out import USUAL, WayOut
@@ -92,8 +92,8 @@ class Splunk(Destination):
     title: ClassVar[str] = "Splunk HEC"
 
     def __post_init__(self) -> None:
-        if names_user(self.url):
-            raise ValueError(f"url {NAMES_USER}")
+        if fault := address_fault(self.url):
+            raise ValueError(f"url {fault}")
         if not self.concurrency:
             object.__setattr__(self, "concurrency", AWAITING if self.acknowledge else WRITERS)
         object.__setattr__(self, "_shared", Shared())
