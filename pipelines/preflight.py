@@ -36,8 +36,11 @@ def announce(source: str, to: Sequence[Destination]) -> None:
     """Where from and where to, a line each: which Splunk, which bucket, which table. No secret is in it."""
     log.info("reading from %s", source)
     for destination in to:
+        target = redact(destination.target())
         log.info(
-            "%s: events go to %s", name_of(destination), redact(destination.target()) or "what its class says"
+            "%s: %s",
+            name_of(destination),
+            f"events go to {target}" if target else "events go where its class sends them",
         )
 
 

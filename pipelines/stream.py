@@ -92,12 +92,18 @@ def _effective(settings: Settings, stop: threading.Event) -> contextlib.Abstract
 
 
 def _on_a_cluster(settings: Settings, stop: threading.Event) -> int:
-    """One job with all destinations; in strict mode all are tried from here before it is submitted."""
+    """One job with all destinations. They are tried from here, whatever its workers can reach: in strict mode
+    before it is submitted, otherwise meanwhile."""
     if settings.preflight == "strict" and (code := _validate(settings)) != exit_codes.DRAINED:
         return code
     stages, to = on_a_cluster(settings), destinations(settings)
-    announce(settings.pubsub_subscription or feed_settings(settings).root, to)
-    return cluster.run(settings, lambda pipeline: build(pipeline, to, stages, settings.window_size), stop)
+    feed = None if settings.pubsub_subscription else feed_settings(settings)
+    announce(settings.pubsub_subscription if feed is None else feed.root, to)
+    preflight = Preflight(tries(feed, to) if settings.preflight == "warn" else {})
+    preflight.start()
+    code = cluster.run(settings, lambda pipeline: build(pipeline, to, stages, settings.window_size), stop)
+    preflight.wait()  # where nobody waits for the job's end, its findings would go unsaid
+    return code
 
 
 def _validate(settings: Settings) -> int:

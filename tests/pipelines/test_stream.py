@@ -23,6 +23,7 @@ from pipelines.stream import build
 from tests.integration.rehearsal import decoded
 from transforms.clock import SystemClock
 from transforms.feed.journal import Journal, JournalUnavailable
+from transforms.preflight import Finding
 from transforms.secret import LiteralSecret
 from transforms.write.contract import Destination
 from transforms.write.files.destination import Files
@@ -160,3 +161,33 @@ def test_the_start_says_where_from_and_where_to_without_a_secret(caplog: pytest.
     assert "bigquery: events go to my-project.d.t" in lines
     assert len(lines) == 1 + len(destinations(settings))
     assert ENVIRON["KEY"] not in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("mode", "code", "tried", "submitted"),
+    [("warn", 0, True, True), ("off", 0, False, True), ("strict", 3, True, False)],
+)
+def test_what_a_cluster_is_to_deliver_to_is_tried_from_here(
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    mode: str,
+    code: int,
+    tried: bool,
+    submitted: bool,
+) -> None:
+    ran: list[str] = []
+
+    def refused() -> Iterator[Finding]:
+        ran.append("tried")
+        yield Finding("the HEC token", False, "HEC refuses it")
+
+    def submit(*_: object) -> int:
+        ran.append("submitted")
+        return 0
+
+    monkeypatch.setattr(stream, "tries", lambda *_: {"splunk": refused})
+    monkeypatch.setattr("pipelines.cluster.run.run", submit)
+    settings = parse([*DATAFLOW, *EVERYWHERE, *READING["ReadFromGrantex"], f"--preflight={mode}"], ENVIRON)
+    assert stream._on_a_cluster(settings, threading.Event()) == code
+    assert (("tried" in ran), ("submitted" in ran)) == (tried, submitted)
+    assert ("splunk: the HEC token did not pass: HEC refuses it" in caplog.text) == tried
