@@ -218,8 +218,8 @@ def run(
             if stop.is_set():
                 give_up = time.monotonic() + drain_timeout
                 for each in lanes:
-                    each.ended.wait(max(give_up - time.monotonic(), 0.0))
-                    each.outcome.failure = each.outcome.failure or INTERRUPTED
+                    if not each.ended.wait(max(give_up - time.monotonic(), 0.0)):
+                        each.outcome.failure = INTERRUPTED
                 break
             next((each for each in lanes if not each.ended.is_set()), lanes[0]).ended.wait(LOOK_EVERY)
         shown.look()
