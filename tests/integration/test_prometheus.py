@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import json
-import shutil
 import subprocess
-import urllib.parse
-import urllib.request
 from itertools import islice
 from pathlib import Path
 
 from pipelines.practice.events import generate
 from pipelines.practice.feed_stream import Finish
 from tests.integration.job import World
-from tests.servers.process import ServerProcess, free_port, unavailable
+from tests.servers.prometheus import Prometheus, program
 
 # design.md's table: dashboards, templates and outside checks rely on them.
 NAMES = {
@@ -36,55 +32,6 @@ NAMES = {
     "grantex_circuit_open": {"destination"},
 }
 ADDED_BY_PROMETHEUS = {"__name__", "instance", "job"}
-
-
-def program(name: str) -> str:
-    """Debian's package `prometheus` has both programs."""
-    path = shutil.which(name)
-    if path is None:
-        unavailable(f"{name} is not installed (Debian: apt install prometheus)")
-    return path
-
-
-class Prometheus:
-    """A Prometheus that scrapes one target four times a second."""
-
-    def __init__(self, place: Path, target: int) -> None:
-        self.port = free_port()
-        config = place / "prometheus.yml"
-        config.write_text(
-            "global: {scrape_interval: 250ms, scrape_timeout: 250ms}\n"
-            "scrape_configs:\n"
-            "- job_name: grantex-beam\n"
-            f"  static_configs: [{{targets: ['127.0.0.1:{target}']}}]\n"
-        )
-        self.process = ServerProcess(
-            [
-                program("prometheus"),
-                f"--config.file={config}",
-                f"--storage.tsdb.path={place / 'tsdb'}",
-                f"--web.listen-address=127.0.0.1:{self.port}",
-            ],
-            place / "prometheus.log",
-        )
-
-    def query(self, expression: str) -> list[tuple[dict[str, str], float]]:
-        """The labels and value of every series that `expression` finds now."""
-        query = urllib.parse.urlencode({"query": expression})
-        with urllib.request.urlopen(
-            f"http://127.0.0.1:{self.port}/api/v1/query?{query}", timeout=5
-        ) as answer:
-            found = json.load(answer)["data"]["result"]
-        return [(each["metric"], float(each["value"][1])) for each in found]
-
-    def value(self, expression: str) -> float:
-        """The one value of `expression`; -1 while there is none."""
-        found = self.query(expression)
-        return found[0][1] if len(found) == 1 else -1.0
-
-    def wait_for(self, expression: str) -> None:
-        """Wait until a comparison holds."""
-        self.process.wait_until(lambda: bool(self.query(expression)), expression, timeout=30)
 
 
 def test_real_prometheus_scrapes_every_fixed_name(around: World, tmp_path: Path) -> None:
