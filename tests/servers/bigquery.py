@@ -1,7 +1,8 @@
 """bqemulator, a BigQuery in one process: REST, queries and the Storage Write API over gRPC.
 
 Faithful in offsets, repeats, gaps and finalizing; it neither removes repeats by insertId nor names single
-rows in row_errors, and takes unknown columns (`tests/transforms/write/bigquery/server.py` does those).
+rows in row_errors, and takes unknown columns (`tests/transforms/write/bigquery/server.py` does those). Its
+JSON_VALUE_ARRAY fails on what is no array, where BigQuery has NULL.
 """
 
 from __future__ import annotations
@@ -73,12 +74,25 @@ class Emulator:
 
     def query(self, sql: str) -> list[tuple[str | None, ...]]:
         """The rows of a query, each value as BigQuery's REST API writes it."""
+        return [tuple(cell["v"] for cell in row["f"]) for row in self._answer(sql).get("rows", [])]
+
+    def rows(self, sql: str) -> list[dict[str, Any]]:
+        """As `query`, by column."""
+        answer = self._answer(sql)
+        names = [field["name"] for field in answer["schema"]["fields"]]
+        cells = [[cell["v"] for cell in row["f"]] for row in answer.get("rows", [])]
+        return [dict(zip(names, row, strict=True)) for row in cells]
+
+    def _answer(self, sql: str) -> dict[str, Any]:
         body = {"query": sql, "useLegacySql": False, "maxResults": 1_000_000}
         url = f"{self.rest}/bigquery/v2/projects/{PROJECT}/queries"
-        reply = httpx.post(url, json=body, timeout=60).raise_for_status().json()
-        assert reply.get("jobComplete", True)
-        assert "pageToken" not in reply
-        return [tuple(cell["v"] for cell in row["f"]) for row in reply.get("rows", [])]
+        reply = httpx.post(url, json=body, timeout=60)
+        assert reply.status_code == 200, f"{reply.text}\n{sql}"
+        found: dict[str, Any] = reply.json()
+        assert "errors" not in found, f"{found['errors']}\n{sql}"  # it says so in a 200
+        assert found.get("jobComplete", True)
+        assert "pageToken" not in found
+        return found
 
     def ids(self, table: str) -> list[str]:
         """Every event_id of "dataset.table", as often as it is there."""

@@ -1,0 +1,6 @@
+-- Cascade revocation. One event stands for a whole tree: the grant and everything that was delegated from it. The event names neither agent nor principal.
+-- What to do: agent_id and principal_id are those of the root, found by its grant.created or token.issued; empty when that is older than your data. Newer services say how many grants fell (grants_revoked).
+SELECT created_at, grant_id, agent_id, principal_id, grants_revoked
+FROM `PROJECT.DATASET.events_joined`
+WHERE event_type = 'grant.revoked' AND cascade = 'true' AND created_at >= TIMESTAMP_SUB(CURRENT_TIMESTAMP(), INTERVAL 24 HOUR)
+ORDER BY created_at

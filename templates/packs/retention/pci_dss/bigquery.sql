@@ -1,0 +1,2 @@
+-- PCI DSS: 3 years.
+ALTER TABLE `PROJECT.DATASET.events` SET OPTIONS (partition_expiration_days = 1096);
