@@ -20,7 +20,7 @@ PIP_INSTALL := $(BIN)/python -m pip install --disable-pip-version-check
 CONFIGURED := $(strip $(value ARGS) $(filter GRANTEX_%,$(.VARIABLES)))
 
 .DELETE_ON_ERROR:
-.PHONY: help run check test test-flink bench bench-memory bench-replay drop-test fuzz fuzz-journal gap-test kill-test outage-test lock clean
+.PHONY: help run check test test-flink bench bench-memory bench-replay drop-test fuzz fuzz-journal gap-test webhook-flood kill-test outage-test lock clean
 .DEFAULT_GOAL := help
 
 help:  ## list what there is
@@ -107,6 +107,9 @@ gap-test: $(TEST_READY)  ## streams killed, frozen, cut, the job stalled: what i
 
 drop-test: $(TEST_READY)  ## silent drops of the service in a simulated hour; ARGS="--minutes=60 --rate=50 --drops=300"
 	@exec $(BIN)/python -m tests.integration.silent_drops $(ARGS)
+
+webhook-flood: $(TEST_READY)  ## a thousand bad webhooks a second: what they do to the feed
+	@exec $(BIN)/python -m tests.integration.webhook_flood $(ARGS)
 
 kill-test: $(TEST_READY)  ## kill -9 at KILLS=20 random moments, six destinations, then count every event
 	@exec $(BIN)/python -m tests.integration.kill_test --kills $(KILLS) $(ARGS)

@@ -11,6 +11,7 @@ import msgspec
 
 from pipelines.practice.events import generate
 from pipelines.practice.webhooks import post, signed
+from tests.integration import webhook_flood
 from tests.integration.evidence import ids_in_files
 from tests.integration.job import World, free_port, world
 from tests.servers import pubsub as server
@@ -97,3 +98,25 @@ def test_webhooks_reach_a_cluster_through_the_relay(tmp_path: Path) -> None:
         chunks.finish_bundle()
     )
     assert sorted(event.raw for each in outputs for event in each.value.events) == sorted(events)
+
+
+def test_a_flood_of_bad_requests_takes_nothing_from_the_feed(around: World) -> None:
+    """In short; webhook_flood.py measures what it costs."""
+    port, flags = webhook_flood.taking(around)
+    with around.live_job(**flags, **NONE) as job:
+        flood = webhook_flood.Flood(port, rate=1000)
+        with flood.running():
+            with around.feed.publishing(rate=500):
+                job.wait_until(lambda: sum(flood.sent.values()) >= 1500, "a flood")
+            genuine = next(generate())
+            answer = post(f"http://127.0.0.1:{port}/", signed(genuine, SECRET, time.time()), genuine)
+        published = sum(len(stream.sent_ids) for stream in around.feed.streams[:1])
+        job.wait_until(lambda: len(ids_in_files(around.out)) >= published + 2, "everything")
+        counted = job.get("/metrics")[1]
+        assert job.drain() == 0
+        told = [line for line in job.log.splitlines() if "webhooks without an event" in line]
+    assert answer == 200
+    assert len(ids_in_files(around.out)) == published + 2  # the genuine one, and the one that is repeated
+    for result in ("bad_signature", "stale", "duplicate", "too_large", "malformed", "slow"):
+        assert f'grantex_webhooks_total{{result="{result}"}} 0.0' not in counted
+    assert len(told) <= 2
