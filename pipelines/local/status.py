@@ -10,7 +10,8 @@ from urllib.parse import urlsplit
 
 from prometheus_client import CONTENT_TYPE_LATEST
 
-from pipelines.local.listener import Answer, Listener, Request
+from pipelines.local.inbound import Answer, Request
+from pipelines.local.listener import Listener
 from pipelines.local.metrics import exposition
 from pipelines.local.snapshot import Look, Snapshot
 from pipelines.local.status_json import status_json

@@ -15,7 +15,8 @@ from collections import Counter, OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from pipelines.local.listener import Answer, Listener, Request
+from pipelines.local.inbound import Answer, Request
+from pipelines.local.listener import Listener
 from transforms.clock import Clock
 from transforms.dead_letter import DeadLetter
 from transforms.event import Event
@@ -50,6 +51,7 @@ RESULTS = (
     *("too_large", "malformed", "slow", "busy"),  # the listener's own
 )
 
+UNKNOWN = (BAD_SIGNATURE, NO_SECRET)  # until the secrets are read again
 RECEIVED = Answer(200, b"received\n")
 ANSWERS = {
     BAD_SIGNATURE: Answer(401, b"the signature is made with none of the secrets known here\n"),
@@ -118,6 +120,7 @@ class WebhookReceiver:
             max_body=settings.max_bytes,
             connections=MOST_CONNECTIONS,
             threads=THREADS,
+            at_once=self._at_once,
             refused=self._counts.add,
             monotonic=clock.monotonic,
         )
@@ -142,30 +145,37 @@ class WebhookReceiver:
         self._closing.set()
         self._listener.close()
 
+    def _at_once(self, request: Request) -> Answer | None:
+        """The answer to what is not to be kept: a flood of it must cost little, and wait for nothing."""
+        result = self._refusal(request)
+        if result is None or (result in UNKNOWN and self._secrets.may_have_changed):
+            return None
+        return self._counted(result, request)
+
     def _answer(self, request: Request) -> Answer:
-        result = self._result(request)
+        """The answer to the rest: it may read a secret, or wait for room."""
+        result = self._refusal(request)
+        if result in UNKNOWN:
+            self._secrets.read_again()
+            result = self._refusal(request)
+        return self._counted(result or self._keep(request), request)
+
+    def _counted(self, result: str, request: Request) -> Answer:
         self._counts.add(result, request.client)
         return ANSWERS.get(result, RECEIVED)
 
-    def _result(self, request: Request) -> str:
+    def _refusal(self, request: Request) -> str | None:
+        """What speaks against keeping it; None when nothing does."""
         if request.path != self._settings.path:
             return PATH
         if request.method != "POST":
             return METHOD
         verdict = self._judge(request)
-        if verdict is Verdict.BAD_SIGNATURE and self._secrets.read_again():
-            verdict = self._judge(request)
         if verdict is Verdict.STALE:
             return STALE
         if verdict is Verdict.BAD_SIGNATURE:
             return NO_SECRET if self._secrets.unreadable else BAD_SIGNATURE
-        mark = hashlib.sha256(_signatures(request).encode() + request.body).digest()
-        if mark in self._repeats:
-            return DUPLICATE
-        result = self._keep(request)
-        if result not in ANSWERS:
-            self._repeats.add(mark)
-        return result
+        return DUPLICATE if _mark(request) in self._repeats else None
 
     def _judge(self, request: Request) -> Verdict:
         headers, secrets = request.headers, self._secrets.values
@@ -185,6 +195,8 @@ class WebhookReceiver:
         while (result := self._append(events, letters)) == JOURNAL_FULL:
             if self._clock.monotonic() >= until or self._clock.wait(self._closing, LOOK_FOR_ROOM):
                 break
+        if result not in ANSWERS:
+            self._repeats.add(_mark(request))
         return result
 
     def _append(self, events: Sequence[Event], letters: Sequence[DeadLetter]) -> str:
@@ -206,9 +218,11 @@ class WebhookReceiver:
             log.error("webhooks wait, and are refused after %.0f s: %s", HOLD_SECONDS, why)
 
 
-def _signatures(request: Request) -> str:
+def _mark(request: Request) -> bytes:
+    """The same for the same request only."""
     names = ("X_GRANTEX_SIGNATURE_V2", "X_GRANTEX_TIMESTAMP", "X_GRANTEX_SIGNATURE")
-    return "\n".join(request.headers.get(name, "") for name in names)
+    signed = "\n".join(request.headers.get(name, "") for name in names)
+    return hashlib.sha256(signed.encode() + request.body).digest()
 
 
 class _Secrets:
@@ -224,10 +238,10 @@ class _Secrets:
 
     def read(self) -> None:
         """Read all of them; one that cannot be read is as good as not given, until it can."""
+        self._read_at = self._clock.monotonic()  # at once: nobody else begins meanwhile
         read = [self._value(each) for each in self._references]
         values = tuple(value for value, _ in read if value)
         why = next((why for _, why in read if why), "")
-        self._read_at = self._clock.monotonic()
         if why and self._trouble.is_due(why, self._read_at):
             log.error("webhooks that it belongs to are refused until --webhook_secret can be read: %s", why)
         self.values, self.unreadable = values, why
@@ -238,16 +252,18 @@ class _Secrets:
         except SecretError as error:
             return "", str(error)
 
-    def read_again(self) -> bool:
-        """Read them, unless that was just done or is being done; True when they have changed."""
-        if self._clock.monotonic() - self._read_at < REREAD_SECONDS or not self._lock.acquire(blocking=False):
-            return False
-        try:
-            before = self.values
-            self.read()
-        finally:
-            self._lock.release()
-        return self.values != before
+    @property
+    def may_have_changed(self) -> bool:
+        """Whether it is time to look again."""
+        return self._clock.monotonic() - self._read_at >= REREAD_SECONDS
+
+    def read_again(self) -> None:
+        """Read them, unless that was just done or is being done by somebody else."""
+        if self.may_have_changed and self._lock.acquire(blocking=False):
+            try:
+                self.read()
+            finally:
+                self._lock.release()
 
 
 class _Repeats:

@@ -15,17 +15,8 @@ from typing import Any
 
 import pytest
 
-from pipelines.local.listener import (
-    ACCEPT_PAUSE,
-    MAX_FRAMING,
-    MAX_HEAD,
-    REQUEST_SECONDS,
-    Answer,
-    Listener,
-    ListenFailed,
-    PortTaken,
-    Request,
-)
+from pipelines.local.inbound import MAX_FRAMING, MAX_HEAD, REQUEST_SECONDS, Answer, Request
+from pipelines.local.listener import ACCEPT_PAUSE, Listener, ListenFailed, PortTaken
 from tests.transforms.write.manual_clock import ManualClock
 
 MAX_BODY = 10_000

@@ -12,7 +12,8 @@ from typing import Any
 import msgspec
 import pytest
 
-from pipelines.local.listener import REQUEST_SECONDS, PortTaken
+from pipelines.local.inbound import REQUEST_SECONDS
+from pipelines.local.listener import PortTaken
 from pipelines.local.snapshot import Snapshot
 from pipelines.local.status import StatusServer
 from tests.pipelines.local.looks import AT, delivery, destination, down, run
