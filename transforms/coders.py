@@ -82,16 +82,28 @@ class ChunkCoder(_Versioned[Chunk]):
         return _ELEMENT_BYTES + (len(events) * (len(events[0].raw) + _ELEMENT_BYTES) if events else 0)
 
 
-class ReceiptCoder(_Versioned[Receipt]):
-    """Destination, batch and event ids."""
+class _ReceiptFields(msgspec.Struct, array_like=True):
+    destination: str
+    batch_id: str
+    event_ids: list[str]
+    attempts: int
+    at: float = 0.0
+    place: str = ""
 
-    layout = tuple[str, str, list[str], int]
+
+class ReceiptCoder(_Versioned[Receipt]):
+    """Destination, batch and event ids; behind them time and place, where there is one of these."""
+
+    layout = _ReceiptFields
 
     def to_fields(self, value: Receipt) -> Any:
-        return value.destination, value.batch_id, value.event_ids, value.attempts
+        fields = value.destination, value.batch_id, value.event_ids, value.attempts
+        return (*fields, value.at, value.place) if value.at or value.place else fields
 
     def from_fields(self, fields: Any) -> Receipt:
-        return Receipt(*fields)
+        return Receipt(
+            fields.destination, fields.batch_id, fields.event_ids, fields.attempts, fields.at, fields.place
+        )
 
     def estimate_size(self, value: Receipt) -> int:
         ids = value.event_ids

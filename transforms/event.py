@@ -12,12 +12,18 @@ import msgspec
 
 @dataclass(frozen=True, slots=True)
 class Receipt:
-    """What a destination took in one attempt; it is given out after the ledger has recorded it."""
+    """What a destination took in one attempt; it is given out after the ledger has recorded it.
+
+    at: when, in seconds since the epoch. place: where it lies there, as a person would look it up; "" when
+    the destination tells none.
+    """
 
     destination: str
     batch_id: str
     event_ids: Sequence[str]
     attempts: int
+    at: float = 0.0
+    place: str = ""
 
 
 class Event(msgspec.Struct, frozen=True, array_like=True, gc=False):
@@ -60,6 +66,8 @@ class Batch:
 
     `offsets[i]` is the journal offset of `events[i]`; it is empty for a sink that stands alone.
     `memo` is what a writer asked to remember about this batch before an attempt (`remember`).
+    `place` is where what an attempt delivered lies, for a person to look it up: a writer that knows sets it
+    before it returns.
     `taken_at` is when its oldest event was received (0.0: not known), `window_end` the end of the window
     that its events share; both in seconds since the epoch.
     """
@@ -73,6 +81,7 @@ class Batch:
     attempts: int = 0
     taken_at: float = 0.0
     window_end: float = math.inf
+    place: str = ""
     on_remember: Callable[[Batch, bytes], None] | None = field(default=None, repr=False, compare=False)
 
     def __post_init__(self) -> None:

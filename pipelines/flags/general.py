@@ -224,6 +224,21 @@ class KeepingParameters:
         3600.0,
         unit="seconds",
     )
+    receipt_retention: float = setting(
+        "How long it is kept which event was received when, and lies where; 0 is off.",
+        86_400.0,
+        unit="seconds",
+        above=None,
+        at_least=0,
+        on_cluster="ignored",
+    )
+    receipt_max_bytes: int = setting(
+        "Disk that this may take; the oldest goes first.",
+        1024**3,
+        unit="bytes",
+        at_least=0,
+        on_cluster="ignored",
+    )
     dead_letters: str = setting(
         "Where rejected events are written: a directory, or a gs:// or s3:// prefix.",
         "",

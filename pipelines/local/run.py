@@ -138,6 +138,8 @@ def _journal(settings: Settings, feed: FeedSettings, clock: Clock) -> Iterator[J
             feed_url=feed.root,
             max_bytes=settings.journal_max_bytes,
             dedupe_horizon=settings.horizon,
+            receipt_retention=settings.receipt_retention,
+            receipt_max_bytes=settings.receipt_max_bytes,
             clock=clock,
         )
     except JournalError as error:

@@ -201,7 +201,7 @@ class WebhookReceiver:
 
     def _append(self, events: Sequence[Event], letters: Sequence[DeadLetter]) -> str:
         try:
-            taken = self._intake.append(events, letters, NOT_HEARD)
+            taken = self._intake.append(events, letters, NOT_HEARD, "webhook")
         except JournalFull as full:
             self._report(f"{full.place} is full ({full}); {full.advice}")
             return JOURNAL_FULL

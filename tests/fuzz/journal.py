@@ -30,9 +30,11 @@ from transforms.dead_letter import DeadLetter
 from transforms.event import Batch
 from transforms.feed.journal import Journal, JournalDamaged, JournalUnavailable
 from transforms.feed.journal.database import Database
+from transforms.feed.journal.receipts import Receipts
 from transforms.write.delivery.ledger import Settlement
 
 PAGE = 4096
+DAY = 86_400.0  # for which receipts are kept
 SECONDS = 20.0  # for one start; a repair of so small a journal takes a tenth of a second
 MOST_STARTS = 3  # a damaged body is found when it is read: one start more, and the repair's own
 EXACTLY_ONCE = ("s3", "bigquery")
@@ -78,7 +80,8 @@ class Truth:
 def build(directory: Path, seed: int, *, checkpoint: bool) -> Truth:
     """Three destinations at work and one that has not begun, letters, a gap, a backlog."""
     rng = random.Random(seed)
-    journal = open_journal(directory / "alive")
+    journal = open_journal(directory / "alive", receipt_retention=DAY)
+    journal._kept.block = 100
     journal.check_account("dev_01")
     places = {name: Place() for name in (*EXACTLY_ONCE, "kafka", "idle")}
     for name in places:
@@ -133,10 +136,15 @@ def _work(
         new += [
             Batch(taken[part::parts], offsets[part::parts], partition=f"hour-{part}") for part in range(parts)
         ]
-    cursor.commit([Settlement(batch, batch.offsets) for batch in done], new)
+    cursor.commit([Settlement(batch, batch.offsets, place=place_of(batch)) for batch in done], new)
     flying += new
     if flying and rng.random() < 0.5:  # arrived, and killed before its receipt, unless it is settled later
         place.put(rng.choice(flying))
+
+
+def place_of(batch: Batch) -> str:
+    """What a receipt says of it."""
+    return f"{batch.memo!r}"
 
 
 Damage = Callable[[Path, random.Random], object]
@@ -201,7 +209,10 @@ def _cut_log(place: Path, rng: random.Random) -> None:
     os.truncate(path, rng.randrange(path.stat().st_size + 1))
 
 
-TABLES = ("meta", "chunks", "ids", "cursors", "seals", "gaps", "strays")
+TABLES = (
+    *("meta", "chunks", "ids", "cursors", "seals", "gaps", "strays"),
+    *("received", "received_ids", "receipts", "troubles"),
+)
 
 
 def _sql(place: Path, rng: random.Random, statement: Callable[[str, str], str]) -> None:
@@ -209,7 +220,7 @@ def _sql(place: Path, rng: random.Random, statement: Callable[[str, str], str]) 
     with contextlib.closing(sqlite3.connect(place / DATABASE, isolation_level=None)) as connection:
         table = rng.choice(TABLES)
         columns = [row[1] for row in connection.execute(f"PRAGMA table_info({table})")]
-        keys = {"meta": 1, "cursors": 1, "seals": 2}.get(table, 1)
+        keys = {"seals": 2, "receipts": 3}.get(table, 1)
         rows = connection.execute(f"SELECT {', '.join(columns[:keys])} FROM {table}").fetchall()
         if not rows:
             return
@@ -308,8 +319,9 @@ def start_and_drain(directory: Path, truth: Truth, kind: str) -> None:
     seen_letters = 0
     for _ in range(MOST_STARTS):
         with bounded(SECONDS):
-            journal = open_journal(directory)
+            journal = open_journal(directory, receipt_retention=DAY)
             try:
+                before = _judge_receipts(directory, truth, places)
                 seen_letters += _drain(journal, places, dead)
                 break
             except JournalDamaged:
@@ -318,6 +330,9 @@ def start_and_drain(directory: Path, truth: Truth, kind: str) -> None:
         raise Failure("crash loop: damaged again at every start")
     try:
         _judge(journal, truth, places, dead, kind, seen_letters)
+        after = _judge_receipts(directory, truth, places)
+        if kind not in POWER_CUT and journal.end and max(before, after) > 0:
+            raise Failure(f"{before} received events were called not received, then {after}")
         journal.append(events(10**6, 10**6 + 5), [])
     finally:
         journal.close()
@@ -333,20 +348,39 @@ def start_and_drain(directory: Path, truth: Truth, kind: str) -> None:
         raise Failure("a repair's files are left behind")
 
 
+def _judge_receipts(directory: Path, truth: Truth, places: dict[str, Place]) -> int:
+    """How many received events are called not received. Raises Failure for a receipt that claims too much."""
+    never = 0
+    with contextlib.closing(Receipts(directory)) as receipts:
+        for number, found in enumerate(receipts.find(f"evt_{n:08d}" for n in range(truth.end))):
+            never += found.received_at is None and not found.expired
+            for name, standing in found.destinations.items():
+                place = places[name]
+                if standing.state != "delivered":
+                    continue
+                if number not in place.events:
+                    raise Failure(f"{name}: a receipt says that {number} is delivered, and it is not")
+                key = standing.place[2:-1]
+                if standing.place != "None" and number not in place.objects.get(key, ()):
+                    raise Failure(f"{name}: a receipt says that {number} lies in {key}, and it does not")
+    return never
+
+
 def _drain(journal: Journal, places: dict[str, Place], dead: dict[str, set[int]]) -> int:
     for name, place in places.items():
         cursor = journal.cursor(name, name in EXACTLY_ONCE)
         recovered = cursor.recover()
         for batch in recovered:
             place.put(batch)
-        cursor.commit([Settlement(batch, batch.offsets) for batch in recovered], [])
+        settled = [Settlement(batch, batch.offsets, place=place_of(batch)) for batch in recovered]
+        cursor.commit(settled, [])
         rest = list(unsealed(cursor, journal))
         for start in range(0, len(rest), 200):
             part = rest[start : start + 200]
             batch = Batch([event for _, event in part], [offset for offset, _ in part])
             cursor.commit([], [batch])
             place.put(batch)
-            cursor.commit([Settlement(batch, batch.offsets)], [])
+            cursor.commit([Settlement(batch, batch.offsets, place=place_of(batch))], [])
         if cursor.pending:
             raise Failure(f"{name}: {cursor.pending} events stay pending")
     count = 0

@@ -37,11 +37,16 @@ class Intake(Protocol):
     """Where received events become durable. Safe to call from several connection threads."""
 
     def append(
-        self, events: Sequence[Event], strays: Sequence[DeadLetter], heard_until: float | None = None
+        self,
+        events: Sequence[Event],
+        strays: Sequence[DeadLetter],
+        heard_until: float | None = None,
+        connection: str = "",
     ) -> Sequence[Event] | None:
         """Take events, and frames that are no events; durable when it returns.
 
         heard_until: as for `heard`; the present when None, NOT_HEARD for what came another way.
+        connection: how they came, for a person: "sse 1", "websocket 2", "webhook".
         Ids taken before are dropped (same bytes) or kept aside as dead letters (`id_conflict`). Returns
         the events that were new, None when it does not know ids. Raises JournalFull.
         """

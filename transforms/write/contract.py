@@ -52,6 +52,8 @@ class Writer:
     def write(self, batch: Batch) -> Outcome | None:
         """Try to deliver `batch` once; None means that all of it is delivered.
 
+        A writer that knows where it lies now says so in `batch.place` (an object's key, rows of a stream),
+        for the receipts.
         A connection error or time-out may be raised and counts as "all later" (the writer is kept and is
         expected to connect anew); any other exception is a bug and restarts the lane.
         """

@@ -301,7 +301,11 @@ class Full:
         self.taken: list[Event] = []
 
     def append(
-        self, events: Sequence[Event], strays: Sequence[DeadLetter], heard_until: float | None = None
+        self,
+        events: Sequence[Event],
+        strays: Sequence[DeadLetter],
+        heard_until: float | None = None,
+        connection: str = "",
     ) -> Sequence[Event]:
         self.tried.set()
         if not self.has_room.is_set():

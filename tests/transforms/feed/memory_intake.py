@@ -29,7 +29,11 @@ class MemoryIntake:
         self._changed = threading.Condition()
 
     def append(
-        self, events: Sequence[Event], strays: Sequence[DeadLetter], heard_until: float | None = None
+        self,
+        events: Sequence[Event],
+        strays: Sequence[DeadLetter],
+        heard_until: float | None = None,
+        connection: str = "",
     ) -> None:
         with self._changed:
             if self.failure is not None:

@@ -124,7 +124,11 @@ def test_what_had_arrived_before_the_stop_is_taken(feed: PracticeFeed) -> None:
         stalled, goes_on = threading.Event(), threading.Event()
 
         def append(
-            self, events: Sequence[Event], strays: Sequence[DeadLetter], heard_until: float | None = None
+            self,
+            events: Sequence[Event],
+            strays: Sequence[DeadLetter],
+            heard_until: float | None = None,
+            connection: str = "",
         ) -> None:
             self.stalled.set()
             self.goes_on.wait(10)

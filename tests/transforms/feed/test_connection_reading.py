@@ -57,7 +57,11 @@ def test_room_that_comes_with_the_stop_is_used(stop: threading.Event) -> None:
 
     class RoomAtTheEnd(MemoryIntake):
         def append(
-            self, events: Sequence[Event], strays: Sequence[DeadLetter], heard_until: float | None = None
+            self,
+            events: Sequence[Event],
+            strays: Sequence[DeadLetter],
+            heard_until: float | None = None,
+            connection: str = "",
         ) -> None:
             if not stop.is_set():
                 stop.set()

@@ -12,14 +12,26 @@ from itertools import pairwise
 from typing import Any
 
 from transforms.feed.journal.chunks import decode_row
-from transforms.feed.journal.database import OLD_VERSION, Database, JournalDamaged, is_passing, put_note
+from transforms.feed.journal.database import Database, JournalDamaged, is_passing, put_note
 from transforms.feed.journal.letters import decode_letter
 from transforms.feed.journal.ranges import Range, subtract, unpack
-from transforms.feed.journal.schema import COLUMNS, FROM_VERSION_1, MOST, NEW_NOTES, VERSION, sign
+from transforms.feed.journal.schema import (
+    COLUMNS,
+    FROM_VERSION_1,
+    MOST,
+    NEW_NOTES,
+    RECEIPTS,
+    VERSION,
+    sign,
+    signed_body,
+)
 from transforms.feed.journal.seen_ids import stored_pairs, unknown_ids
 
 Row = tuple[Any, ...]
-SIGNED = ("meta", "cursors", "seals", "gaps")  # whose last column is the checksum of the others
+ADDED_NOTES = ("receipts", "received", "receipts_since", "lived")  # by schema 3
+IN_VERSION_1 = ("meta", "cursors", "seals", "gaps")  # without the checksum that they have since
+# Tables whose last column is the checksum of the others.
+SIGNED = (*IN_VERSION_1, "received", "receipts", "troubles")
 
 
 def whole(table: str, row: Row, *, unsigned: bool = False) -> Row | None:
@@ -41,8 +53,9 @@ def whole(table: str, row: Row, *, unsigned: bool = False) -> Row | None:
 def check(database: Database) -> None:
     """Raises JournalDamaged unless every row that is loaded is whole and nothing is missing between them.
 
-    The bodies of chunks and of the feed's dead letters are looked at when they are read. A journal of
-    schema 1 becomes one of the present schema.
+    The bodies of chunks, of the feed's dead letters and of received ids are looked at when they are read, and
+    so are receipts: there may be a million, and no delivery depends on them. A journal of an older schema
+    becomes one of the present schema.
     """
     try:
         _migrate(database)
@@ -54,8 +67,13 @@ def check(database: Database) -> None:
         ids = [(first, first + count) for first, count, _ in _rows(database, "ids")]
         chunks = list(_chunk_ranges(database))
         letters = [number for (number,) in database.rows("SELECT number FROM strays ORDER BY number")]
+        received = [(row[0], row[0] + row[1]) for row in _rows(database, "received")]
+        for _ in _rows(database, "troubles"):
+            pass
         if "salvaged" not in notes:  # else a repair has copied the rows and not yet made them fit
             _fit(notes, cursors, seals, ids, chunks, letters)
+            bounds = pairwise([(0, notes["receipts"]), *received, (notes["received"], notes["end"])])
+            expect(all(before[1] == after[0] for before, after in bounds), "received ids are missing")
     except (JournalDamaged, OSError):
         raise
     except Exception as error:  # damaged content may fail in any way; each means the same
@@ -130,11 +148,33 @@ def seals_digest(seals: Iterable[Row]) -> int:
 
 
 def _migrate(database: Database) -> None:
-    """Make a journal of schema 1 one of the present schema, in one transaction."""
-    if database.version != OLD_VERSION:
-        return
+    """Make a journal of an older schema one of the present schema, in one transaction."""
+    if database.version == 1:
+        _migrate_1(database)
+    elif database.version < VERSION:
+        database.write(lambda connection: _migrate_2(connection, {}))
+    database.version = VERSION
+
+
+def _migrate_2(connection: sqlite3.Connection, notes: dict[str, Any]) -> None:
+    """Add the tables of schema 3; of what was delivered until now there are no receipts."""
+    for statement in RECEIPTS.split(";"):
+        connection.execute(statement)
+    old = {**dict(connection.execute("SELECT key, value FROM meta")), **notes}
+    oldest = connection.execute("SELECT first, taken_at FROM chunks ORDER BY first LIMIT 1").fetchall()
+    # nobody knows the ids from before the oldest chunk; what was heard is noted every five seconds
+    first, since = oldest[0] if oldest else (old.get("end", 0), old.get("heard", 0.0) + 5.0)
+    added = {"version": VERSION, "receipts": first, "received": first}
+    if first:
+        added["receipts_since"] = since
+    for key, value in {**{key: NEW_NOTES[key] for key in ADDED_NOTES}, **notes, **added}.items():
+        put_note(connection, key, value)
+    connection.execute(f"PRAGMA user_version = {VERSION}")
+
+
+def _migrate_1(database: Database) -> None:
     kept: dict[str, list[Row]] = {}
-    for table in SIGNED:
+    for table in IN_VERSION_1:
         columns = COLUMNS[table].removesuffix(", checksum").replace(", sealed, seals, doubt", ", 0, 0, x''")
         rows = [(*row, None) for row in database.each(f"SELECT {columns} FROM {table}")]  # noqa: S608
         signed = [whole(table, row, unsigned=True) for row in rows]
@@ -149,7 +189,7 @@ def _migrate(database: Database) -> None:
     notes: dict[str, Any] = {key: value for key, value, _ in kept["meta"]}
     ends = [int(str(notes.get("trimmed", 0))), *(end for _, end in [*ids, *chunks])]
     ends += [int(str(row[6])) for row in kept["cursors"]]
-    notes = {**NEW_NOTES, **notes, "version": VERSION, "end": max(ends)}
+    notes = {**NEW_NOTES, **notes, "end": max(ends)}
     notes["destinations"] = json.dumps(sorted(str(row[0]) for row in kept["cursors"]))
     notes["ids"] = ids[0][0] if ids else max(ends)
     notes["letters_end"] = letters[-1] if letters else 0
@@ -158,16 +198,13 @@ def _migrate(database: Database) -> None:
     def write(connection: sqlite3.Connection) -> None:
         for statement in FROM_VERSION_1.split(";"):
             connection.execute(statement)
-        for table in SIGNED:
+        for table in IN_VERSION_1:
             connection.execute(f"DELETE FROM {table}")  # noqa: S608
             insert(connection, table, kept[table])
-        for key, value in notes.items():
-            put_note(connection, key, value)
         insert(connection, "ids", unknown_ids(subtract([(notes["ids"], notes["end"])], ids)))
-        connection.execute(f"PRAGMA user_version = {VERSION}")
+        _migrate_2(connection, notes)
 
     database.write(write)
-    database.version = VERSION
 
 
 def with_seals(cursor: Row, seals: Sequence[Row]) -> Row:
@@ -245,6 +282,39 @@ def _ids_make_sense(row: Row) -> bool:
     return _is_offset(first, count) and len(stored_pairs(first, packed)) in (0, 16 * count)
 
 
+def _received_makes_sense(row: Row) -> bool:
+    first, count, since, until, low, high, lived, size, odd = row
+    return (
+        _is_offset(first, count, size)
+        and count > 0
+        and all(isinstance(value, float) for value in (since, until, lived))
+        and all(isinstance(value, int) for value in (low, high))
+        and isinstance(odd, bytes)
+    )
+
+
+def _received_ids_make_sense(row: Row) -> bool:
+    first, body = row
+    return _is_offset(first) and len(signed_body(body, first)) > 0
+
+
+def _receipt_makes_sense(row: Row) -> bool:
+    destination, level, first, ends, at, kind, attempts, said, offsets = row
+    return (
+        isinstance(destination, str)
+        and isinstance(said, str)
+        and isinstance(at, float)
+        and _is_offset(level, first, ends, kind, attempts)
+        and first < ends
+        and isinstance(unpack(offsets), list)
+    )
+
+
+def _trouble_makes_sense(row: Row) -> bool:
+    destination, at, cause = row
+    return isinstance(destination, str) and isinstance(at, float) and isinstance(cause, str)
+
+
 def _chunk_makes_sense(row: Row) -> bool:
     first, count, _, raw_size, *_ = row
     events = decode_row(row).events
@@ -259,4 +329,8 @@ _MAKES_SENSE: dict[str, Callable[[Row], bool]] = {
     "strays": _letter_makes_sense,
     "ids": _ids_make_sense,
     "chunks": _chunk_makes_sense,
+    "received": _received_makes_sense,
+    "received_ids": _received_ids_make_sense,
+    "receipts": _receipt_makes_sense,
+    "troubles": _trouble_makes_sense,
 }

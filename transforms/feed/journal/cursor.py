@@ -11,6 +11,7 @@ from transforms.event import Batch, Event
 from transforms.feed.journal.database import Database
 from transforms.feed.journal.letters import FeedLetters
 from transforms.feed.journal.ranges import Range, offsets_in, pack, size, subtract, to_ranges, unpack
+from transforms.feed.journal.receipt_log import DEAD_LETTER, ReceiptLog, receipt_row
 from transforms.feed.journal.seals import Change, CursorRow, CursorState, Seal, replace_all, sealed
 from transforms.write.delivery.ledger import Settlement
 
@@ -36,17 +37,19 @@ class Cursor:
         database: Database,
         events: Callable[[list[Range]], list[Event]],
         end: Callable[[], int],
+        receipts: ReceiptLog,
     ) -> None:
         """Load the cursor `name`, which must exist.
 
         events: reads the events of some ranges from the journal.
         end: the journal's next offset.
+        receipts: takes down what became of events.
         """
         self.name = name
         self._database = database
         self._events = events
         self._end = end
-        self._state = CursorState(name, database)
+        self._state = CursorState(name, database, receipts)
         self._skip: list[Range] = []  # sealed offsets that must not be batched again after a restart
 
     @property
@@ -175,7 +178,10 @@ class Cursor:
                     DeadLetter("write", self.name, IN_DOUBT, event.raw, event.id, at=now)
                     for event in self._events(some)
                 ]
-                change = Change(self._state, new=[Seal("in doubt", "", some, some)], doubt=doubt)
+                seal = Seal("in doubt", "", some, some)
+                rows = [receipt_row(self.name, list(offsets_in(some)), DEAD_LETTER, now, 0, IN_DOUBT)]
+                rows = rows if self._state.receipts.on else []
+                change = Change(self._state, new=[seal], doubt=doubt, receipts=rows)
                 letters.keep(kept, change.write)
                 change.apply()
             return self.dead_lettered - before

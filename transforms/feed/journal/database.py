@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 from urllib.parse import quote
 
 from transforms.durable import make_private
-from transforms.feed.journal.schema import NEW_NOTES, SCHEMA, VERSION, sign
+from transforms.feed.journal.schema import NEW_NOTES, RECEIPTS, SCHEMA, VERSION, sign
 
 log = logging.getLogger("grantex.journal")
 T = TypeVar("T")
@@ -23,7 +23,7 @@ T = TypeVar("T")
 BUSY_SECONDS = 0.25
 BUSY_TRIES = 240  # and after so many times (a minute) whoever writes is told, and begins again by itself
 NO_VERSION = 1000  # such a number, and bigger ones, are damage
-OLD_VERSION = 1  # a journal of this schema is opened as it is, to be made a present one
+OLD_VERSIONS = (1, 2)  # journals of these schemas are opened as they are, to be made present ones
 
 
 class JournalError(Exception):
@@ -89,7 +89,7 @@ class Database:
         run("PRAGMA secure_delete = OFF")
         run("PRAGMA journal_size_limit = 16777216")
         version = int(run("PRAGMA user_version").fetchone()[0])
-        if version in (OLD_VERSION, VERSION):
+        if version in (*OLD_VERSIONS, VERSION):
             return version
         if version == 0 and not run("SELECT count(*) FROM sqlite_schema").fetchone()[0]:
             self._create()
@@ -104,7 +104,7 @@ class Database:
     def _create(self) -> None:
         run = self._connection.execute
         run("BEGIN IMMEDIATE")
-        for statement in SCHEMA.split(";"):
+        for statement in (SCHEMA + RECEIPTS).split(";"):
             run(statement)
         for key, value in NEW_NOTES.items():
             put_note(self._connection, key, value)

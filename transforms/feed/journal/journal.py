@@ -16,6 +16,7 @@ from transforms.feed.journal.chunks import ChunkStore
 from transforms.feed.journal.cursor import UNKNOWN, Books, Cursor
 from transforms.feed.journal.database import (
     Database,
+    JournalDamaged,
     JournalUnavailable,
     check_identity,
     note,
@@ -23,8 +24,10 @@ from transforms.feed.journal.database import (
     suspect_mark,
 )
 from transforms.feed.journal.gaps import GapLog
+from transforms.feed.journal.kept_ids import KeptIds
 from transforms.feed.journal.letters import FeedLetters
 from transforms.feed.journal.proven import Proof, ProofLog
+from transforms.feed.journal.receipt_log import ReceiptLog
 from transforms.feed.journal.repair import open_or_repair, settle_damage
 from transforms.feed.journal.seals import CursorRow
 from transforms.feed.journal.seen_ids import SeenIds, Sifted, insert_ids, stored_ids
@@ -55,6 +58,8 @@ class Journal:
         feed_url: str,
         max_bytes: int = 10 * 1024**3,
         dedupe_horizon: float = 3600.0,
+        receipt_retention: float = 0.0,
+        receipt_max_bytes: int = 1024**3,
         clock: Clock | None = None,
         database: type[Database] = Database,
         mounts: Path = MOUNTS,
@@ -63,6 +68,8 @@ class Journal:
 
         max_bytes: raw bytes kept at most; past it `append` raises JournalFull.
         dedupe_horizon: seconds for which an id is remembered.
+        receipt_retention, receipt_max_bytes: how long (seconds, while it is open) and how many bytes of
+            receipts and ids are kept, the oldest go first; 0: none.
         mounts: the system's list of mounted file systems.
 
         Raises JournalError: the directory is in use, belongs to another feed or another version, is on
@@ -83,8 +90,14 @@ class Journal:
         except BaseException:
             self._lock.release()
             raise
+        settings = (feed_url, dedupe_horizon, receipt_retention, receipt_max_bytes)
         try:
-            self._prepare(feed_url, dedupe_horizon)
+            try:
+                self._prepare(*settings)
+            except JournalDamaged:  # a chunk whose ids were to be read: repaired now
+                self._database.close()
+                self._database = self._open(database)
+                self._prepare(*settings)
         except BaseException:
             self._database.close()
             self._lock.release()
@@ -107,17 +120,17 @@ class Journal:
             return refused(error, what)
         return JournalUnavailable(f"{what}: {error}; nothing is lost, and a later start can work")
 
-    def _prepare(self, feed_url: str, horizon: float) -> None:
+    def _prepare(self, feed_url: str, horizon: float, retention: float, receipt_bytes: int) -> None:
         try:
             check_identity(self._database, "feed", feed_url, "reads the feed")
-            self._load(horizon)
+            self._load(horizon, retention, receipt_bytes)
             settle_damage(self._database, self._chunks, self._gaps, self.cursors)
             orphans = note(self._database, "orphans")
             self._orphans = orphans if isinstance(orphans, int) else None
         except sqlite3.OperationalError as error:
             raise self._unavailable(error) from error
 
-    def _load(self, horizon: float) -> None:
+    def _load(self, horizon: float, retention: float, receipt_bytes: int) -> None:
         now = self.clock.monotonic()
         self._chunks = ChunkStore(self._database, self.clock.now())
         self._letters = FeedLetters(self._database)
@@ -125,6 +138,10 @@ class Journal:
         self._proofs = ProofLog(self._database, self._letters)
         self._seen = SeenIds(horizon)
         self._seen.load(stored_ids(self._database), now)
+        self._receipts = ReceiptLog(self._database, on=retention > 0 and receipt_bytes > 0)
+        self._kept = KeptIds(
+            self._database, self._chunks, self._receipts, self.clock, retention, receipt_bytes
+        )
         names = self._database.rows("SELECT name FROM cursors")
         self.cursors = {str(name): self._open_cursor(str(name)) for (name,) in names}
         self.listeners: list[Callable[[], None]] = []
@@ -132,7 +149,7 @@ class Journal:
         self.feed_dead_letters = 0
         self._taken_at = 0.0
         self._room = Room(self.directory, self._reserve, self.max_bytes, self.clock)
-        self._trimmer = Trimmer(self._database, self._chunks, self._seen, self.clock)
+        self._trimmer = Trimmer(self._database, self._chunks, self._seen, self._kept, self._room, self.clock)
 
     @property
     def end(self) -> int:
@@ -155,7 +172,8 @@ class Journal:
             check_identity(self._database, "account", developer_id, "has the API key of")
 
     def _open_cursor(self, name: str) -> Cursor:
-        return Cursor(name, self._database, self._chunks.events, lambda: self._chunks.end)
+        end = lambda: self._chunks.end  # noqa: E731
+        return Cursor(name, self._database, self._chunks.events, end, self._receipts)
 
     def cursor(self, name: str, exactly_once: bool = False) -> Cursor:
         """The cursor of a destination; a new one is born at the end of the journal.
@@ -212,7 +230,11 @@ class Journal:
             return True
 
     def append(
-        self, events: Sequence[Event], strays: Sequence[DeadLetter], heard_until: float | None = None
+        self,
+        events: Sequence[Event],
+        strays: Sequence[DeadLetter],
+        heard_until: float | None = None,
+        connection: str = "",
     ) -> Sequence[Event]:
         """Take events and frames that are none; see `Intake.append`. Raises JournalFull."""
         with self._database.lock:
@@ -220,7 +242,7 @@ class Journal:
             taken = self._seen.sort_out(events)
             letters = [*strays, *(id_conflict(event, self.clock.now()) for event in taken.conflicts)]
             if taken.fresh or letters:
-                self._store(taken, letters)
+                self._store(taken, letters, connection)
             self.duplicates += taken.duplicates
             self.feed_dead_letters += len(letters)
             if heard_until != NOT_HEARD:
@@ -230,9 +252,10 @@ class Journal:
                 listener()
         return taken.fresh
 
-    def _store(self, taken: Sifted, letters: list[DeadLetter]) -> None:
+    def _store(self, taken: Sifted, letters: list[DeadLetter], source: str) -> None:
         self._taken_at = max(self._taken_at, self.clock.now())  # arrival times never step back
         chunks = self._chunks.split(taken.fresh, self._taken_at)
+        kept = self._kept.add(taken.fresh, self._taken_at, source)
         sizes: list[int] = []
         letter_bytes = 0
 
@@ -241,6 +264,7 @@ class Journal:
             sizes = self._chunks.insert(connection, chunks)
             if chunks:
                 insert_ids(connection, chunks[0].first, len(taken.fresh), taken.packed)
+                self._kept.write(connection, kept)
                 if self._orphans is not None:  # every destination there is has its cursor by now
                     put_note(connection, "orphans", None)
             letter_bytes = self._letters.insert(connection, letters)
@@ -256,6 +280,7 @@ class Journal:
         if chunks:
             self._orphans = None
         self._chunks.committed(chunks, sizes)
+        self._kept.added(kept)
         self._letters.inserted(len(letters), letter_bytes)
         self._seen.add(taken, self._chunks.end - 1, self.clock.monotonic())
 
@@ -291,6 +316,11 @@ class Journal:
         """When the event at `position` (or the next one kept) was received, in epoch seconds."""
         with self._database.lock:
             return self._chunks.taken_at(position)
+
+    @property
+    def receipt_bytes(self) -> int:
+        """About how many bytes the receipts and the ids kept with them take."""
+        return self._kept.bytes
 
     def pending_bytes(self, position: int) -> int:
         """About how many raw bytes wait from `position` on."""
@@ -377,6 +407,7 @@ class Journal:
         with self._database.lock:
             try:
                 self._gaps.note_heard()
+                self._trimmer.close()
                 self.trim()
             finally:
                 self._database.close()

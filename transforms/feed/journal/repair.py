@@ -17,7 +17,7 @@ from typing import Any
 import msgspec
 
 from transforms.durable import make_private, replace_file, sync
-from transforms.feed.journal.check import SIGNED, Row, check, insert, whole, with_seals
+from transforms.feed.journal.check import IN_VERSION_1, Row, check, insert, whole, with_seals
 from transforms.feed.journal.chunks import ChunkStore, decode_row
 from transforms.feed.journal.cursor import UNKNOWN, Cursor
 from transforms.feed.journal.database import (
@@ -30,6 +30,7 @@ from transforms.feed.journal.database import (
     suspect_mark,
 )
 from transforms.feed.journal.gaps import GapLog
+from transforms.feed.journal.kept_ids import is_unknown, unknown_row
 from transforms.feed.journal.letters import LOST_LETTER, encode_letter
 from transforms.feed.journal.ranges import Range, subtract, unpack
 from transforms.feed.journal.schema import COLUMNS, MOST, NEW_NOTES, VERSION, sign_body
@@ -41,6 +42,8 @@ log = logging.getLogger("grantex.journal")
 BLOCK = 100  # rows copied in one transaction
 CHECK_BYTES = 1024**3  # SQLite's own check reads the whole file: a bigger one only when something went wrong
 FILE_MAGIC = b"SQLite format 3\0"
+BY_NUMBER = ("ids", "chunks", "strays", "received", "received_ids")  # tables with a number as their key
+KEY_COLUMNS = {"seals": 2, "receipts": 3}  # of the others one
 ASIDE = re.compile(r"journal\.damaged-\d{8}T\d{6}Z(-\d+)?")
 
 
@@ -206,7 +209,7 @@ def copy_readable(damaged: Path, target: Database) -> int:
     kept = 0
     with _open(damaged) as source:
         # a journal of schema 1 has no row with a checksum: its rows are let pass where they make sense
-        unsigned = all(row[-1] is None for table in SIGNED for row in _rows(source, table))
+        unsigned = all(row[-1] is None for table in IN_VERSION_1 for row in _rows(source, table))
         target.write(lambda connection: connection.execute("DELETE FROM meta"))
         for table in COLUMNS:
             found = (whole(table, row, unsigned=unsigned) for row in _rows(source, table))
@@ -230,18 +233,18 @@ def _open(path: Path) -> Iterator[sqlite3.Connection]:
 
 
 def _rows(source: sqlite3.Connection, table: str) -> Iterator[Row]:
-    return _by_key(source, table) if table in ("ids", "chunks", "strays") else _from_both_ends(source, table)
+    return _by_key(source, table) if table in BY_NUMBER else _from_both_ends(source, table)
 
 
 def _from_both_ends(source: sqlite3.Connection, table: str) -> Iterator[Row]:
-    """Rows of a small table from the front up to the first damage, then from the back up to the last."""
-    keys = "destination{0}, number{0}" if table == "seals" else "1{0}"
+    """Rows of a table from the front up to the first damage, then from the back up to the last."""
+    width = KEY_COLUMNS.get(table, 1)
     for direction, sense in (("", 1), (" DESC", -1)):
-        order = keys.format(direction)
+        order = ", ".join(f"{column}{direction}" for column in range(1, width + 1))
         before: Row | None = None
         with contextlib.suppress(sqlite3.DatabaseError, TypeError):  # keys that cannot be compared
             for row in source.execute(f"SELECT {COLUMNS[table]} FROM {table} ORDER BY {order}"):  # noqa: S608
-                key = row[:2] if table == "seals" else row[:1]
+                key = row[:width]
                 if before is not None and (key <= before if sense > 0 else key >= before):
                     break  # keys out of order are damage: SQLite may go round in circles there
                 before = key
@@ -302,7 +305,8 @@ def _complete(target: Database, written: float) -> None:
     ]
     found: dict[str, Any] = dict(target.each("SELECT key, value FROM meta"))
     notes = {**NEW_NOTES, **found, "version": VERSION, "salvaged": 1}
-    ends = [notes["end"], notes["trimmed"], notes["ids"], *(end for _, end in [*ids, *chunks, *sealed])]
+    ends = [notes["end"], notes["trimmed"], notes["ids"], _fill_received(target, notes, found, written)]
+    ends += [*(end for _, end in [*ids, *chunks, *sealed])]
     end = notes["end"] = max([*ends, *(max(row.position, row.sealed) for row in cursors)])
     floor = found.get("trimmed", chunks[0][0] if chunks else end)
     names = {row.name for row in cursors}
@@ -325,6 +329,36 @@ def _complete(target: Database, written: float) -> None:
 
     target.write(write)
     _fill_ids(target, subtract([(notes["ids"], end)], ids), chunks)
+
+
+def _fill_received(target: Database, notes: dict[str, Any], found: Mapping[str, Any], written: float) -> int:
+    """Put a block that knows nothing in the place of each that is lost; where they end."""
+    bodies = {first for (first,) in target.each("SELECT first FROM received_ids")}
+    query = "SELECT first, first + count, low, odd, lived FROM received ORDER BY first"
+    blocks: list[Range] = []
+    lived = 0.0
+    for first, end, low, odd, age in target.each(query):
+        if (first in bodies or is_unknown(low, odd)) and (not blocks or blocks[-1][1] <= first):
+            blocks.append((first, end))
+            lived = max(lived, age)
+    until = max([found.get("received", 0), *(end for _, end in blocks)])
+    first = min(found.get("receipts", blocks[0][0] if blocks else until), until)
+    blocks = [block for block in blocks if block[0] >= first]
+    holes = subtract([(first, until)], blocks)
+    kept = {start for start, _ in blocks}
+    gone = [(start,) for (start,) in target.each("SELECT first FROM received") if start not in kept]
+    lost = [(start,) for start in bodies if start not in kept]
+    notes.update(receipts=first, received=until, lived=max(notes["lived"], lived))
+    if "receipts_since" not in found and until:
+        notes["receipts_since"] = written
+
+    def write(connection: sqlite3.Connection) -> None:
+        connection.executemany("DELETE FROM received WHERE first = ?", gone)
+        connection.executemany("DELETE FROM received_ids WHERE first = ?", lost)
+        insert(connection, "received", [unknown_row(*hole, written, lived) for hole in holes])
+
+    target.write(write)
+    return int(until)
 
 
 def _missing_letters(target: Database, notes: Mapping[str, Any]) -> range:

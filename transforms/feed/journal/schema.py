@@ -1,8 +1,8 @@
 """The journal's tables, and the checksum that every row of them carries.
 
 SQLite checks the structure of its pages and not their content, so each row answers for itself: a checksum
-over all its columns, and where a big body follows (`chunks`, `ids`, `strays`) one in front of the body too,
-bound to the row's key, so that the rest of the row can be checked without reading the body.
+over all its columns, and where a big body follows (`chunks`, `ids`, `strays`, `received_ids`) one in front of
+the body too, bound to the row's key, so that the rest of the row can be checked without reading the body.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from collections.abc import Mapping
 import msgspec
 from xxhash import xxh3_64_intdigest
 
-VERSION = 2
+VERSION = 3
 # Columns of schema 1 come first and in its order: a row that schema 1 wrote is read by these statements, too.
 SCHEMA = """
 CREATE TABLE meta (key TEXT PRIMARY KEY, value, checksum INTEGER) WITHOUT ROWID;
@@ -34,6 +34,22 @@ CREATE TABLE gaps (
     number INTEGER PRIMARY KEY, since REAL NOT NULL, until REAL, reason TEXT NOT NULL, checksum INTEGER);
 CREATE TABLE strays (number INTEGER PRIMARY KEY AUTOINCREMENT, body BLOB NOT NULL);
 """
+# What schema 3 added: receipts, and the ids of events that are not kept any more.
+RECEIPTS = """
+CREATE TABLE received (
+    first INTEGER PRIMARY KEY, count INTEGER NOT NULL, since REAL NOT NULL, until REAL NOT NULL,
+    low INTEGER NOT NULL, high INTEGER NOT NULL, lived REAL NOT NULL, size INTEGER NOT NULL,
+    odd BLOB NOT NULL, checksum INTEGER NOT NULL);
+CREATE TABLE received_ids (first INTEGER PRIMARY KEY, body BLOB NOT NULL);
+CREATE TABLE receipts (
+    destination TEXT NOT NULL, level INTEGER NOT NULL, first INTEGER NOT NULL, ends INTEGER NOT NULL,
+    at REAL NOT NULL, kind INTEGER NOT NULL, attempts INTEGER NOT NULL, said TEXT NOT NULL,
+    offsets BLOB NOT NULL, checksum INTEGER NOT NULL,
+    PRIMARY KEY (destination, level, first)) WITHOUT ROWID;
+CREATE TABLE troubles (
+    destination TEXT PRIMARY KEY, at REAL NOT NULL, cause TEXT NOT NULL, checksum INTEGER NOT NULL)
+    WITHOUT ROWID;
+"""
 # What makes schema 1 schema 2; rows of `chunks`, `ids` and `strays` stay as they are until they go.
 FROM_VERSION_1 = """
 ALTER TABLE meta ADD COLUMN checksum INTEGER;
@@ -52,6 +68,10 @@ COLUMNS: Mapping[str, str] = {
     "strays": "number, body",
     "ids": "first, count, packed",
     "chunks": "first, count, taken_at, size, checksum, body",
+    "received": "first, count, since, until, low, high, lived, size, odd, checksum",
+    "received_ids": "first, body",
+    "receipts": "destination, level, first, ends, at, kind, attempts, said, offsets, checksum",
+    "troubles": "destination, at, cause, checksum",
 }
 MOST = 2**56  # no offset is beyond this; bigger numbers are damage
 
@@ -65,10 +85,14 @@ NEW_NOTES: Mapping[str, object] = {
     "letters": 0,  # numbers of the feed's dead letters: kept are those above this one
     "letters_end": 0,  # and up to this one
     "destinations": "[]",  # their names, as JSON
+    "receipts": 0,  # ids of events below this offset are not kept any more; from it on they are in blocks
+    "received": 0,  # up to this one; from there on in the chunks
+    "receipts_since": 0.0,  # when the youngest of those was received whose id is not kept (epoch); 0: none
+    "lived": 0.0,  # seconds for which journals were open here: what the age of receipts is counted in
 }
 
 _encode = msgspec.msgpack.Encoder().encode
-# What a body of schema 2 begins with; MessagePack never writes this byte, and no packed frame begins with it.
+# What a body begins with since schema 2: MessagePack never writes this byte, no packed frame begins with it.
 _MARK = 0xC1
 _PREFIX = struct.Struct("<BQ")
 
@@ -88,7 +112,7 @@ def sign_body(body: bytes, key: int) -> bytes:
 
 
 def has_signature(stored: bytes) -> bool:
-    """Whether schema 2 wrote this body."""
+    """Whether this body was written by schema 2 or later."""
     return len(stored) >= _PREFIX.size and stored[0] == _MARK
 
 

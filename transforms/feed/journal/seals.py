@@ -10,6 +10,7 @@ from typing import NamedTuple
 from transforms.event import Batch
 from transforms.feed.journal.database import Database
 from transforms.feed.journal.ranges import Range, merge, pack, size, to_ranges, unpack
+from transforms.feed.journal.receipt_log import ReceiptLog, ReceiptRow
 from transforms.feed.journal.schema import COLUMNS, sign
 from transforms.write.delivery.ledger import Settlement
 
@@ -60,8 +61,9 @@ class CursorRow(NamedTuple):
 class CursorState:
     """What is known of one destination."""
 
-    def __init__(self, name: str, database: Database) -> None:
+    def __init__(self, name: str, database: Database, receipts: ReceiptLog) -> None:
         """Load the destination `name`, which must have a row."""
+        self.receipts = receipts
         [row] = database.rows(f"SELECT {COLUMNS['cursors']} FROM cursors WHERE name = ?", name)  # noqa: S608
         self.row = CursorRow(*row[:-1])  # type: ignore[arg-type]
         self.seals: dict[int, Seal] = {}  # by number, oldest first
@@ -116,13 +118,17 @@ class Change:
         new: Iterable[Seal] = (),
         replaced: Mapping[int, Seal | None] | None = None,
         doubt: list[Range] | None = None,
+        receipts: Sequence[ReceiptRow] = (),
     ) -> None:
         """new: seals that get the next numbers, `settled` in them counted as dead letters.
 
         replaced: number -> what stands there from now on; None: nothing.
         doubt: what is in doubt from now on; None: as before.
+        receipts: of what is settled otherwise than by settlements.
         """
         self._state = state
+        self._receipts = [*receipts]
+        self._trouble = state.receipts.trouble(state.row.name, settlements) if settlements else None
         self._changed = dict(replaced or {})
         self._newly: dict[int, int] = {}
         self._delivered = self._dead = 0
@@ -158,6 +164,7 @@ class Change:
             before.batch, before.partition, before.offsets, settled, before.memo, settlement.batch.attempts
         )
         self._newly.update(newly)
+        self._receipts += self._state.receipts.rows(self._state.row.name, settlement)
         self._delivered += len(settlement.delivered)
         self._dead += len(settlement.dead_lettered)
 
@@ -177,11 +184,13 @@ class Change:
             connection.executemany("DELETE FROM seals WHERE destination = ? AND number = ?", gone)
         if self._rows:
             insert_seals(connection, self._rows.values())
+        self._state.receipts.write(connection, self._receipts, self._trouble)
         self._row.write(connection)
 
     def apply(self) -> None:
         """Let memory follow."""
         state = self._state
+        state.receipts.written(self._receipts, self._trouble)
         for number, seal in self._changed.items():
             if seal is None:
                 state.seals.pop(number, None)

@@ -24,6 +24,7 @@ from transforms.feed.journal.database import (
     is_passing,
     put_note,
 )
+from transforms.feed.journal.kept_ids import EXPIRE_MOST, KeptIds
 from transforms.feed.journal.seen_ids import SeenIds
 
 RESERVE_BYTES = 16 * 1024 * 1024
@@ -182,22 +183,22 @@ class Room:
         self._max_bytes = max_bytes
         self._clock = clock
         self._checked = clock.monotonic()
-        self._short = False
+        self.short = False  # when it was last looked at
 
     def check(self, kept_bytes: int) -> None:
         """Raises JournalFull. Puts the reserve back once there is room for it: no event goes before that."""
         now = self._clock.monotonic()
         if now - self._checked >= CHECK_DISK_EVERY:
             self._checked = now
-            self._short = too_little_free(self._directory) or not self._reserve.restore()
-        if self._short:
+            self.short = too_little_free(self._directory) or not self._reserve.restore()
+        if self.short:
             raise JournalFull(f"the disk of {self._directory} has too little room left")
         if kept_bytes >= self._max_bytes:
             raise JournalFull(f"the journal holds --journal_max_bytes={self._max_bytes} bytes")
 
     def full(self) -> JournalFull:
         """What to raise when a write found the disk full; until the next look at it nobody tries again."""
-        self._short, self._checked = True, self._clock.monotonic()
+        self.short, self._checked = True, self._clock.monotonic()
         return JournalFull(f"the disk of {self._directory} is full")
 
     def refusal(self, error: sqlite3.OperationalError) -> JournalFull | None:
@@ -219,10 +220,19 @@ VACUUM_PAGES = 512  # given back in one transaction: moving pages makes the log 
 class Trimmer:
     """Takes the database's lock for one short transaction at a time, however big the backlog was."""
 
-    def __init__(self, database: Database, chunks: ChunkStore, seen: SeenIds, clock: Clock) -> None:
+    def __init__(
+        self,
+        database: Database,
+        chunks: ChunkStore,
+        seen: SeenIds,
+        kept: KeptIds,
+        room: Room,
+        clock: Clock,
+    ) -> None:
         self._database = database
         self._chunks = chunks
         self._seen = seen
+        self._kept, self._room = kept, room
         self._clock = clock
         self._expired = clock.monotonic()
         self._ids_from = 0
@@ -233,9 +243,14 @@ class Trimmer:
         Does nothing on a disk too full even for that; the events stay until the next call.
         """
         try:
+            with self._database.lock:
+                self._kept.flush()
             while self._delete_some(lowest):
                 pass
             self._forget_ids()
+            for _ in range(EXPIRE_MOST):  # the next trim goes on with what is left
+                if not self._expire_some():
+                    break
             while self._give_back_some():
                 pass
         except sqlite3.OperationalError as error:
@@ -245,7 +260,21 @@ class Trimmer:
 
     def _delete_some(self, lowest: Callable[[], int]) -> int:
         with self._database.lock:
-            return self._chunks.trim(lowest())
+            return self._chunks.trim(min(lowest(), self._kept.deletable()))
+
+    def _expire_some(self) -> bool:
+        """On a disk that is short of room, receipts are the first to go."""
+        with self._database.lock:
+            return self._kept.expire(short=self._room.short)
+
+    def close(self) -> None:
+        """Write what is written now and then, for the last time."""
+        try:
+            self._kept.close()
+        except sqlite3.OperationalError as error:
+            if not is_passing(error):
+                raise
+            log.warning("the last received ids were not kept with the receipts: %s", error)
 
     def _forget_ids(self) -> None:
         now = self._clock.monotonic()

@@ -91,7 +91,11 @@ class Ring:
     # What the connection asks
 
     def append(
-        self, events: Sequence[Event], strays: Sequence[DeadLetter], heard_until: float | None = None
+        self,
+        events: Sequence[Event],
+        strays: Sequence[DeadLetter],
+        heard_until: float | None = None,
+        connection: str = "",
     ) -> None:
         """Take all of it, waiting a moment for room; see `Intake.append`. Knows no duplicates.
 

@@ -22,7 +22,8 @@ class InsertAllWriter(Writer):
 
     def __init__(self, settings: BigQuery) -> None:
         self._schema = settings.schema
-        self._where = f"BigQuery table {settings.name_of_table}"
+        self._table = str(settings.name_of_table)
+        self._where = f"BigQuery table {self._table}"
         self._token = GoogleToken(anonymous=settings.anonymous, way_out=settings.way_out)
         self._rest = Rest(settings, self._token)
         self._table_ready = False
@@ -34,6 +35,7 @@ class InsertAllWriter(Writer):
             if outcome is not None:
                 return outcome
             self._table_ready = True
+        batch.place = self._table
         outcome = self._post(batch.events)
         if outcome is not None and outcome.rejected and self._schema == "typed":
             outcome = self._post_as_text(batch.events, outcome)

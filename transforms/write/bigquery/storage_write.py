@@ -206,6 +206,11 @@ class Memo(msgspec.Struct, frozen=True, array_like=True):
     offset: int
     rows: int
 
+    @property
+    def place(self) -> str:
+        """The stream and its rows, for a person."""
+        return f"{self.stream} rows {self.offset}-{self.offset + self.rows - 1}"
+
 
 _memo = msgspec.json.Decoder(Memo)
 
@@ -266,7 +271,8 @@ class StorageWriter(Writer):
             if outcome is not None:
                 return outcome
             self._table_ready = True
-        if batch.memo and self._is_in(_memo.decode(batch.memo), count):
+        if batch.memo and self._is_in(memo := _memo.decode(batch.memo), count):
+            batch.place = memo.place
             return None
         rows = [proto_row(event, self._schema) for event in batch.events]
         if sum(map(len, rows)) + 8 * count > MAX_ROWS_BYTES:
@@ -294,7 +300,8 @@ class StorageWriter(Writer):
     def _append(self, batch: Batch, rows: list[bytes]) -> Outcome | None:
         if not self._stream:
             self._stream, self._offset = self._client.create_stream(self._path), 0
-        batch.remember(msgspec.json.encode(Memo(self._stream, self._offset, len(rows))))
+        memo = Memo(self._stream, self._offset, len(rows))
+        batch.remember(msgspec.json.encode(memo))
         reply = self._send(rows)
         as_text: set[int] = set()
         while more := {index for index, _ in row_errors(reply, len(rows))} - as_text:
@@ -312,6 +319,7 @@ class StorageWriter(Writer):
         written = code == ALREADY_EXISTS or self._confirms(reply)
         if written and not reply.row_errors:
             self._offset += len(rows)
+            batch.place = memo.place
             return None
         if code == OK and not reply.row_errors:
             raise ConnectionError("the answer to an append was not BigQuery's")

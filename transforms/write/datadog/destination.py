@@ -16,7 +16,7 @@ from transforms.event import Batch, Event
 from transforms.preflight import Finding
 from transforms.proxies import host_and_port
 from transforms.readers import address_fault
-from transforms.secret import Secret
+from transforms.secret import Secret, shown
 from transforms.setting import setting, shared
 from transforms.way_out import USUAL, WayOut
 from transforms.write.contract import Destination, Outcome, Writer, finding
@@ -30,6 +30,7 @@ log = logging.getLogger("grantex.write")
 
 PATH = "/api/v2/logs"
 VALIDATE_PATH = "/api/v1/validate"
+REQUEST_IDS = ("dd-request-id", "x-request-id")  # headers of an answer
 # Limits of a request, from Datadog's API reference ("Send logs"); 5 MB are counted before compression.
 MAX_EVENTS = 1000
 MAX_BYTES = 5_000_000
@@ -180,20 +181,21 @@ class DatadogWriter(Writer):
         unfit = dict.fromkeys(old, TOO_OLD)
         unfit |= {i: TOO_LONG for i, event in enumerate(batch.events) if len(event.id) > MAX_ID}
         if not unfit:
-            return self._send(batch.events, now)
+            return self._send(batch, batch.events, now)
         left = [index for index in range(len(batch.events)) if index not in unfit]
-        outcome = self._send([batch.events[index] for index in left], now) if left else None
+        outcome = self._send(batch, [batch.events[index] for index in left], now) if left else None
         outcome = among(outcome or Outcome(), left)
         cause = outcome.cause or next(iter(unfit.values()))
         return replace(outcome, rejected={**unfit, **outcome.rejected}, cause=cause, unsent=list(unfit))
 
-    def _send(self, events: Sequence[Event], now: float) -> Outcome | None:
+    def _send(self, batch: Batch, events: Sequence[Event], now: float) -> Outcome | None:
         count, settings = len(events), self._settings
         body = settings.encode(events, now)
         if settings.compression == "gzip":
             body = gzip(body)
 
         def judge(reply: Reply) -> Outcome | None:
+            batch.place = request_id(reply)
             site, now = "" if settings.endpoint else settings.site, self._clock.now()
             return outcome_of(self._where, site, reply.status, reply.headers, reply.body, count, now)
 
@@ -241,6 +243,12 @@ class DatadogWriter(Writer):
                 self.cut,
                 ", ".join(cut[:5]),
             )
+
+
+def request_id(reply: Reply) -> str:
+    """What the intake called the request, for its support to find it; "" when it does not say."""
+    name = next((name for name in REQUEST_IDS if reply.headers.get(name)), "")
+    return f"request {shown(reply.headers[name])}" if name else ""
 
 
 def among(outcome: Outcome, indexes: Sequence[int]) -> Outcome:

@@ -16,7 +16,7 @@ from transforms.write.contract import Destination, Outcome
 from transforms.write.delivery.ledger import Ledger, Settlement
 from transforms.write.delivery.outbox import Outbox, max_unsettled, room
 from transforms.write.delivery.refusals import DeadLetterLimit
-from transforms.write.delivery.settling import Settled, dead_letters, receipt, settlement
+from transforms.write.delivery.settling import Settled, dead_letters, place_of, receipt, settlement
 from transforms.write.delivery.status import DeliveryStatus, Histogram, snapshot
 from transforms.write.delivery.told import Told
 from transforms.write.delivery.writer_threads import WriterThreads
@@ -142,7 +142,7 @@ class Delivery:
         while self._recorded:
             settled = self._recorded.pop(0)
             if settled.delivered:
-                yield settled.batch, receipt(self.name, settled)
+                yield settled.batch, receipt(self.name, settled, self._clock.now())
         if self._failure is not None:
             raise self._failure
 
@@ -210,7 +210,8 @@ class Delivery:
         """Commit outcomes and seals in one transaction, then let the writers go on from there."""
         seals = self._closed
         if results or seals:
-            settlements = [settlement(settled) for settled in results]
+            now = self._clock.now()
+            settlements = [settlement(settled, now) for settled in results]
             with self._ledger_lock:
                 self._ledger.commit(settlements, seals)
             self._closed = []
@@ -233,8 +234,12 @@ class Delivery:
             self._settled = []
             results = [settled for settled in self._unrecorded if settled.delivered]
         if results:
+            now = self._clock.now()
             settlements = [
-                Settlement(settled.batch, settled.offsets(settled.delivered)) for settled in results
+                Settlement(
+                    settled.batch, settled.offsets(settled.delivered), at=now, place=place_of(settled.batch)
+                )
+                for settled in results
             ]
             with self._ledger_lock:
                 self._ledger.commit(settlements, ())

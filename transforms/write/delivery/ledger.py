@@ -15,11 +15,18 @@ class Settlement:
 
     `delivered` and `dead_lettered` are the offsets this attempt settled; the seal is finished when every
     one of its offsets is settled. `batch` is the batch as attempted (its `attempts` already counts it).
+    at: when (epoch seconds). place: where what was delivered lies, "" when the destination tells none.
+    causes: why each of `dead_lettered` was refused. error: why the rest is to be tried again, "" when nothing
+    is left.
     """
 
     batch: Batch
     delivered: Sequence[int] = ()
     dead_lettered: Sequence[int] = ()
+    at: float = 0.0
+    place: str = ""
+    causes: Sequence[str] = ()
+    error: str = ""
 
 
 class Ledger(Protocol):

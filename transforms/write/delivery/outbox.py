@@ -160,6 +160,7 @@ class Outbox:
         self.counts.attempts += 1
         self.counts.retries += entry.batch.attempts > 0
         entry.batch.attempts += 1
+        entry.batch.place = ""  # of an attempt before
         return entry.batch
 
     def due(self) -> float | None:
@@ -208,6 +209,7 @@ class Outbox:
         settled = Settled(batch, delivered, verdict.rejected)
         self._count(settled, outcome, now)
         self._learn(entry, settled, outcome, later, verdict, now)
+        settled.error = self.last_error if later else ""
         return settled
 
     def recorded(self, settled: Settled) -> None:

@@ -29,7 +29,7 @@ class Settled:
     """What one attempt came to: indexes into `batch.events`, and what must be tried again.
 
     `left` is the attempted batch with only its unsettled events; it is tried again after `recorded`, whole
-    or, when `halves` are given, as these.
+    or, when `halves` are given, as these; `error` is why.
     """
 
     batch: Batch
@@ -38,6 +38,7 @@ class Settled:
     left: Batch | None = None
     halves: tuple[Batch, ...] = ()
     again: list[Entry] = field(default_factory=list)
+    error: str = ""
 
     def offsets(self, indexes: Sequence[int]) -> list[int]:
         """The journal offsets of these events (none for a batch without offsets)."""
@@ -128,15 +129,29 @@ def dead_letters(destination: str, settled: Settled, now: float) -> Iterator[Dea
         yield DeadLetter("write", destination, reason, event.raw, event.id, batch.attempts, now)
 
 
-def settlement(settled: Settled) -> Settlement:
-    """The outcome in journal offsets."""
+def place_of(batch: Batch) -> str:
+    """Its place, with words that a page may show."""
+    place = batch.place
+    return place if len(place) <= MOST_SAID and place.isprintable() else shown(place, MOST_SAID)
+
+
+def settlement(settled: Settled, now: float) -> Settlement:
+    """The outcome in journal offsets; `now` in seconds since the epoch."""
     rejected = [index for index, _ in settled.rejected]
-    return Settlement(settled.batch, settled.offsets(settled.delivered), settled.offsets(rejected))
+    return Settlement(
+        settled.batch,
+        settled.offsets(settled.delivered),
+        settled.offsets(rejected),
+        at=now,
+        place=place_of(settled.batch),
+        causes=[reason for _, reason in settled.rejected],
+        error=settled.error,
+    )
 
 
-def receipt(destination: str, settled: Settled) -> Receipt:
-    """What was delivered."""
+def receipt(destination: str, settled: Settled, now: float) -> Receipt:
+    """What was delivered; `now` in seconds since the epoch."""
     batch = settled.batch
     events = batch.events
     ids = [events[index].id for index in settled.delivered]
-    return Receipt(destination, batch.id, ids, batch.attempts)
+    return Receipt(destination, batch.id, ids, batch.attempts, now, place_of(batch))

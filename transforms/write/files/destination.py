@@ -103,6 +103,7 @@ class FilesWriter(Writer):
             if not self._root.exists():  # removed by a person: the next attempt makes it anew
                 self._ready = False
             return failed(f"files in {self._root}", BLOCKING[error.errno], range(len(batch.events)))
+        batch.place = str(self._root / key)
         return None
 
     def preflight(self) -> Iterator[Finding]:

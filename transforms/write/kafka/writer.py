@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
@@ -25,14 +25,18 @@ from transforms.write.kafka.reply import AUTHENTICATION, BAD_TIME, REFUSED, Name
 class Report:
     """The delivery report of one message; it belongs to this message alone, whenever it comes."""
 
-    __slots__ = ("done", "error")
+    __slots__ = ("done", "error", "offset", "partition")
 
     def __init__(self) -> None:
         self.done = False
         self.error: KafkaError | None = None
+        self.partition: int | None = None
+        self.offset: int | None = None
 
     def __call__(self, error: KafkaError | None, message: Message) -> None:
         self.error = error
+        if error is None:
+            self.partition, self.offset = message.partition(), message.offset()
         self.done = True
 
     def give_up(self) -> None:
@@ -48,6 +52,7 @@ log.addFilter(lambda record: bool(_redacted(record)))
 PATIENCE = 5.0
 POLL = 0.1  # seconds; `close` is seen at least this often
 LOOK_SECONDS = 5.0  # of the preflight
+MOST_RUNS = 10  # of offsets without a gap, in a partition, that a receipt names
 LAST_POLL = 0.5  # seconds that a purged producer gets to say what became of its messages
 
 
@@ -99,6 +104,7 @@ class KafkaWriter(Writer):
         if refused := for_their_time(reports):
             reports = {index: one for index, one in reports.items() if index not in refused}
             reports |= self._retimed(producer, batch.events, refused, verdict, until)
+        batch.place = in_words(self._topic, reports.values())
         return self._judge(batch.events, reports, verdict)
 
     def preflight(self) -> Iterator[Finding]:
@@ -340,6 +346,26 @@ class KafkaWriter(Writer):
         if self._trouble is None or error.code() != KafkaError._ALL_BROKERS_DOWN:
             self._trouble = error
         log.debug("%s: %s", self._names.where, redact(error.str()))
+
+
+def in_words(topic: str, reports: Iterable[Report]) -> str:
+    """Where delivered messages lie: partitions, and ranges of offsets in each; "" when none is delivered."""
+    offsets: dict[int, list[int]] = {}
+    for report in reports:
+        if report.partition is not None and report.offset is not None:
+            offsets.setdefault(report.partition, []).append(report.offset)
+    parts = []
+    for partition, each in sorted(offsets.items()):
+        runs: list[list[int]] = []
+        for offset in sorted(each):
+            if runs and offset - runs[-1][1] == 1:
+                runs[-1][1] = offset
+            else:
+                runs.append([offset, offset])
+        ends = [str(first) if first == last else f"{first}-{last}" for first, last in runs[:MOST_RUNS]]
+        more = [f"… {runs[-1][1]}"] if len(runs) > MOST_RUNS else []
+        parts.append(f"{topic}[{partition}]@{','.join([*ends, *more])}")
+    return " ".join(parts)
 
 
 def for_their_time(reports: Mapping[int, Report]) -> list[int]:

@@ -106,6 +106,7 @@ class Attempt:
         self.batch: Batch | None = batch  # until it has ended
         self.events = len(batch.events)
         self.memo = batch.memo
+        self.place = ""
         self._outcome: Outcome | None = None
         self._error: Exception | None = None
 
@@ -130,7 +131,7 @@ class Attempt:
         """Called by the thread that made the attempt."""
         self.ended = ended
         if self.batch is not None:
-            self.memo, self.batch = self.batch.memo, None
+            self.memo, self.place, self.batch = self.batch.memo, self.batch.place, None
         self._outcome, self.seconds, self._error = outcome, seconds, error
         self.done.set()
 

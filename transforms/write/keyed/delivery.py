@@ -203,7 +203,7 @@ class Round:
         except Exception:
             self._attempts.forget((self._key, attempt_id))
             raise
-        batch.memo = attempt.memo
+        batch.memo, batch.place = attempt.memo, attempt.place
         self._changed = True
         settled = self._outbox.settle(batch, outcome, self._clock.now())
         self._counters.attempted(batch, outcome, attempt.seconds)
@@ -213,7 +213,7 @@ class Round:
         yield from dead_letters(self._name, settled, self._clock.now())
         if settled.delivered:
             self._counters.arrived(self._clock.now() - batch.taken_at)
-            yield receipt(self._name, settled)
+            yield receipt(self._name, settled, self._clock.now())
         for half in settled.halves:
             state.number(self._key_state, half)
         self._outbox.recorded(settled)

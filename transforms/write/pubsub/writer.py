@@ -77,6 +77,7 @@ def status_outcome(
 # cluster no bundle waits for it.
 PUBLISH_SECONDS = 30.0
 LOOK_SECONDS = 10.0
+MOST_NAMED = 20  # messages in a receipt by name
 MAX_ATTRIBUTE_BYTES = 1024
 GetTopicRequest = pubsub.GetTopicRequest.pb()
 PublishRequest = pubsub.PublishRequest.pb()
@@ -125,6 +126,7 @@ class PubSubWriter(Writer):
             if not self._closed:
                 raise
             return Outcome(later=range(count), cause=f"{self._where}: this program stops. {KEPT}.")
+        batch.place = in_words(self._topic, reply.message_ids)
         return published(self._where, sum(map(bool, reply.message_ids)), sent, rejected)
 
     def preflight(self) -> Iterator[Finding]:
@@ -154,6 +156,12 @@ class PubSubWriter(Writer):
 
     def _metadata(self) -> list[tuple[str, str]]:
         return [("x-goog-request-params", f"topic={self._topic}"), *self._token.headers().items()]
+
+
+def in_words(topic: str, ids: Sequence[str]) -> str:
+    """The messages of one request by their ids, the first and the last of many."""
+    named = ", ".join(ids) if len(ids) <= MOST_NAMED else f"{ids[0]} … {ids[-1]} ({len(ids)})"
+    return f"{topic} messages {named}"
 
 
 def unfit(event: Event) -> str:

@@ -173,6 +173,7 @@ class S3Writer(Writer):
         """Put `batch` once under its key; an object that is there already is this batch's earlier attempt."""
         count = len(batch.events)
         key = self._key(batch)
+        batch.place = f"s3://{self._settings.bucket}/{key}"
         request = self._request(key, batch)
         try:
             client = self._client  # which `close` may take away

@@ -202,6 +202,7 @@ class AcknowledgedWriter(Writer):
         self._awaiting = None
         self._session.forget(batch)
         if sent.acknowledged:
+            batch.place = f"index {self._index}, ack {sent.ack_id} in channel {sent.guid}"
             return None
         return self._gone(batch, sent.gone or "this program ended before the acknowledgement")
 

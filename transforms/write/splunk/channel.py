@@ -90,12 +90,16 @@ decode_acks = msgspec.json.Decoder(_Acks).decode
 class Sent:
     """A request that HEC has taken: `acknowledged` once it is indexed, `gone` (why) once nobody can say.
 
-    at: monotonic seconds. bell: rings whenever one of the two changes.
+    at: monotonic seconds. bell: rings whenever one of the two changes. ack_id, guid: which acknowledgement of
+    which channel tells of it.
     """
 
-    def __init__(self, channel: Channel, at: float, gone: str = "") -> None:
+    def __init__(
+        self, channel: Channel, at: float, gone: str = "", *, ack_id: int = -1, guid: str = ""
+    ) -> None:
         self.channel = channel
         self.at = at
+        self.ack_id, self.guid = ack_id, guid
         self.bell = threading.Event()
         self.acknowledged = False
         self.gone = gone
@@ -216,7 +220,7 @@ class Channel:
         if not self._awaited:
             self.poll_at = now + POLL_SECONDS
         self._last = said.ack_id
-        sent = self._awaited[said.ack_id] = Sent(self, now)
+        sent = self._awaited[said.ack_id] = Sent(self, now, ack_id=said.ack_id, guid=self._guid)
         return sent
 
     def _judge_poll(self, reply: Reply) -> None:
@@ -254,7 +258,8 @@ class Channel:
         for sent in list(self._awaited.values()):
             self._settle(sent, gone=why)
         self._last, self._lost = -1, 0
-        self._connection.set_header(CHANNEL_HEADER, str(uuid.uuid4()))
+        self._guid = str(uuid.uuid4())
+        self._connection.set_header(CHANNEL_HEADER, self._guid)
 
 
 def _asking(ids: list[int]) -> bytes:

@@ -233,11 +233,12 @@ class SplunkWriter(Writer):
 
     def write(self, batch: Batch) -> Outcome | None:
         """Post `batch` once; a second time only after a refused token that has meanwhile been replaced."""
-        count = len(batch.events)
+        count, index = len(batch.events), self._settings.index
         body = self._settings.body(batch.events)
+        batch.place = f"index {index}"
 
         def judge(reply: Reply) -> Outcome | None:
-            index, now = self._settings.index, self._clock.now()
+            now = self._clock.now()
             return outcome_of(self._where, index, reply.status, reply.headers, reply.body, count, now)
 
         return asked(lambda: self._credential.post(body), judge, count, self._where)

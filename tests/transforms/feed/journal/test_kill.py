@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import subprocess
 import sys
 from pathlib import Path
 
 from tests.transforms.feed.journal.support import FEED, number_of, open_journal, read_all, unsealed
+from transforms.feed.journal.receipts import Receipts
 
 ROOT = Path(__file__).parents[4]
 
@@ -19,7 +21,7 @@ from transforms.event import Batch
 from transforms.feed.journal import Journal
 from transforms.write.delivery.ledger import Settlement
 
-journal = Journal(Path(sys.argv[1]), feed_url={FEED!r})
+journal = Journal(Path(sys.argv[1]), feed_url={FEED!r}, receipt_retention=86_400.0)
 keeps, delivers = journal.cursor("keeps"), journal.cursor("delivers")
 flying = delivers.recover()
 print("ready", flush=True)
@@ -32,7 +34,7 @@ while True:
     flying.insert(0, batch)
     if len(flying) > 5:
         done = flying.pop()
-        delivers.commit([Settlement(done, done.offsets)], [])
+        delivers.commit([Settlement(done, done.offsets, place=f"from {{done.offsets[0]}}")], [])
         for offset in done.offsets:
             print("settled", offset)
         sys.stdout.flush()
@@ -60,7 +62,7 @@ def test_what_was_accepted_before_kill_9_is_there_after_each_of_three(tmp_path: 
         taken = max(int(word[1]) for word in words if word[0] == "taken")
         settled |= {int(word[1]) for word in words if word[0] == "settled"}
 
-        journal = open_journal(tmp_path)
+        journal = open_journal(tmp_path, receipt_retention=86_400.0)
         assert journal.end >= taken
         assert [number_of(found) for found in read_all(journal)] == list(range(journal.end))
         assert all(books.balanced for books in journal.books().values())
@@ -69,5 +71,12 @@ def test_what_was_accepted_before_kill_9_is_there_after_each_of_three(tmp_path: 
         again += [offset for offset, _ in unsealed(cursor, journal)]
         assert len(again) == len(set(again)) == cursor.pending
         assert not settled & set(again)
+        with contextlib.closing(Receipts(tmp_path)) as receipts:
+            found = list(receipts.find(f"evt_{number:08d}" for number in range(journal.end + 1)))
+        assert found.pop().received_at is None
+        for number, each in enumerate(found):
+            state = each.destinations["delivers"].state
+            assert state == ("pending" if number in again else "delivered")
+            assert each.destinations["delivers"].place in ("", f"from {number // 37 * 37}")
         assert not list(tmp_path.glob("journal.damaged*"))
         journal.close()

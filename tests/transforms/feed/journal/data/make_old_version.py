@@ -1,7 +1,7 @@
-"""Made `version_1.tar.gz`: a journal as the first schema wrote it, caught by kill -9 in the middle of work.
+"""Made `version_1.tar.gz` and `version_2.tar.gz`: journals of older schemas, caught by kill -9 at work.
 
-Kept to say what is in the archive. It ran with the code of schema 1 and would write the present one's today:
-`PYTHONPATH=. python tests/transforms/feed/journal/data/make_version_1.py`.
+Kept to say what is in the archives. It ran with the code of each schema and writes the present one's:
+`PYTHONPATH=. python tests/transforms/feed/journal/data/make_old_version.py`.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from tests.transforms.feed.journal.random_lane import RandomLane
 from tests.transforms.feed.journal.support import copy_files, events, open_journal
 from tests.transforms.write.manual_clock import ManualClock
 from transforms.dead_letter import DeadLetter
+from transforms.feed.journal.schema import VERSION
 
 HERE = Path(__file__).parent
 
@@ -63,8 +64,8 @@ def main() -> None:
             "lanes": {name: asdict(lane.truth) for name, lane in lanes.items()},
         }
         Path(place, "copy", "truth.json").write_bytes(msgspec.json.encode(truth))
-        with tarfile.open(HERE / "version_1.tar.gz", "w:gz") as archive:
-            archive.add(Path(place, "copy"), "version_1")
+        with tarfile.open(HERE / f"version_{VERSION}.tar.gz", "w:gz") as archive:
+            archive.add(Path(place, "copy"), f"version_{VERSION}")
         journal.close()
 
 

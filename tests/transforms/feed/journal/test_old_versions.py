@@ -1,4 +1,4 @@
-"""A journal that schema 1 wrote, caught by kill -9 at work, opens and is drained to the last event."""
+"""A journal that an older schema wrote, caught by kill -9 at work, opens and is drained to the last event."""
 
 from __future__ import annotations
 
@@ -19,18 +19,19 @@ from tests.transforms.feed.journal.support import events, open_journal, unsealed
 from transforms.dead_letter import DeadLetter
 from transforms.event import Batch
 from transforms.feed.journal import Gap, Journal
+from transforms.feed.journal.receipts import Receipts
 from transforms.feed.journal.schema import VERSION
 from transforms.write.delivery.ledger import Settlement
 
-ARCHIVE = Path(__file__).parent / "data" / "version_1.tar.gz"  # made by make_version_1.py beside it
+DATA = Path(__file__).parent / "data"  # made by make_old_version.py there
 
 
-@pytest.fixture
-def old(tmp_path: Path) -> Path:
+@pytest.fixture(params=[1, 2])
+def old(tmp_path: Path, request: pytest.FixtureRequest) -> Path:
     """The old journal's directory."""
-    with tarfile.open(ARCHIVE) as archive:
+    with tarfile.open(DATA / f"version_{request.param}.tar.gz") as archive:
         archive.extractall(tmp_path, filter="data")
-    return tmp_path / "version_1"
+    return tmp_path / f"version_{request.param}"
 
 
 def truth_of(place: Path) -> dict[str, Any]:
@@ -95,6 +96,25 @@ def test_all_of_it_is_there_and_is_drained(old: Path) -> None:
     journal = open_journal(old)
     assert [books.pending for books in journal.books().values()] == [10, 10, 10]
     assert not list(old.glob("journal.damaged*"))
+    journal.close()
+
+
+def test_what_it_held_is_found_and_what_it_had_forgotten_is_not_called_never_received(old: Path) -> None:
+    truth = truth_of(old)
+    journal = open_journal(old, receipt_retention=86_400.0)
+    trimmed = journal._chunks.trimmed
+    drain(journal, "s3")
+    with contextlib.closing(Receipts(old)) as receipts:
+        found = list(receipts.find(f"evt_{number:08d}" for number in range(truth["end"])))
+    assert [each.expired for each in found] == [number < trimmed for number in range(truth["end"])]
+    settled = truth["lanes"]["s3"].delivered | truth["lanes"]["s3"].dead
+    for number, each in enumerate(found[trimmed:], trimmed):
+        if number < journal.cursor("s3").born:
+            assert "s3" not in each.destinations
+            continue
+        state = each.destinations["s3"].state
+        assert state == ("not_kept" if number in settled else "delivered")
+        assert each.destinations["idle"].state == "pending"
     journal.close()
 
 

@@ -1,0 +1,127 @@
+"""Writes receipts: what became of which events at a destination, in the transaction that settles them.
+
+One row for each attempt's delivered events and one for each cause of dead letters, with their offsets as
+ranges. `level` is how many bits the row's reach has: whoever looks for an offset asks at each level for the
+rows that begin within that reach before it.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterable, Sequence
+
+from transforms.feed.journal.database import Database
+from transforms.feed.journal.ranges import Range, pack, to_ranges
+from transforms.feed.journal.schema import sign
+from transforms.write.delivery.ledger import Settlement
+
+DELIVERED, DEAD_LETTER, FILTERED = 0, 1, 2  # `kind`
+LEVELS = 57  # of reaches up to 2^56, beyond which there is no offset
+MOST_SAID = 1_000  # characters of a place or a cause
+ROW_BYTES = 70  # of a row, beside what it says and its ranges
+INSERT = "INSERT OR REPLACE INTO receipts VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+TROUBLE_EVERY = 30.0  # seconds between two notes that the same trouble goes on
+
+ReceiptRow = tuple[object, ...]
+
+
+class ReceiptLog:
+    """Makes the rows, and counts their bytes until `KeptIds` takes them into account. The journal's lock
+    guards all calls."""
+
+    def __init__(self, database: Database, *, on: bool) -> None:
+        """on: whether receipts are kept; else none are made."""
+        self.on = on
+        self.bytes = 0
+        self.troubles = {str(name): float(str(at)) for name, at in _troubles(database)}
+        self._causes: dict[str, str] = {}
+
+    def rows(self, destination: str, settlement: Settlement) -> list[ReceiptRow]:
+        """Rows of `receipts` for what a settlement settled."""
+        found: list[ReceiptRow] = []
+        if not self.on:
+            return found
+        said = (settlement.at, settlement.batch.attempts)
+        if settlement.delivered:
+            found.append(receipt_row(destination, settlement.delivered, DELIVERED, *said, settlement.place))
+        if settlement.dead_lettered:
+            for cause, offsets in _by_cause(settlement).items():
+                found.append(receipt_row(destination, offsets, DEAD_LETTER, *said, cause))
+        return found
+
+    def trouble(self, destination: str, settlements: Sequence[Settlement]) -> ReceiptRow | None:
+        """The row of `troubles` that these settlements call for, (destination,) when it is to go, or None."""
+        if not self.on:
+            return None
+        failed = next((each for each in reversed(settlements) if each.error), None)
+        if failed is None:
+            return (destination,) if destination in self.troubles else None
+        cause = failed.error[:MOST_SAID]
+        before = self.troubles.get(destination)
+        known = before is not None and self._causes.get(destination) == cause
+        if known and abs(failed.at - self.troubles[destination]) < TROUBLE_EVERY:
+            return None
+        row = (destination, failed.at, cause)
+        return (*row, sign("troubles", *row))
+
+    def write(
+        self, connection: sqlite3.Connection, rows: Sequence[ReceiptRow], trouble: ReceiptRow | None
+    ) -> None:
+        """Record them, inside the caller's transaction."""
+        if rows:
+            connection.executemany(INSERT, rows)
+        if trouble is not None and len(trouble) == 1:
+            connection.execute("DELETE FROM troubles WHERE destination = ?", trouble)
+        elif trouble is not None:
+            connection.execute("INSERT OR REPLACE INTO troubles VALUES (?, ?, ?, ?)", trouble)
+
+    def written(self, rows: Iterable[ReceiptRow], trouble: ReceiptRow | None) -> None:
+        """They are committed."""
+        for row in rows:
+            self.bytes += ROW_BYTES + len(str(row[0])) + len(str(row[7])) + len(row[8])  # type: ignore[arg-type]
+        if trouble is not None and len(trouble) == 1:
+            self.troubles.pop(str(trouble[0]), None)
+        elif trouble is not None:
+            self.troubles[str(trouble[0])] = float(str(trouble[1]))
+            self._causes[str(trouble[0])] = str(trouble[2])
+
+
+def _troubles(database: Database) -> list[tuple[object, ...]]:
+    return database.rows("SELECT destination, at FROM troubles")
+
+
+def receipt_row(
+    destination: str, offsets: Sequence[int], kind: int, at: float, attempts: int, said: str
+) -> ReceiptRow:
+    """A row of `receipts`; said: the place, or a dead letter's cause."""
+    ranges: list[Range] = to_ranges(offsets)
+    first, ends = ranges[0][0], ranges[-1][1]
+    packed = b"" if len(ranges) == 1 else pack(ranges)
+    level = (ends - first - 1).bit_length()
+    row = (destination, level, first, ends, float(at), kind, attempts, said[:MOST_SAID], packed)
+    return (*row, sign("receipts", *row))
+
+
+def _by_cause(settlement: Settlement) -> dict[str, list[int]]:
+    """The offsets that became dead letters, ascending, by the cause of each."""
+    found: dict[str, list[int]] = {}
+    causes = settlement.causes or [""] * len(settlement.dead_lettered)
+    for offset, cause in sorted(zip(settlement.dead_lettered, causes, strict=True)):
+        found.setdefault(cause[:MOST_SAID], []).append(offset)
+    return found
+
+
+def delete_below(connection: sqlite3.Connection, first: int) -> None:
+    """Delete receipts of offsets that all lie below `first`, inside the caller's transaction."""
+    name = ""
+    while True:  # a look-up for each destination, where DISTINCT would read all rows
+        [(found,)] = connection.execute(
+            "SELECT min(destination) FROM receipts WHERE destination > ?", (name,)
+        )
+        if found is None:
+            return
+        name = str(found)
+        connection.executemany(
+            "DELETE FROM receipts WHERE destination = ? AND level = ? AND first < ? AND ends <= ?",
+            [(name, level, first, first) for level in range(LEVELS)],
+        )
