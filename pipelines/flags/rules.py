@@ -164,6 +164,8 @@ def check(
     arrived: Arrived,
     bad: frozenset[str],
     environ: Mapping[str, str],
+    *,
+    needs_destination: bool = True,
 ) -> tuple[list[str], list[str]]:
     """Faults and warnings. `bad` names parameters whose own fault is already reported."""
     faults = [
@@ -176,7 +178,7 @@ def check(
     ]
     if "demo" not in bad:  # else what is needed is not known
         faults += _belonging(settings, parameters, arrived)
-        faults += _some_destination(settings, parameters)
+        faults += _some_destination(settings, parameters) if needs_destination else ()
     warnings = [
         *_unknown_types(settings, arrived),
         *_plain_http(settings, parameters),

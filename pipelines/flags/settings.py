@@ -112,6 +112,7 @@ class Program:
     uses: frozenset[str] | None = None
     instead: str = ""
     help: Callable[[], str] = lambda: manual.help_text(PARAMETERS)
+    needs_destination: bool = True
 
     def parameters(self) -> Mapping[str, Parameter]:
         """Those that it uses."""
@@ -140,7 +141,9 @@ def parse(argv: Sequence[str], environ: Mapping[str, str], program: Program = JO
     defaults = {name: each.default for name, each in program.own.items()}
     settings = replace(Settings().changed(**{**defaults, **read}), beam_args=arrived.beam_args)
     settings = _with_given(settings, frozenset(arrived.given), parameters)
-    more, warnings = rules.check(settings, parameters, arrived, bad, environ)
+    more, warnings = rules.check(
+        settings, parameters, arrived, bad, environ, needs_destination=program.needs_destination
+    )
     lines = [*arrived.faults, *lines, *more, *destinations.faults(settings, arrived.source, bad)]
     if lines:
         raise BadParameters([redact(line) for line in lines])

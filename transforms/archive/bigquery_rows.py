@@ -47,7 +47,7 @@ class BigQueryRows:
 
     def shards(self) -> list[Shard]:
         """The table itself, by its rows."""
-        found = self._found(self._client())
+        found = self.found(self.client())
         return [Shard(self.table, int(found.num_rows or 0))]
 
     def lines(
@@ -56,8 +56,8 @@ class BigQueryRows:
         """By a query that asks for the selection's time and sorts, so that the order stays."""
         from google.cloud.bigquery import QueryJobConfig, ScalarQueryParameter
 
-        client = self._client()
-        columns = {field.name.lower(): field.field_type for field in self._found(client).schema}
+        client = self.client()
+        columns = {field.name.lower(): field.field_type for field in self.found(client).schema}
         typed = columns["created_at"].upper() == "TIMESTAMP"
         given = [
             ScalarQueryParameter(name, "TIMESTAMP", datetime.fromtimestamp(value, timezone.utc))
@@ -76,27 +76,29 @@ class BigQueryRows:
         except GeneratorExit:
             raise
         except Exception as error:
-            raise self._error(error) from error
+            raise self.error(error) from error
 
-    def _found(self, client: Any) -> Any:
+    def found(self, client: Any) -> Any:
         """The table's resource. Raises ArchiveError, also for one without our columns."""
         name = parse_table(self.table)
         try:
             found = client.get_table(f"{name.project}.{name.dataset}.{name.table}")
         except Exception as error:
-            raise self._error(error) from error
+            raise self.error(error) from error
         there = {str(field.name).lower() for field in found.schema}
         if missing := NEEDED - there:
             raise ArchiveError(f"{self} has no column {', '.join(sorted(missing))}: it is none of our tables")
         return found
 
-    def _client(self) -> Any:
+    def client(self) -> Any:
+        """Google's own client. Raises ArchiveError."""
         from google.cloud.bigquery import Client  # half a second
 
         session = google_session(self.way_out, self.endpoint, QUERY, str(self))
         return Client(parse_table(self.table).project, **session)
 
-    def _error(self, error: Exception) -> ArchiveError:
+    def error(self, error: Exception) -> ArchiveError:
+        """What to say of whatever the client raised."""
         return ArchiveError(
             redact(
                 f"{self} cannot be read: {error}. Reading takes the roles BigQuery Data Viewer on the "
