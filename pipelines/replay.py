@@ -31,6 +31,7 @@ from transforms.archive.choice import Archive, Choice
 from transforms.archive.read_archive import ChooseFor, ReadFromArchive
 from transforms.archive.sources import ArchiveError
 from transforms.event import Event
+from transforms.feed.journal import JournalError
 from transforms.secret import redact
 from transforms.write.contract import Destination, name_of
 from transforms.write.dead_letters.directory import WriteDeadLetters
@@ -123,11 +124,14 @@ def _replay(settings: Settings, archive: Archive, to: Sequence[Destination], sto
 def _lanes(
     settings: Settings, archive: Archive, to: Sequence[Destination], stop: threading.Event
 ) -> list[Lane]:
-    """Raises BadParameters while another process does the same."""
+    """Raises BadParameters while another process does the same, or when receipts cannot be read."""
     try:
         return [replay_lanes.lane(settings, archive, each, stop) for each in to]
     except BlockingIOError:
         raise BadParameters([f"--from: another process replays {archive.source}; wait for its end"]) from None
+    except JournalError as error:
+        line = f"--state_dir: its receipts cannot be read: {error}; --force=true replays without them"
+        raise BadParameters([line]) from error
 
 
 def _on_this_machine(

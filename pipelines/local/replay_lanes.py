@@ -12,6 +12,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import IO, Any
 
@@ -29,6 +30,7 @@ from transforms.archive.sources import Shard
 from transforms.dead_letter import DeadLetter
 from transforms.durable import open_private
 from transforms.event import Receipt
+from transforms.feed.journal.receipts import Receipts
 from transforms.in_process import Ticket
 from transforms.secret import redact
 from transforms.write.contract import Destination, name_of
@@ -170,7 +172,7 @@ class Record(beam.DoFn):
 
 
 def lane(settings: Settings, archive: Archive, destination: Destination, stop: threading.Event) -> Lane:
-    """The lane of a destination, with what earlier runs have left. Raises BlockingIOError."""
+    """The lane of a destination, with what earlier runs have left. Raises BlockingIOError, JournalError."""
     name = name_of(destination)
     if destination.by_content():  # its batches must be the same ones each time
         policy = replace(destination.policy, max_age=FOREVER)
@@ -181,11 +183,13 @@ def lane(settings: Settings, archive: Archive, destination: Destination, stop: t
         file = f"{name}-{hashlib.blake2b(what, digest_size=8).hexdigest()}.ndjson"
         sent = Sent(settings.state_dir / "replay" / file, keep=not settings["plan_only"])
 
+    delivered = None if settings["force"] else receipts_at(settings.state_dir, name)
+
     def choice(*, once: bool) -> Choice:
         return Choice(
             name,
             to_all=settings["to_all"],
-            delivered=None if settings["force"] else receipts_at(settings.state_dir, name),
+            delivered=delivered,
             earlier=sent.ids,
             once=once,
         )
@@ -194,8 +198,11 @@ def lane(settings: Settings, archive: Archive, destination: Destination, stop: t
 
 
 def receipts_at(state_dir: Path, name: str) -> Callable[[Sequence[str]], Collection[str]] | None:
-    """Of some ids those that a destination has a receipt for; None where no receipts are kept."""
-    return None
+    """Of some ids those that a destination has a receipt for; None where there is no journal. Raises
+    JournalError."""
+    if not (state_dir / "journal.sqlite3").exists():
+        return None
+    return partial(Receipts(state_dir).delivered, name)
 
 
 def run(

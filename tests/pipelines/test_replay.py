@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import os
+import sqlite3
 import subprocess
 import sys
 import threading
@@ -23,10 +24,13 @@ from pipelines.practice.splunk import PracticeSplunk
 from tests.integration.evidence import lines_in_files
 from tests.transforms.write.encodings import event
 from transforms.dead_letter import DeadLetter, encode
+from transforms.event import Batch
 from transforms.feed.intake import Gap, as_dead_letter
+from transforms.feed.journal import Journal
 from transforms.parse import parse_frames
 from transforms.write.dead_letters.directory import read_dead_letters
 from transforms.write.delivery import bundles
+from transforms.write.delivery.ledger import Settlement
 
 ROOT = Path(__file__).parents[2]
 TOKEN = "practice-hec-token-of-this-test"
@@ -242,6 +246,31 @@ def test_a_destination_that_fails_leaves_the_others_alone(
     splunk.busy(0)
     assert run([archive, *to_splunk(splunk)]) == 0
     assert raws(splunk) == Counter(EVENTS)
+
+
+def test_what_a_destination_has_a_receipt_for_is_not_sent_again(
+    archive: str, splunk: PracticeSplunk, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    taken = parse_frames(EVENTS[:300], 0)[0]
+    journal = Journal(tmp_path / "state", feed_url="http://feed.test", receipt_retention=3600.0)
+    cursor = journal.cursor("splunk")
+    journal.append(taken, [])
+    batch = Batch(taken[:200], range(200))
+    cursor.commit([], [batch])
+    cursor.commit([Settlement(batch, batch.offsets, at=time.time())], [])
+    asked = [archive, *to_splunk(splunk), "--files_dir=copy"]
+    assert run([*asked, "--plan_only=true"]) == 0
+    assert "200 have a receipt" in capsys.readouterr().out
+    assert run(asked) == 0, "also while the job runs"
+    assert raws(splunk) == Counter(EVENTS[200:])
+    assert len(lines_in_files(tmp_path / "copy")) == 2500, "that is another destination"
+    assert run([*asked[:-1], "--force=true"]) == 0
+    assert raws(splunk) == Counter(EVENTS[200:]) + Counter(EVENTS)
+    journal.close()
+    with sqlite3.connect(tmp_path / "state" / "journal.sqlite3") as file:
+        file.execute("PRAGMA user_version = 999")
+    assert run(asked) == 2
+    assert "--state_dir: its receipts cannot be read" in capsys.readouterr().err
 
 
 def test_faults_are_told_all_at_once(
