@@ -66,6 +66,7 @@ class FeedConnection:
         self._has_been_live = False
         self._retired = ""
         self._trouble = Reminder()
+        self._turned_at = self._clock.monotonic()
 
     @property
     def stream(self) -> Stream | None:
@@ -81,6 +82,13 @@ class FeedConnection:
     def status(self) -> ConnectionStatus:
         """A snapshot; safe from any thread."""
         return self._status
+
+    def quiet_for(self) -> float:
+        """Seconds since its thread last came round; 0 while it waits for a time to come or for room. No read
+        and no connection attempt lasts much longer than `FeedSettings.read_timeout`."""
+        if self._status.phase in (Phase.STOPPED, Phase.WAITING, Phase.PAUSED):
+            return 0.0
+        return self._clock.monotonic() - self._turned_at
 
     def run(self, intake: Intake, stop: threading.Event) -> None:
         """Read until `stop` is set or the service ends the input (`status.end_of_input`).
@@ -235,6 +243,7 @@ class FeedConnection:
         _log.info("%s: live%s, reading events from %s%s", self._name, again, self._settings.root, how)
 
     def _taken(self, now: float, events: int) -> None:
+        self._turned_at = self._clock.monotonic()
         self._status = replace(
             self._status, last_heard_at=now, last_event_at=now if events else self._status.last_event_at
         )
@@ -264,4 +273,5 @@ class FeedConnection:
         self._clock.wait(self._stop, decision.wait)
 
     def _show(self, **changes: Any) -> None:
+        self._turned_at = self._clock.monotonic()
         self._status = replace(self._status, **changes)

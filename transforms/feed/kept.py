@@ -82,7 +82,7 @@ class KeptConnection:
         self._connect = connect
         self._watch = watch
         self._clock = clock
-        self._name = name
+        self.name = name
         self._coverage = coverage
         self._lock = threading.Lock()
         self._stopped = False
@@ -117,6 +117,11 @@ class KeptConnection:
         if upcoming is not None:
             shown.append(replace(upcoming.connection.status, state=State.REPLACING))
         return shown
+
+    def quiet_for(self) -> float:
+        """As FeedConnection.quiet_for, the longest of it and its replacement."""
+        running = (self._current, self._next)
+        return max([each.connection.quiet_for() for each in running if each is not None], default=0.0)
 
     def run(self, intake: Intake, stop: threading.Event) -> None:
         """As FeedConnection.run, replacements included."""
@@ -212,11 +217,11 @@ class KeptConnection:
             current.was_short = bool(watched.suspect) and is_young and not watched.fell_silent
         if now < self._not_before or not 2 <= self._watch.keepers < SLOTS or not self._watch.spare.take():
             return
-        log.warning("%s: %s: another one is opened in its place", self._name, reason)
+        log.warning("%s: %s: another one is opened in its place", self.name, reason)
         self._short_lived += current.was_short
         self._past = replace(self._past, last_problem=reason)
         self._next = upcoming = self._open()
-        threading.Thread(target=upcoming.run, args=(self._intake,), name=self._name, daemon=True).start()
+        threading.Thread(target=upcoming.run, args=(self._intake,), name=self.name, daemon=True).start()
 
     def _go_on(self, current: _Running, upcoming: _Running) -> None:
         now = self._clock.monotonic()
@@ -240,7 +245,7 @@ class KeptConnection:
             pause = min(FIRST_PAUSE * 2.0 ** (paused - 1), LONGEST_PAUSE)
             self._not_before = self._clock.monotonic() + pause
         self._retire(old, self._past.last_problem)
-        log.info("%s: replaced", self._name)
+        log.info("%s: replaced", self.name)
 
     def _take_over(self, upcoming: _Running) -> None:
         assert self._current is not None
@@ -251,12 +256,12 @@ class KeptConnection:
 
     def _give_up(self, upcoming: _Running, not_before: float) -> None:
         why = upcoming.connection.status.why or "it was not live in time"
-        log.warning("%s: no other stream could be opened in its place: %s", self._name, why)
+        log.warning("%s: no other stream could be opened in its place: %s", self.name, why)
         self._next, self._not_before = None, not_before
         self._retire(upcoming, why)
         if upcoming.connection.failure is not None and self._current is not None:
             self._failure, self._stopped = upcoming.connection.failure, True
-            threading.Thread(target=self._current.end, name=f"{self._name}-end", daemon=True).start()
+            threading.Thread(target=self._current.end, name=f"{self.name}-end", daemon=True).start()
 
     def _retire(self, running: _Running, reason: str) -> None:
         """In a thread, as it may have to wait. The spare slot is free again when the stream is closed."""
@@ -265,4 +270,4 @@ class KeptConnection:
             running.retire(reason)
             self._watch.spare.give_back()
 
-        threading.Thread(target=retire, name=f"{self._name}-retire", daemon=True).start()
+        threading.Thread(target=retire, name=f"{self.name}-retire", daemon=True).start()

@@ -93,6 +93,10 @@ class FeedReader:
         """Make the other connections, too."""
         self._most = len(self._connections)
 
+    def hanging(self, seconds: float) -> list[str]:
+        """Names of connections whose threads have not come round for so long."""
+        return [each.name for each in self._connections if each.quiet_for() > seconds]
+
     def stop(self) -> None:
         """Stop reading; what was received is in the journal when this returns."""
         self._stop.set()

@@ -30,6 +30,14 @@ class JournalError(Exception):
     """The journal cannot be used as asked (exit code 2); the message says why and what to do."""
 
 
+class DirectoryInUse(JournalError):
+    """Another process has the directory."""
+
+
+class NewerSchema(JournalError):
+    """A later version of this program wrote the journal."""
+
+
 class JournalUnavailable(Exception):
     """The journal cannot be opened now (exit code 1): a full disk, no descriptors left, an I/O error, another
     program's lock. A later start can work without anybody's doing."""
@@ -95,7 +103,7 @@ class Database:
             self._create()
             return VERSION
         if VERSION < version < NO_VERSION:
-            raise JournalError(
+            raise NewerSchema(
                 f"{self.path} was written by another version of this program (schema {version}, this one "
                 f"reads {VERSION}): start that version, or choose another --state_dir"
             )
@@ -260,6 +268,19 @@ def put_note(connection: sqlite3.Connection, key: str, value: object) -> None:
 def set_note(database: Database, key: str, value: object) -> None:
     """Write a note in a transaction of its own; None removes it."""
     database.write(lambda connection: put_note(connection, key, value))
+
+
+def look_beside(path: Path) -> dict[str, object]:
+    """What can be told of the journal at `path` while another process has it open: "schema", "feed",
+    "account"; nothing of it when it cannot be read now. Whoever writes it waits for nothing."""
+    try:
+        with contextlib.closing(sqlite3.connect(file_uri(path, "ro"), uri=True, timeout=0)) as connection:
+            (schema,) = connection.execute("PRAGMA user_version").fetchone()
+            notes = connection.execute("SELECT key, value FROM meta WHERE key IN ('feed', 'account')")
+            return {**dict(notes), "schema": schema}
+    except sqlite3.Error as error:
+        log.debug("the journal at %s cannot be looked at now: %s", path, error)
+        return {}
 
 
 def check_identity(database: Database, key: str, value: str, what: str) -> None:

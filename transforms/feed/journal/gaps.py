@@ -101,6 +101,23 @@ class GapLog:
             reason,
         )
 
+    @property
+    def heard_until(self) -> float:
+        """See `Journal.heard_until`."""
+        return self._heard if self.open is None else self.open.since
+
+    def withdraw(self) -> None:
+        """Take the open gap off the record. Raises sqlite3.OperationalError."""
+        if self.open is None:
+            return
+        number = self._number
+        self._database.write(
+            lambda connection: connection.execute("DELETE FROM gaps WHERE number = ?", (number,))
+        )
+        log.warning("the feed gap since %s was heard by the standby: it is none", iso(self.open.since))
+        self.total -= 1
+        self.open = self._until = None
+
     def end(self, until: float | None = None) -> None:
         """Close the open gap, now or at `until`; it goes among the dead letters, for whoever audits them."""
         if self.open is not None:

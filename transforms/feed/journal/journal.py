@@ -72,8 +72,9 @@ class Journal:
             receipts and ids are kept, the oldest go first; 0: none.
         mounts: the system's list of mounted file systems.
 
-        Raises JournalError: the directory is in use, belongs to another feed or another version, is on
-        another machine or may not be written. Raises JournalUnavailable: a full disk and what else passes.
+        Raises JournalError: the directory is in use (DirectoryInUse), belongs to another feed or another
+        version (NewerSchema), is on another machine or may not be written. Raises JournalUnavailable: a full
+        disk and what else passes.
         """
         self.clock = clock or SystemClock()
         self.directory = directory
@@ -333,6 +334,28 @@ class Journal:
                 name: Books(self._chunks.end - c.born, c.delivered, c.dead_lettered, c.pending, c.lost)
                 for name, c in self.cursors.items()
             }
+
+    def unbalanced(self, patience: float) -> list[str]:
+        """Destinations whose books do not balance; none are known when the journal is busy for longer than
+        `patience` seconds."""
+        if not self._database.lock.acquire(timeout=patience):
+            return []
+        try:
+            return [name for name, books in self.books().items() if not books.balanced]
+        finally:
+            self._database.lock.release()
+
+    @property
+    def heard_until(self) -> float:
+        """Everything that was published before is here or in a recorded gap: epoch seconds, 0 when this
+        journal never heard a feed. While a gap is open, its beginning."""
+        with self._database.lock:
+            return self._gaps.heard_until
+
+    def gap_was_heard(self) -> None:
+        """What was published since the open gap began was heard by another process, so it is none."""
+        with self._database.lock:
+            self._gaps.withdraw()
 
     def heard(self, until: float | None = None) -> None:
         """See `Intake.heard`."""

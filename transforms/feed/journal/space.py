@@ -18,6 +18,7 @@ from transforms.feed.intake import JournalFull
 from transforms.feed.journal.chunks import ChunkStore
 from transforms.feed.journal.database import (
     Database,
+    DirectoryInUse,
     JournalError,
     JournalUnavailable,
     is_busy,
@@ -104,8 +105,8 @@ class DirectoryLock:
     """An exclusive lock on a directory, held until `release` or the end of the process (kill -9 too)."""
 
     def __init__(self, directory: Path) -> None:
-        """Take the lock. Raises JournalError when another process has it or the directory is not ours,
-        JournalUnavailable."""
+        """Take the lock. Raises DirectoryInUse when another process has it, JournalError when the directory
+        is not ours, JournalUnavailable."""
         try:
             self._file = open_private(str(directory / "lock"), os.O_RDWR | os.O_CREAT)
         except OSError as error:
@@ -115,9 +116,9 @@ class DirectoryLock:
         except BlockingIOError as error:
             owner = os.pread(self._file, 32, 0).decode(errors="replace").strip() or "unknown"
             os.close(self._file)
-            raise JournalError(
-                f"{directory} is in use by another grantex-beam (process {owner}): stop that one first, or "
-                "give this one a --state_dir of its own"
+            raise DirectoryInUse(
+                f"{directory} is in use by another grantex-beam (process {owner}): stop that one first, give "
+                "this one a --state_dir of its own, or --standby=true to take over when that one ends"
             ) from error
         except OSError as error:
             os.close(self._file)
