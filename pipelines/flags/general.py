@@ -109,6 +109,20 @@ class FeedParameters:
     feed_connections: int = setting(
         "At most so many redundant connections, which watch each other.", 2, at_least=1, at_most=5
     )
+    standby: bool = setting(
+        "Stand by when another process has the --state_dir: hear the feed, and take over when that one ends.",
+        False,
+        on_cluster="refused",
+    )
+    # Two minutes of 1,000 ordinary events a second, far more than a restart or a watchdog takes.
+    standby_bytes: int = setting(
+        "Memory for what a standby has heard; the oldest goes first.",
+        64_000_000,
+        unit="bytes",
+        at_least=1_000_000,
+        at_most=1_000_000_000,  # beyond that the journal may not know all ids in it
+        on_cluster="ignored",
+    )
     pubsub_subscription: str = setting(
         "On Dataflow, instead of the feed: what a job on one machine publishes with --pubsub_topic.",
         "",

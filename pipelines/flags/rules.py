@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 MOST_ON_CLUSTER = 64_000_000
 # Continuous proof looks every minute at what was received a minute before, and must bear some failures.
 LEDGER_NEEDS = 600.0
+BESIDE_A_STANDBY = 3  # of five streams: the standby has one, and one is for a replacement
 # The feed's own settings, which a subscription takes the place of.
 OF_THE_FEED = ("feed_api_key", "feed_url", "feed_types", "feed_transport", "feed_connections")
 
@@ -271,6 +272,12 @@ def _on_this_machine(
         yield (
             f"{arrived.source('ledger_webhook')}: needs to know what was received in the last minutes; give "
             f"--dedupe_horizon of at least {LEDGER_NEEDS:.0f} seconds"
+        )
+    if settings.standby and settings.feed_connections > BESIDE_A_STANDBY and "feed_connections" not in bad:
+        yield (
+            f"{arrived.source('feed_connections')}: must be at most {BESIDE_A_STANDBY} with --standby=true: "
+            "the service gives an account five streams, of which the process that stands by takes one, and "
+            "the replacement of a broken one another"
         )
     archives = {
         name: Path(settings[name])

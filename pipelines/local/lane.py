@@ -56,6 +56,11 @@ class LaneSource:
         self._last_turn = self._trimmed = clock.monotonic()
         journal.listeners.append(self.wake)
 
+    @property
+    def turned_at(self) -> float:
+        """Monotonic seconds of its last turn."""
+        return self._last_turn
+
     def wake(self) -> None:
         """There may be something to do; called from any thread."""
         if not self._woken.is_set():  # setting it anew costs a lock, for each lane at each append
@@ -257,6 +262,7 @@ class Lane:
         self._clock = clock
         self._on_broken = on_broken
         self._failures = 0  # in a row
+        self._rests = False  # until its next try
         self._started = clock.monotonic()
         self._uniform = uniform
         self._beam_args = list(beam_args)
@@ -294,6 +300,18 @@ class Lane:
     def keeps_failing(self) -> bool:
         """It has ended again and again on unexpected errors, and not run for long since."""
         return self._failures >= KEEPS_FAILING and bool(self.failure or not self._has_run_long)
+
+    @property
+    def has_recovered(self) -> bool:
+        """It has run for long enough that what failed before is over."""
+        return not self.failure and self._has_run_long
+
+    def quiet_for(self) -> float:
+        """Seconds since its thread last came round; 0 when it has ended, or waits before it starts anew. It
+        never waits for its destination: an outage is no silence."""
+        if self._rests or not self._thread.is_alive():
+            return 0.0
+        return self._clock.monotonic() - max(self._started, self._source.turned_at)
 
     @property
     def is_well(self) -> bool:
@@ -378,7 +396,11 @@ class Lane:
             self.failure,
             exc_info=None if known else error,
         )
-        return not self._clock.wait(self._stop, wait)
+        self._rests = True
+        try:
+            return not self._clock.wait(self._stop, wait)
+        finally:
+            self._started, self._rests = self._clock.monotonic(), False
 
 
 def _first_line(error: BaseException) -> str:

@@ -53,6 +53,11 @@ def _feed(snapshot: Snapshot) -> Families:
             f"When {what} came last, 0 for never.",
             value=at or 0.0,
         )
+    yield GaugeMetricFamily(
+        "grantex_standby",
+        "1 while another process delivers and this one stands by.",
+        value=snapshot.standing_by is not None,
+    )
     yield CounterMetricFamily(
         "grantex_feed_gaps", "Intervals in which events may have been missed.", value=snapshot.gaps
     )

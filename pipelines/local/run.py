@@ -7,23 +7,26 @@ import gc
 import logging
 import sqlite3
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pipelines import exit_codes
 from pipelines.local import snapshot
 from pipelines.local.ages import Ages
+from pipelines.local.display import Display
 from pipelines.local.feed_dead_letters import FeedDeadLetters
 from pipelines.local.lane import Graph, Lane
 from pipelines.local.listener import PortTaken
 from pipelines.local.proof import ContinuousProof
-from pipelines.local.status import StatusServer
-from pipelines.local.terminal import Terminal
+from pipelines.local.standby import Standby
+from pipelines.local.watchdog import Health
 from pipelines.local.webhook import WebhookReceiver, WebhookSettings
+from pipelines.local.when_free import WhenFree
 from pipelines.preflight import Preflight, announce
 from transforms.clock import Clock, SystemClock
-from transforms.feed.journal import Journal, JournalError
+from transforms.feed.journal import DirectoryInUse, Journal, JournalError
 from transforms.feed.reader import FeedReader
 from transforms.feed.request import FeedSettings
 from transforms.feed.watch import SPARE_SLOT, SpareSlot
@@ -35,14 +38,40 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("grantex.run")
 
-CLOSING_SECONDS = 3.0  # of the drain time-out, kept for closing writers and the journal
 PROOF_SECONDS = 1.0  # for a walk that was under way to end
+CLOSING_SECONDS = 3.0  # of the drain time-out, kept for closing writers and the journal
 LAST_FLUSH = 0.25  # the part of what is left of it that is kept for what comes until the feed is closed
 LOOK_EVERY = 0.05  # seconds between looks at how far lanes are
 
 
 class CannotStart(Exception):
     """A parameter turned out to be wrong when it was used (exit code 2); the feed was not read."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """What one run is given."""
+
+    settings: Settings
+    feed: FeedSettings
+    destinations: Sequence[Destination]
+    graph: Graph
+    stop: threading.Event
+    preflight: Preflight
+    clock: Clock
+    health: Health
+
+    def open_journal(self) -> Journal:
+        """Raises JournalError, JournalUnavailable."""
+        return Journal(
+            Path(self.settings.state_dir),
+            feed_url=self.feed.root,
+            max_bytes=self.settings.journal_max_bytes,
+            dedupe_horizon=self.settings.horizon,
+            receipt_retention=self.settings.receipt_retention,
+            receipt_max_bytes=self.settings.receipt_max_bytes,
+            clock=self.clock,
+        )
 
 
 def run(
@@ -57,140 +86,113 @@ def run(
 ) -> int:
     """Run until `stop` is set or the input ends, then drain; returns the exit code.
 
+    With `settings.standby`, while another process has the state directory: stand by, and take over.
     preflight: started here, once nothing stands in the way; what it finds is shown, and in strict mode waited
     for. Raises CannotStart.
     """
-    clock = clock or SystemClock()
-    with _journal(settings, feed, clock) as journal:
-        _forget(settings, journal)
-        lanes = [
-            Lane(
-                destination,
-                journal,
-                graph,
-                clock=clock,
-                beam_args=settings.beam_args,
-                dead_letter_limit=settings.dead_letter_limit,
-                on_broken=stop.set,
-            )
-            for destination in destinations
-        ]
-        _warn_of_removed(journal, lanes)
-        reader = FeedReader(
-            feed,
-            journal,
-            connections=feed.connections(settings.feed_connections),
-            clock=clock,
-            spare=SpareSlot(journal.directory / SPARE_SLOT),
-            on_end=stop.set,
-        )
-
-        letters = FeedDeadLetters(
-            journal, letter_writer(settings.dead_letters_place), clock, on_broken=stop.set
-        )
-        ages, started_at = Ages(journal, clock), clock.now()
-
-        def look() -> snapshot.Snapshot:
-            return snapshot.take(
-                journal,
-                reader,
-                lanes,
-                clock,
-                ages,
-                started_at,
-                preflight,
-                letters.failure,
-                webhooks.counts if webhooks else None,
-                proof,
-            )
-
-        with (
-            _proof(settings, feed, journal, reader, clock) as proof,
-            _webhooks(settings, journal, clock, stop) as webhooks,
-            _status_server(settings, look) as page,
-            Terminal(look, page) as terminal,
-        ):
-            announce(feed.root, destinations)
-            preflight.start()
-            if settings.preflight == "strict" and not preflight.wait():
-                log.error("--preflight=strict: nothing was started, as not everything passes")
-                return exit_codes.PREFLIGHT_FAILED
-            # What is imported stays. To look at its 180,000 objects again in every full collection stops all
-            # threads for 0.2 s, and so comes too rarely for what Beam leaves behind (10 MB and more).
-            gc.freeze()
-            for lane in lanes:
-                lane.start()
-            letters.start()
-            reader.start()
-            if webhooks:
-                webhooks.start()
-            if proof:
-                proof.start()
-            terminal.wait(stop)
-            return _drain(settings, journal, reader, webhooks, letters, lanes)
-
-
-@contextlib.contextmanager
-def _journal(settings: Settings, feed: FeedSettings, clock: Clock) -> Iterator[Journal]:
+    health = Health(Path(settings.state_dir))
+    this = Run(settings, feed, destinations, graph, stop, preflight, clock or SystemClock(), health)
     try:
-        journal = Journal(
-            Path(settings.state_dir),
-            feed_url=feed.root,
-            max_bytes=settings.journal_max_bytes,
-            dedupe_horizon=settings.horizon,
-            receipt_retention=settings.receipt_retention,
-            receipt_max_bytes=settings.receipt_max_bytes,
-            clock=clock,
-        )
+        return _run(this)
     except JournalError as error:
         raise CannotStart(f"--state_dir={settings.state_dir}: {error}") from error
-    try:
-        yield journal
-    finally:
-        journal.close()
-
-
-@contextlib.contextmanager
-def _proof(
-    settings: Settings, feed: FeedSettings, journal: Journal, reader: FeedReader, clock: Clock
-) -> Iterator[ContinuousProof | None]:
-    if not settings.ledger_webhook:
-        yield None
-        return
-    proof = ContinuousProof(feed, settings.ledger_webhook, journal, lambda: reader.heard_until, clock)
-    try:
-        yield proof
-    finally:
-        proof.stop(PROOF_SECONDS)
-
-
-@contextlib.contextmanager
-def _status_server(settings: Settings, look: snapshot.Look) -> Iterator[str]:
-    """Yields the page's address, "" when it is off."""
-    if not settings.status_port:
-        yield ""
-        return
-    try:
-        server = StatusServer(settings.status_host, settings.status_port, look)
     except PortTaken as error:
-        raise CannotStart(
-            f"--status_port={settings.status_port}: {error}: choose another port, or 0 for none"
-        ) from error
-    host = f"[{settings.status_host}]" if ":" in settings.status_host else settings.status_host
-    page = f"http://{host}:{server.port}/"
-    log.info("status page: %s", page)
-    with contextlib.closing(server):
-        yield page
+        raise CannotStart(str(error)) from error
+
+
+def _run(this: Run) -> int:
+    """Raises CannotStart, JournalError, PortTaken."""
+    try:
+        journal = this.open_journal()
+    except DirectoryInUse:
+        if not this.settings.standby:
+            raise
+        return _stand_by(this)
+    with contextlib.closing(journal):
+        reader = FeedReader(
+            this.feed,
+            journal,
+            connections=this.feed.connections(this.settings.feed_connections),
+            clock=this.clock,
+            spare=SpareSlot(journal.directory / SPARE_SLOT),
+            on_end=this.stop.set,
+        )
+        with (
+            _assembled(this, journal, reader) as parts,
+            Display(this.settings, this.health, parts.look, this.clock) as display,
+        ):
+            announce(this.feed.root, this.destinations)
+            if not _tried(this):
+                return exit_codes.PREFLIGHT_FAILED
+            return _deliver(this, parts, display, reader.start)
+
+
+def _stand_by(this: Run) -> int:
+    """Hear the feed until the other process has ended, then deliver. Raises CannotStart, JournalError."""
+    standby = Standby(this.settings, this.feed, this.clock, this.stop.set, this.preflight)
+    this.health.reader = standby.reader
+    with Display(this.settings, this.health, standby.snapshot, this.clock) as display:
+        announce(this.feed.root, this.destinations)
+        if not _tried(this):
+            return exit_codes.PREFLIGHT_FAILED
+        try:
+            journal = standby.wait(this.open_journal, this.stop)
+            if journal is None:
+                display.stopping()
+                return _code_of(standby.reader.failure)
+            with contextlib.closing(journal), _assembled(this, journal, standby.reader) as parts:
+                return _deliver(this, parts, display, lambda: standby.take_over(journal))
+        finally:
+            standby.reader.stop()
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What works while events are delivered. webhooks, proof: None when they are off."""
+
+    journal: Journal
+    reader: FeedReader
+    lanes: Sequence[Lane]
+    letters: FeedDeadLetters
+    webhooks: WhenFree[WebhookReceiver] | None
+    proof: ContinuousProof | None
+    look: snapshot.Look
 
 
 @contextlib.contextmanager
-def _webhooks(
-    settings: Settings, journal: Journal, clock: Clock, stop: threading.Event
-) -> Iterator[WebhookReceiver | None]:
-    """Yields the receiver, which listens and does not take anything yet; None when it is off."""
-    if not settings.webhook_port:
-        yield None
-        return
+def _assembled(this: Run, journal: Journal, reader: FeedReader) -> Iterator[Parts]:
+    """Nothing works yet. Raises CannotStart, PortTaken."""
+    clock, lanes = this.clock, _lanes(this, journal)
+    letters = FeedDeadLetters(
+        journal, letter_writer(this.settings.dead_letters_place), clock, on_broken=this.stop.set
+    )
+    webhooks = _webhooks(this, journal) if this.settings.webhook_port else None
+    proof = _proof(this, journal, reader) if this.settings.ledger_webhook else None
+    ages, started_at = Ages(journal, clock), clock.now()
+
+    def look() -> snapshot.Snapshot:
+        counts = webhooks.server.counts if webhooks and webhooks.server else None
+        return snapshot.take(
+            journal, reader, lanes, clock, ages, started_at, this.preflight, letters.failure, counts, proof
+        )
+
+    try:
+        yield Parts(journal, reader, lanes, letters, webhooks, proof, look)
+    finally:
+        if proof:
+            proof.stop(PROOF_SECONDS)
+        if webhooks:
+            webhooks.close()
+
+
+def _proof(this: Run, journal: Journal, reader: FeedReader) -> ContinuousProof:
+    webhook = this.settings.ledger_webhook
+    return ContinuousProof(this.feed, webhook, journal, lambda: reader.heard_until, this.clock)
+
+
+def _webhooks(this: Run, journal: Journal) -> WhenFree[WebhookReceiver]:
+    """The receiver, which listens and does not take anything yet. Raises PortTaken."""
+    settings = this.settings
     told = WebhookSettings(
         port=settings.webhook_port,
         secrets=settings.webhook_secret,
@@ -201,13 +203,62 @@ def _webhooks(
         types=settings.feed_types,
         way_out=settings.way_out,
     )
-    try:
-        receiver = WebhookReceiver(told, journal, clock, on_broken=stop.set)
-    except PortTaken as error:
-        raise CannotStart(f"--webhook_port={settings.webhook_port}: {error}: choose another port") from error
-    log.info("webhooks are taken on %s:%d", settings.webhook_host, receiver.port)
-    with contextlib.closing(receiver):
-        yield receiver
+
+    def opened() -> WebhookReceiver:
+        receiver = WebhookReceiver(told, journal, this.clock, on_broken=this.stop.set)
+        log.info("webhooks are taken on %s:%d", settings.webhook_host, receiver.port)
+        return receiver
+
+    setting = f"--webhook_port={settings.webhook_port}"
+    return WhenFree(setting, opened, this.clock, patient=settings.standby)
+
+
+def _lanes(this: Run, journal: Journal) -> list[Lane]:
+    """Raises CannotStart."""
+    _forget(this.settings, journal)
+    lanes = [
+        Lane(
+            destination,
+            journal,
+            this.graph,
+            clock=this.clock,
+            beam_args=this.settings.beam_args,
+            dead_letter_limit=this.settings.dead_letter_limit,
+            on_broken=this.stop.set,
+        )
+        for destination in this.destinations
+    ]
+    _warn_of_removed(journal, lanes)
+    return lanes
+
+
+def _tried(this: Run) -> bool:
+    """Begin with the preflight; False when it was waited for and did not pass."""
+    this.preflight.start()
+    if this.settings.preflight == "strict" and not this.preflight.wait():
+        log.error("--preflight=strict: nothing was started, as not everything passes")
+        return False
+    return True
+
+
+def _deliver(this: Run, parts: Parts, display: Display, begin_to_read: Callable[[], None]) -> int:
+    """Until it is told to stop, and then drain; returns the exit code. Raises JournalError."""
+    display.look = parts.look
+    this.health.reader, this.health.journal, this.health.lanes = parts.reader, parts.journal, parts.lanes
+    # What is imported stays. To look at its 180,000 objects again in every full collection stops all
+    # threads for 0.2 s, and so comes too rarely for what Beam leaves behind (10 MB and more).
+    gc.freeze()
+    for lane in parts.lanes:
+        lane.start()
+    parts.letters.start()
+    begin_to_read()
+    if parts.webhooks:
+        parts.webhooks.then(WebhookReceiver.start)
+    if parts.proof:
+        parts.proof.start()
+    this.stop.wait()
+    display.stopping()
+    return _drain(this.settings, parts)
 
 
 def _forget(settings: Settings, journal: Journal) -> None:
@@ -233,33 +284,28 @@ def _warn_of_removed(journal: Journal, lanes: Sequence[Lane]) -> None:
         )
 
 
-def _drain(
-    settings: Settings,
-    journal: Journal,
-    reader: FeedReader,
-    webhooks: WebhookReceiver | None,
-    letters: FeedDeadLetters,
-    lanes: Sequence[Lane],
-) -> int:
+def _drain(settings: Settings, parts: Parts) -> int:
     """Deliver what was received, close the feed, deliver the rest; says what is left.
 
     The feed is closed last, as what is published after that is heard by nobody. So nothing is waited for
     that the journal can keep: a destination that is down, or does not catch up in time.
     """
+    journal, reader, lanes = parts.journal, parts.reader, parts.lanes
     clock = journal.clock
     until = clock.monotonic() + settings.drain_timeout
     end = max(clock.monotonic(), until - CLOSING_SECONDS)
     log.info("draining: what is received is being delivered; the feed is read until then")
     caught_up = _catch_up(lanes, journal.end, end - LAST_FLUSH * (end - clock.monotonic()), clock)
     reader.stop()
-    if webhooks:
-        webhooks.close()
+    if parts.webhooks:
+        parts.webhooks.close()
     log.info("draining: the feed is closed")
     for lane in caught_up:
         lane.drain(end)
     _join(lanes, until, clock)
-    if not letters.finish(max(0.0, until - clock.monotonic())):
-        log.warning("dead letters of the feed are kept: the next start writes them (%s)", letters.failure)
+    if not parts.letters.finish(max(0.0, until - clock.monotonic())):
+        failure = parts.letters.failure
+        log.warning("dead letters of the feed are kept: the next start writes them (%s)", failure)
     for lane in lanes:
         if not lane.drained:
             log.warning("%d events kept for %s: the next start delivers them", lane.cursor.pending, lane.name)
@@ -298,19 +344,27 @@ def _join(lanes: Sequence[Lane], until: float, clock: Clock) -> None:
         log.warning("%s did not stop in time; what it had under way may be sent once more", lane.name)
 
 
-def _exit_code(journal: Journal, failure: BaseException | None, lanes: Sequence[Lane]) -> int:
+def _code_of(failure: BaseException | None) -> int:
+    """What ended the reading of the feed, as an exit code; DRAINED when nothing did."""
     if isinstance(failure, JournalError):
         log.error("--feed_api_key: %s", failure)
         return exit_codes.BAD_PARAMETERS
     if isinstance(failure, sqlite3.DatabaseError):
         log.error("the journal cannot be written (%s): start again, a damaged one is then repaired", failure)
         return exit_codes.FAILED
-    if journal.is_suspect:
-        log.error("the journal is damaged: start again, and it is repaired; what can be read of it is kept")
-        return exit_codes.FAILED
     if failure is not None:
         log.error("reading the feed failed: %s: %s", type(failure).__name__, failure, exc_info=failure)
         return exit_codes.FAILED
+    return exit_codes.DRAINED
+
+
+def _exit_code(journal: Journal, failure: BaseException | None, lanes: Sequence[Lane]) -> int:
+    code = _code_of(failure)
+    if code == exit_codes.DRAINED and journal.is_suspect:
+        log.error("the journal is damaged: start again, and it is repaired; what can be read of it is kept")
+        return exit_codes.FAILED
+    if code != exit_codes.DRAINED:
+        return code
     if all(lane.drained for lane in lanes):
         log.info("drained: every event received is delivered or a dead letter")
     return exit_codes.DRAINED

@@ -46,6 +46,21 @@ class DestinationSnapshot:
 
 
 @dataclass(frozen=True)
+class StandingBy:
+    """What a standby holds while another process delivers.
+
+    reaches_back_to: epoch seconds since when nothing of the feed is missing; None before its first stream.
+    why_not: why it could not take over now, "" while nothing is known against it.
+    """
+
+    events: int
+    bytes: int
+    max_bytes: int
+    reaches_back_to: float | None
+    why_not: str = ""
+
+
+@dataclass(frozen=True)
 class Snapshot:
     """The whole run. Times are seconds since the epoch; counts are in events.
 
@@ -56,6 +71,7 @@ class Snapshot:
     proof: what the service's ledger proves; None without --ledger_webhook.
     connections_wanted: streams that are to be open; while one is replaced there is one more.
     gap_seconds: how long all gaps were together.
+    standing_by: set while another process has the state directory; then there are no destinations here.
     """
 
     at: float
@@ -74,6 +90,7 @@ class Snapshot:
     feed_preflight: Sequence[Finding] | None = None
     webhooks: Mapping[str, int] | None = None
     proof: ProofStatus | None = None
+    standing_by: StandingBy | None = None
     connections_wanted: int = 0
     gap_seconds: float = 0.0
 
@@ -86,6 +103,11 @@ class Snapshot:
     def last_event_at(self) -> float | None:
         """When an event came by any stream."""
         return max((each.last_event_at or 0.0 for each in self.connections), default=0.0) or None
+
+    @property
+    def is_ready(self) -> bool:
+        """Events are being received; a standby could take over, too."""
+        return self.live > 0 and not (self.standing_by and self.standing_by.why_not)
 
     @property
     def live(self) -> int:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import ipaddress
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from importlib import resources
 from urllib.parse import urlsplit
 
 from prometheus_client import CONTENT_TYPE_LATEST
 
+from pipelines.local import verdict
 from pipelines.local.inbound import Answer, Request
 from pipelines.local.listener import Listener
 from pipelines.local.metrics import exposition
@@ -39,13 +40,19 @@ class StatusServer:
     """Serves snapshots on a port of its own until it is closed."""
 
     def __init__(
-        self, host: str, port: int, look: Look, monotonic: Callable[[], float] = time.monotonic
+        self,
+        host: str,
+        port: int,
+        look: Look,
+        monotonic: Callable[[], float] = time.monotonic,
+        faults: Callable[[], Sequence[str]] = lambda: (),
     ) -> None:
         """Bind to `host` and `port` (0: any free one). Raises PortTaken and ListenFailed.
 
         look: takes a snapshot; called in the server's threads.
+        faults: why the process should be started anew, for /healthz; as Health.faults.
         """
-        self._look = look
+        self._look, self._faults = look, faults
         self._listener = Listener(
             host,
             port,
@@ -80,6 +87,8 @@ class StatusServer:
             return Answer(421, b"ask for this page as 127.0.0.1 or localhost\n")
         if request.path in _FILES:
             return _FILES[request.path]
+        if request.path == "/healthz":
+            return _healthz(self._faults())
         page = _PAGES.get(request.path)
         return page(self._look()) if page else _NOT_FOUND
 
@@ -112,22 +121,19 @@ def _metrics(snapshot: Snapshot) -> Answer:
     return Answer(200, exposition(snapshot), CONTENT_TYPE_LATEST)
 
 
-def _healthz(snapshot: Snapshot) -> Answer:
-    """Alive for as long as the books balance and no lane fails again and again: an outage elsewhere is no
-    reason to be restarted."""
-    wrong = [item.name for item in snapshot.destinations if not item.books.balanced]
-    if wrong:
-        return Answer(500, f"the books do not balance for {', '.join(wrong)}\n".encode())
-    failing = [item.name for item in snapshot.destinations if item.keeps_failing]
-    if failing:
-        return Answer(500, f"restarting again and again: {', '.join(failing)}\n".encode())
-    return Answer(200, b"ok\n")
+def _healthz(faults: Sequence[str]) -> Answer:
+    """Alive unless a restart is called for: an outage elsewhere is no reason. Takes no snapshot, which waits
+    for the journal."""
+    return Answer(500, f"{'; '.join(faults)}\n".encode()) if faults else Answer(200, b"ok\n")
 
 
 def _readyz(snapshot: Snapshot) -> Answer:
-    """Ready: the feed is live, so events are being received."""
-    if snapshot.live:
-        return Answer(200, b"ready\n")
+    """Ready: the feed is live, so events are being received; a standby could take over, too."""
+    standby = snapshot.standing_by
+    if snapshot.is_ready:
+        return Answer(200, b"standing by\n" if standby else b"ready\n")
+    if standby and standby.why_not:
+        return Answer(503, f"could not take over: {verdict.said(standby.why_not)}\n".encode())
     doing = "; ".join(f"{status.phase.value} {status.why}".strip() for status in snapshot.connections)
     return Answer(503, f"the feed is not live: {doing or 'stopped'}\n".encode())
 
@@ -146,6 +152,5 @@ _FILES: dict[str, Answer] = {
 _PAGES: dict[str, Callable[[Snapshot], Answer]] = {
     "/status.json": _status_json,
     "/metrics": _metrics,
-    "/healthz": _healthz,
     "/readyz": _readyz,
 }

@@ -126,6 +126,17 @@ class Destination(msgspec.Struct):
     last_error_at: float | None
 
 
+class Standby(msgspec.Struct):
+    """What a standby holds. reaches_back_to: since when it has heard everything, null before its first
+    stream; why_not: why it could not take over now, "" while nothing is known against it."""
+
+    events: int
+    bytes: int  # of memory
+    max_bytes: int
+    reaches_back_to: float | None
+    why_not: str
+
+
 class Status(msgspec.Struct):
     version: str
     at: float
@@ -135,8 +146,9 @@ class Status(msgspec.Struct):
     feed: Feed
     journal_bytes: int
     journal_max_bytes: int
-    destinations: list[Destination]
     proof: Proof | None  # null without --ledger_webhook
+    destinations: list[Destination]  # none while it stands by
+    standby: Standby | None  # null: this is the process that delivers
 
 
 def status_json(snapshot: Snapshot) -> bytes:
@@ -154,6 +166,7 @@ def status_json(snapshot: Snapshot) -> bytes:
             journal_max_bytes=snapshot.journal_max_bytes,
             destinations=[_destination(item) for item in snapshot.destinations],
             proof=_proof(snapshot),
+            standby=_standby(snapshot),
         )
     )
 
@@ -202,6 +215,13 @@ def _proof(snapshot: Snapshot) -> Proof | None:
         not_covered=list(proof.not_covered),
         failure=verdict.said(proof.failure),
     )
+
+
+def _standby(snapshot: Snapshot) -> Standby | None:
+    held = snapshot.standing_by
+    if held is None:
+        return None
+    return Standby(held.events, held.bytes, held.max_bytes, held.reaches_back_to, verdict.said(held.why_not))
 
 
 def _connection(status: ConnectionStatus, now: float) -> Connection:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import sys
-import threading
 from types import TracebackType
 from typing import Any
 
@@ -15,7 +14,7 @@ from rich.text import Text
 
 from pipelines.local import verdict
 from pipelines.local.snapshot import DestinationSnapshot, Look, Rates, Snapshot
-from pipelines.local.verdict import Level, Verdict
+from pipelines.local.verdict import Level, Verdict, duration
 
 STYLES = {" WARNING ": "yellow", " ERROR ": "red", " CRITICAL ": "bold red"}
 
@@ -108,10 +107,6 @@ class Terminal:
             self._display.stop()
             self._lines.give_back()
 
-    def wait(self, stop: threading.Event) -> None:
-        """Until `stop` is set; what happens is shown from a thread, also while the job drains."""
-        stop.wait()
-
     def _picture(self) -> RenderableType:
         snapshot = self._look()
         self._rates.add(snapshot)
@@ -121,8 +116,9 @@ class Terminal:
 def picture(snapshot: Snapshot, rates: Rates, page: str) -> RenderableType:
     """The run at a glance, within 80 columns: a verdict, the feed, a row for each destination, troubles."""
     run = verdict.of_run(snapshot)
-    lines: list[RenderableType] = [Text(), _marked(run), _feed(snapshot, rates), _table(snapshot, rates)]
-    lines += _troubles(snapshot)
+    lines: list[RenderableType] = [Text(), _marked(run), _feed(snapshot, rates)]
+    if snapshot.standing_by is None:
+        lines += [_table(snapshot, rates), *_troubles(snapshot)]
     lines.append(_foot(snapshot, page))
     return Group(*lines)
 
@@ -135,7 +131,10 @@ def _marked(run: Verdict) -> RenderableType:
 
 
 def _feed(snapshot: Snapshot, rates: Rates) -> Text:
+    standby = snapshot.standing_by
     parts = [f"{snapshot.received:,} received", f"{rates.received:,.0f}/s"]
+    if standby is not None:
+        parts = [f"{standby.events:,} events held, {standby.bytes / 1e6:.1f} MB"]
     heard = max((each.last_event_at or 0.0 for each in snapshot.connections), default=0.0)
     if heard:
         parts.append(f"last event {duration(snapshot.at - heard)} ago")
@@ -196,16 +195,7 @@ def _trouble(item: DestinationSnapshot, now: float) -> RenderableType:
 def _foot(snapshot: Snapshot, page: str) -> Text:
     wrong = [item.name for item in snapshot.destinations if not item.books.balanced]
     books = f"books wrong: {', '.join(wrong)}" if wrong else "books balanced"
+    if snapshot.standing_by is not None:
+        books = "standing by"
     parts = [books, f"running {duration(snapshot.at - snapshot.started_at)}", page]
     return Text(" · ".join(part for part in parts if part), style="red" if wrong else "dim")
-
-
-def duration(seconds: float) -> str:
-    """Seconds as a person says them: 0.4 s, 12 s, 3 min, 5 h."""
-    if seconds < 0.05:
-        return "0 s"
-    if seconds < 10:
-        return f"{seconds:.1f} s"
-    if seconds < 120:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.0f} h"

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
 
-from pipelines.local.snapshot import DestinationSnapshot, Snapshot
+from pipelines.local.snapshot import DestinationSnapshot, Snapshot, StandingBy
 from transforms.feed.request import WEBSOCKET
 from transforms.feed.status import ConnectionStatus, Phase
 from transforms.feed.status import State as ConnectionState
@@ -151,6 +151,8 @@ def _before_the_first(item: DestinationSnapshot) -> DestinationVerdict:
 
 def of_run(snapshot: Snapshot) -> Verdict:
     """The one sentence that a person reads first."""
+    if snapshot.standing_by is not None:
+        return _of_standby(snapshot, snapshot.standing_by)
     problems = [of_feed(snapshot)]
     verdicts = {item.name: of_destination(item) for item in snapshot.destinations}
     for state in (
@@ -185,6 +187,30 @@ def of_run(snapshot: Snapshot) -> Verdict:
         return Verdict(Level.GOOD, f"{_all_is_well(snapshot)}{proven}")
     level = Level.TROUBLE if any(each.level is Level.TROUBLE for each in found) else Level.WATCH
     return Verdict(level, " ".join(each.text for each in found))
+
+
+def _of_standby(snapshot: Snapshot, standby: StandingBy) -> Verdict:
+    if standby.why_not:
+        return Verdict(Level.TROUBLE, f"Standing by, and could not take over now: {said(standby.why_not)}")
+    feed = of_feed(snapshot)
+    if feed.level is not Level.GOOD or standby.reaches_back_to is None:
+        return Verdict(feed.level, f"Standing by for another process. {feed.text}")
+    return Verdict(
+        Level.GOOD,
+        "Standing by: another process delivers. This one takes over when that one ends, without a gap of up "
+        f"to {duration(snapshot.at - standby.reaches_back_to)}: so far back it has heard everything.",
+    )
+
+
+def duration(seconds: float) -> str:
+    """Seconds as a person says them: 0.4 s, 12 s, 3 min, 5 h."""
+    if seconds < 0.05:
+        return "0 s"
+    if seconds < 10:
+        return f"{seconds:.1f} s"
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.0f} h"
 
 
 def of_feed(snapshot: Snapshot) -> Verdict:

@@ -67,17 +67,17 @@ def metrics_at(port: int) -> dict[Sample, float]:
 
 @dataclass
 class Job:
-    """One start of the job. Its log grows in `place / "job.log"` over all starts in that place."""
+    """One start of the job. Its log grows in the file `log_file` over all starts that share it."""
 
     process: subprocess.Popen[bytes]
-    place: Path
+    log_file: Path
     port: int
     began: int  # where this start's part of the log begins
 
     @property
     def log(self) -> str:
         """What this start has logged and printed so far."""
-        with open(self.place / "job.log", "rb") as file:
+        with open(self.log_file, "rb") as file:
             file.seek(self.began)
             return file.read().decode()
 
@@ -184,23 +184,26 @@ class World:
         }
         return [f"--{name}={value}" for name, value in flags.items() if value is not None]
 
-    def popen(self, flags: list[str]) -> Job:
-        """Start the job with exactly these flags and a status port of its own."""
+    def popen(self, flags: list[str], *, log: str = "job.log", code: Path = ROOT) -> Job:
+        """Start the job with exactly these flags and, unless they name one, a status port of its own.
+
+        code: where the packages are that it runs.
+        """
         may_start("the job")
         port = free_port()
         given = [flag for flag in flags if flag.startswith("--status_port=")] or [f"--status_port={port}"]
         rest = [flag for flag in flags if not flag.startswith("--status_port=")]
         environment = {k: v for k, v in os.environ.items() if not k.startswith("GRANTEX_")}
-        with open(self.place / "job.log", "ab") as log:
+        with open(self.place / log, "ab") as file:
             process = subprocess.Popen(
                 [sys.executable, "-m", "pipelines.stream", *rest, *given],
-                cwd=ROOT,
+                cwd=code,
                 env=environment | dict(self.environment),
                 stdin=subprocess.DEVNULL,
-                stdout=log,
+                stdout=file,
                 stderr=subprocess.STDOUT,
             )
-            return Job(process, self.place, port, log.tell())
+            return Job(process, self.place / log, port, file.tell())
 
     def job(self, **more: object) -> AbstractContextManager[Job]:
         """The job with `flags`, until the end of the block."""

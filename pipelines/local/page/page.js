@@ -96,6 +96,11 @@ function fact(title, text, level = "") {
   mark(facts.get(title), level);
 }
 
+function noFact(title) {
+  facts.get(title)?.parentNode.remove();
+  facts.delete(title);
+}
+
 function latest(connections, field) {
   return connections.reduce((most, each) => (each[field] !== null && each[field] > (most ?? 0) ? each[field] : most), null);
 }
@@ -109,7 +114,14 @@ function showProof(proof) {
   put($("proof"), `${proof.says}${proof.failure && !proof.says.includes(proof.failure) ? ` ${proof.failure}` : ""}${rest}`);
 }
 
-function showFeed({ feed, at, journal_bytes: held, proof }) {
+function showFeed({ feed, at, journal_bytes: held, proof, standby }) {
+  if (standby) {
+    fact("Held", `${plural(standby.events, "event")}, ${bytes(standby.bytes)} of ${bytes(standby.max_bytes)}`);
+    fact("Nothing missing for", standby.reaches_back_to === null ? "" : span(at - standby.reaches_back_to));
+  } else {
+    noFact("Held");
+    noFact("Nothing missing for");
+  }
   fact("Received", number(feed.received));
   fact("Rate", rate(perSecond((look) => look.received)));
   fact("Last event", ago(latest(feed.connections, "last_event_at"), at));
@@ -267,7 +279,7 @@ function show(status) {
   const lost = status.destinations.some((each) => each.books.lost > 0);
   $("plus-lost").hidden = !lost;
   for (const cell of document.querySelectorAll(".lost")) cell.hidden = !lost;
-  $("nobody").hidden = names.size > 0;
+  $("nobody").hidden = names.size > 0 || status.standby !== null;
   for (const table of Object.keys(shown)) $(table).hidden = names.size === 0;
   const limit = status.journal_max_bytes ? ` of ${bytes(status.journal_max_bytes)}` : "";
   put($("about"), `grantex-beam ${status.version} · journal ${bytes(status.journal_bytes)}${limit}`);

@@ -25,6 +25,7 @@ FIXED = {
     "grantex_feed_gap_open": ("gauge", set()),
     "grantex_feed_gap_seconds_total": ("counter", set()),
     "grantex_feed_gaps_total": ("counter", set()),
+    "grantex_standby": ("gauge", set()),
     "grantex_delivery_lag_seconds": ("gauge", {"destination"}),
     "grantex_request_seconds_bucket": ("histogram", {"destination", "le"}),
     "grantex_request_seconds_sum": ("histogram", {"destination"}),

@@ -6,6 +6,7 @@ import http.client
 import re
 import socket
 from collections.abc import Iterator
+from dataclasses import replace
 from importlib import resources
 from typing import Any
 
@@ -14,11 +15,12 @@ import pytest
 
 from pipelines.local.inbound import REQUEST_SECONDS
 from pipelines.local.listener import PortTaken
-from pipelines.local.snapshot import Snapshot
+from pipelines.local.snapshot import Snapshot, StandingBy
 from pipelines.local.status import StatusServer
-from tests.pipelines.local.looks import AT, delivery, destination, down, run
+from tests.pipelines.local.looks import AT, LIVE, delivery, destination, down, run
 from tests.transforms.write.manual_clock import ManualClock
 from transforms.feed.intake import Gap
+from transforms.feed.status import Phase
 
 
 @pytest.fixture(scope="module")
@@ -223,17 +225,66 @@ def test_page_asks_for_nothing_elsewhere_and_makes_no_html_of_text() -> None:
         )
 
 
-def test_a_lane_that_restarts_again_and_again_is_not_healthy_and_one_that_is_down_is() -> None:
-    looks = iter(
-        [
-            run(down("splunk"), destination("files")),
-            run(destination("splunk", failure="KeyError: 1", keeps_failing=True), destination("files")),
-        ]
-    )
-    server = StatusServer("127.0.0.1", 0, lambda: next(looks))
+def test_health_is_what_it_is_told_and_takes_no_snapshot() -> None:
+    """A snapshot waits for the journal, and while another program locks that a restart helps nobody."""
+    faults: list[str] = []
+
+    def look() -> Snapshot:
+        raise AssertionError("no snapshot was called for")
+
+    server = StatusServer("127.0.0.1", 0, look, faults=lambda: faults)
     try:
-        assert ask(server, "/healthz")[0].status == 200
         answer, body = ask(server, "/healthz")
-        assert (answer.status, body) == (500, b"restarting again and again: splunk\n")
+        assert (answer.status, body) == (200, b"ok\n")
+        faults = ["restarting again and again: splunk", "no progress for 180 s: feed"]
+        answer, body = ask(server, "/healthz")
+        assert (answer.status, body) == (
+            500,
+            b"restarting again and again: splunk; no progress for 180 s: feed\n",
+        )
     finally:
         server.close()
+
+
+HELD = StandingBy(events=1200, bytes=900_000, max_bytes=64_000_000, reaches_back_to=AT - 90.0)
+
+
+def answers_of(snapshot: Snapshot) -> tuple[tuple[int, bytes], dict[str, Any]]:
+    """/readyz and /status.json."""
+    server = StatusServer("127.0.0.1", 0, lambda: snapshot)
+    try:
+        answer, body = ask(server, "/readyz")
+        return (answer.status, body), msgspec.json.decode(ask(server, "/status.json")[1])
+    finally:
+        server.close()
+
+
+def test_a_standby_says_so_and_is_ready_once_its_stream_is_live() -> None:
+    ready, status = answers_of(run(standing_by=HELD))
+    assert ready == (200, b"standing by\n")
+    assert status["standby"] == {
+        "events": 1200,
+        "bytes": 900_000,
+        "max_bytes": 64_000_000,
+        "reaches_back_to": AT - 90.0,
+        "why_not": "",
+    }
+    assert (status["level"], status["destinations"]) == ("good", [])
+    assert "takes over when that one ends, without a gap of up to 90 s" in status["says"]
+    connecting = replace(LIVE, phase=Phase.CONNECTING)
+    ready, status = answers_of(run(standing_by=replace(HELD, reaches_back_to=None), connections=[connecting]))
+    assert ready[0] == 503
+    assert status["level"] == "watch"
+
+
+def test_a_standby_that_could_not_take_over_is_not_ready_and_says_why() -> None:
+    ready, status = answers_of(run(standing_by=replace(HELD, why_not="schema 3")))
+    assert ready == (503, b"could not take over: schema 3\n")
+    assert status["level"] == "trouble"
+    assert "schema 3" in status["says"]
+
+
+def test_the_process_that_delivers_is_no_standby() -> None:
+    ready, status = answers_of(run(destination("files")))
+    assert ready == (200, b"ready\n")
+    assert status["standby"] is None

@@ -13,7 +13,8 @@ from rich.console import Console
 
 from pipelines.local import logs
 from pipelines.local.snapshot import Rates, Snapshot
-from pipelines.local.terminal import Terminal, duration, picture
+from pipelines.local.terminal import Terminal, picture
+from pipelines.local.verdict import duration
 from tests.pipelines.local.looks import AT, LIVE, destination, down, run
 from transforms.feed.journal.cursor import Books
 
@@ -112,12 +113,9 @@ def tty(monkeypatch: pytest.MonkeyPatch) -> Iterator[Tty]:
 
 def test_log_lines_stand_whole_above_the_live_lines(tty: Tty) -> None:
     console = Console(file=tty, width=80, height=24, force_terminal=True, no_color=True)
-    with Terminal(lambda: run(destination("files")), PAGE, live=True, console=console) as terminal:
+    with Terminal(lambda: run(destination("files")), PAGE, live=True, console=console):
         for number in range(20):
             logging.getLogger("grantex.run").warning("line %d", number)
-        stop = threading.Event()
-        stop.set()
-        terminal.wait(stop)
     lines = emulate(tty.getvalue())
     told = [line for line in lines if " WARNING run: line " in line]
     assert [line.rpartition(" ")[2] for line in told] == [str(number) for number in range(20)]
