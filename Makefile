@@ -6,6 +6,7 @@ BIN := $(VENV)/bin
 ARGS ?=
 WORKERS ?= 2
 KILLS ?= 20
+ROUNDS ?= 50
 OUTAGE ?= 10
 FUZZ_SECONDS ?= 60
 # The first interpreter that fits, unless you name one: make run PYTHON=/opt/python3.12/bin/python3
@@ -20,7 +21,7 @@ PIP_INSTALL := $(BIN)/python -m pip install --disable-pip-version-check
 CONFIGURED := $(strip $(value ARGS) $(filter GRANTEX_%,$(.VARIABLES)))
 
 .DELETE_ON_ERROR:
-.PHONY: help run check test test-flink bench bench-memory bench-replay drop-test fuzz fuzz-journal gap-test webhook-flood kill-test outage-test lock clean
+.PHONY: help run check test test-flink bench bench-memory bench-replay drop-test fuzz fuzz-journal gap-test webhook-flood kill-test standby-test outage-test lock clean
 .DEFAULT_GOAL := help
 
 help:  ## list what there is
@@ -113,6 +114,9 @@ webhook-flood: $(TEST_READY)  ## a thousand bad webhooks a second: what they do 
 
 kill-test: $(TEST_READY)  ## kill -9 at KILLS=20 random moments, six destinations, then count every event
 	@exec $(BIN)/python -m tests.integration.kill_test --kills $(KILLS) $(ARGS)
+
+standby-test: $(TEST_READY)  ## two processes that stand by for each other, upgraded and killed ROUNDS=50 times
+	@exec $(BIN)/python -m tests.integration.standby_test --rounds $(ROUNDS) $(ARGS)
 
 outage-test: $(TEST_READY)  ## two of six destinations away for 60 s each; ARGS="--away=hang:kafka --seconds=20"
 	@exec $(BIN)/python -m tests.integration.outage $(ARGS)

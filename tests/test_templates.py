@@ -14,13 +14,19 @@ import yaml  # type: ignore[import-untyped]
 
 from pipelines import exit_codes
 from pipelines.flags.settings import Settings, parse
+from pipelines.local.display import REACHES_BACK
+from pipelines.local.watchdog import EXTEND, TURN
 from tests.servers.process import unavailable
 from transforms.readers import byte_count
 
 TEMPLATES = Path(__file__).parents[1] / "templates"
 UNIT = TEMPLATES / "systemd" / "grantex-beam.service"
 ENVIRONMENT = TEMPLATES / "systemd" / "grantex-beam.env"
+ONE_OF_TWO = TEMPLATES / "systemd" / "grantex-beam@.service"
+UNITS = [UNIT, ONE_OF_TWO]
 MANIFEST = TEMPLATES / "kubernetes" / "statefulset.yaml"
+PAIR = TEMPLATES / "kubernetes" / "pair.yaml"
+MANIFESTS = [MANIFEST, PAIR]
 COMMAND = "/opt/grantex-beam/bin/grantex-beam"
 # Exposure in tenths, as `systemd-analyze security` counts it: from here on it says MEDIUM.
 MOST_EXPOSED = 20
@@ -31,25 +37,27 @@ KUBERNETES = ["1.30", kubernetes_validate.latest_version()]
 # systemd
 
 
-def unit() -> dict[str, list[str]]:
-    """The unit's settings by name; a name may be given several times."""
+def unit(path: Path = UNIT) -> dict[str, list[str]]:
+    """A unit's settings by name; a name may be given several times."""
     settings: dict[str, list[str]] = {}
-    for line in UNIT.read_text().splitlines():
+    for line in path.read_text().splitlines():
         if line and line[0] not in "#[":
             name, _, value = line.partition("=")
             settings.setdefault(name, []).append(value)
     return settings
 
 
-def systemd_analyze(tmp_path: Path, *arguments: str, replacing: Mapping[str, str]) -> tuple[int, str]:
+def systemd_analyze(
+    tmp_path: Path, *arguments: str, replacing: Mapping[str, str], path: Path = UNIT
+) -> tuple[int, str]:
     """Exit code and output of systemd-analyze on a copy of the unit."""
     if shutil.which("systemd-analyze") is None:
         unavailable("systemd-analyze is not installed (Debian: systemd)")
-    text = UNIT.read_text()
+    text = path.read_text()
     for old, new in replacing.items():
         assert old in text
         text = text.replace(old, new)
-    copy = tmp_path / UNIT.name
+    copy = tmp_path / path.name.replace("@", "@8787")
     copy.write_text(text)
     done = subprocess.run(
         ["systemd-analyze", *arguments, str(copy)], capture_output=True, text=True, timeout=60, check=False
@@ -57,9 +65,10 @@ def systemd_analyze(tmp_path: Path, *arguments: str, replacing: Mapping[str, str
     return done.returncode, done.stdout + done.stderr
 
 
-def test_systemd_accepts_the_unit(tmp_path: Path) -> None:
+@pytest.mark.parametrize("path", UNITS, ids=lambda path: path.name)
+def test_systemd_accepts_the_unit(tmp_path: Path, path: Path) -> None:
     # The command is not installed here; any that is will do.
-    code, said = systemd_analyze(tmp_path, "verify", replacing={f"={COMMAND}": "=/bin/true"})
+    code, said = systemd_analyze(tmp_path, "verify", replacing={f"={COMMAND}": "=/bin/true"}, path=path)
     assert (code, said) == (0, "")
 
 
@@ -69,10 +78,33 @@ def test_systemds_verdict_would_find_a_misspelt_setting(tmp_path: Path) -> None:
     assert "TimeoutStopSecs" in said, code
 
 
-def test_the_unit_is_hardened(tmp_path: Path) -> None:
+@pytest.mark.parametrize("path", UNITS, ids=lambda path: path.name)
+def test_the_unit_is_hardened(tmp_path: Path, path: Path) -> None:
     arguments = ("security", "--offline=true", f"--threshold={MOST_EXPOSED}", "--no-pager")
-    code, said = systemd_analyze(tmp_path, *arguments, replacing={f"={COMMAND}": "=/bin/true"})
+    code, said = systemd_analyze(tmp_path, *arguments, replacing={f"={COMMAND}": "=/bin/true"}, path=path)
     assert code == 0, said
+
+
+def test_one_of_two_is_the_same_unit_but_for_what_a_pair_needs() -> None:
+    one, pair = unit(), unit(ONE_OF_TWO)
+    (command,) = pair.pop("ExecStart")
+    settings = parse([*command.replace("%i", "8788").split()[1:], "--demo=true"], {})
+    assert one.pop("ExecStart") == [command.split()[0]]
+    assert (settings.standby, settings.status_port) == (True, 8788)
+    # Users made for a unit have its name; these two own one directory.
+    assert pair.pop("User") == [unit()["StateDirectory"][0]]
+    one.pop("Description")
+    pair.pop("Description")
+    assert pair == one
+
+
+def test_systemd_hears_of_the_start_and_of_progress() -> None:
+    settings = unit()
+    assert settings["Type"] == ["notify"]
+    assert float(settings["TimeoutStartSec"][0]) > EXTEND, "the first sign comes well before"
+    assert float(settings["WatchdogSec"][0]) >= 10 * TURN
+    # A hung process is waited for no longer, as its standby cannot go on before.
+    assert float(settings["TimeoutAbortSec"][0]) <= 10
 
 
 def test_the_unit_waits_for_a_drain_and_restarts_what_a_restart_can_help() -> None:
@@ -103,18 +135,22 @@ def test_the_job_understands_the_units_environment(tmp_path: Path) -> None:
 # Kubernetes
 
 
-def documents() -> list[dict[str, Any]]:
-    return list(yaml.safe_load_all(MANIFEST.read_text()))
+def documents(path: Path = MANIFEST) -> list[dict[str, Any]]:
+    return list(yaml.safe_load_all(path.read_text()))
 
 
-def pod() -> dict[str, Any]:
-    (found,) = [each for each in documents() if each["kind"] == "StatefulSet"]
-    spec: dict[str, Any] = found["spec"]["template"]["spec"]
+def of_kind(kind: str, path: Path = MANIFEST) -> dict[str, Any]:
+    (found,) = [each for each in documents(path) if each["kind"] == kind]
+    return found
+
+
+def pod(path: Path = MANIFEST) -> dict[str, Any]:
+    spec: dict[str, Any] = of_kind("StatefulSet", path)["spec"]["template"]["spec"]
     return spec
 
 
-def container() -> dict[str, Any]:
-    (found,) = pod()["containers"]
+def container(path: Path = MANIFEST) -> dict[str, Any]:
+    (found,) = pod(path)["containers"]
     assert isinstance(found, dict)
     return found
 
@@ -122,7 +158,9 @@ def container() -> dict[str, Any]:
 @pytest.mark.parametrize("version", KUBERNETES)
 def test_kubernetes_schema_accepts_the_manifest(version: str) -> None:
     assert [each["kind"] for each in documents()] == ["Service", "StatefulSet"]
-    for document in documents():
+    kinds = [each["kind"] for each in documents(PAIR)]
+    assert kinds == ["Service", "PersistentVolumeClaim", "StatefulSet"]
+    for document in (each for path in MANIFESTS for each in documents(path)):
         kubernetes_validate.validate(document, version, strict=True)
 
 
@@ -134,27 +172,51 @@ def test_kubernetes_schema_would_find_a_misspelt_field() -> None:
 
 
 def test_there_is_one_pod_and_it_is_given_the_time_to_drain() -> None:
-    (found,) = [each for each in documents() if each["kind"] == "StatefulSet"]
-    assert found["spec"]["replicas"] == 1
+    assert of_kind("StatefulSet")["spec"]["replicas"] == 1
     assert pod()["terminationGracePeriodSeconds"] > Settings().drain_timeout + 10
 
 
-def test_the_job_understands_the_pods_environment(tmp_path: Path) -> None:
-    environment = {each["name"]: each["value"] for each in container()["env"]}
+def test_a_pair_is_the_same_pod_twice_on_one_node_and_one_volume() -> None:
+    spec = of_kind("StatefulSet", PAIR)["spec"]
+    assert spec["minReadySeconds"] >= REACHES_BACK
+    assert spec["replicas"] == 2, (
+        "the streams of one that delivers and one that stands by fit the service's five"
+    )
+    (term,) = pod(PAIR)["affinity"]["podAffinity"]["requiredDuringSchedulingIgnoredDuringExecution"]
+    assert term["topologyKey"] == "kubernetes.io/hostname"
+    assert term["labelSelector"]["matchLabels"] == spec["template"]["metadata"]["labels"]
+    claim = of_kind("PersistentVolumeClaim", PAIR)
+    (state,) = [each for each in pod(PAIR)["volumes"] if each["name"] == "state"]
+    assert state["persistentVolumeClaim"]["claimName"] == claim["metadata"]["name"]
+    assert claim["spec"] == of_kind("StatefulSet")["spec"]["volumeClaimTemplates"][0]["spec"]
+    assert claim["spec"]["accessModes"] == ["ReadWriteOnce"]
+    one, other = container(), container(PAIR)
+    assert [each for each in other["env"] if each not in one["env"]] == [
+        {"name": "GRANTEX_STANDBY", "value": "true"}
+    ]
+    assert {**other, "env": []} == {**one, "env": []}
+    rest = pod(PAIR)
+    rest.pop("affinity")
+    assert {**rest, "containers": [], "volumes": []} == {**pod(), "containers": [], "volumes": []}
+
+
+@pytest.mark.parametrize("path", MANIFESTS, ids=lambda path: path.name)
+def test_the_job_understands_the_pods_environment(tmp_path: Path, path: Path) -> None:
+    environment = {each["name"]: each["value"] for each in container(path)["env"]}
     mount = next(each for each in container()["volumeMounts"] if each["name"] == "state")
     assert environment["GRANTEX_STATE_DIR"].startswith(f"{mount['mountPath']}/")
     secrets = {"FEED_KEY": "from-the-secret", "SPLUNK_TOKEN": "from-the-secret"}
     settings = parse([], {**environment, **secrets, "GRANTEX_STATE_DIR": str(tmp_path)})
     assert settings.warnings == ()
     assert settings.status_host == "0.0.0.0"
+    assert settings.standby == (path == PAIR)
     (port,) = container()["ports"]
     assert port["containerPort"] == settings.status_port
     assert not [name for name in environment if name in secrets], "secrets come from the Secret only"
 
 
 def test_the_journal_fits_on_its_volume() -> None:
-    (found,) = [each for each in documents() if each["kind"] == "StatefulSet"]
-    (claim,) = found["spec"]["volumeClaimTemplates"]
+    (claim,) = of_kind("StatefulSet")["spec"]["volumeClaimTemplates"]
     volume = byte_count(claim["spec"]["resources"]["requests"]["storage"].replace("Gi", "GiB"))
     environment = {each["name"]: each["value"] for each in container()["env"]}
     assert byte_count(environment["GRANTEX_JOURNAL_MAX_BYTES"]) <= volume - 2 * 1024**3
