@@ -62,9 +62,10 @@ def test_the_second_takes_over_with_its_open_stream_and_nothing_is_missing(
 ) -> None:
     first, second = Taken(), Taken()
     port = free_port()
-    with Start(feed, tmp_path, Remembering(first), standby=True) as one:
+    given: dict[str, Any] = {"standby": True, "feed_connections": 1}
+    with Start(feed, tmp_path, Remembering(first), **given) as one:
         feed.wait_for_streams()
-        with Start(feed, tmp_path, Remembering(second), standby=True, status_port=port) as other:
+        with Start(feed, tmp_path, Remembering(second), **given, status_port=port) as other:
             feed.wait_for_streams(2)
             assert eventually(page(port))
             assert metrics_at(port)["grantex_standby", ""] == 1
