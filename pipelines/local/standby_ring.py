@@ -39,6 +39,7 @@ class _Heard:
     events: Sequence[Event]
     strays: Sequence[DeadLetter]
     size: int
+    connection: str
 
 
 @dataclass(slots=True)
@@ -83,18 +84,22 @@ class StandbyRing:
         return None if reaches == math.inf else self._epoch(reaches)
 
     def append(
-        self, events: Sequence[Event], strays: Sequence[DeadLetter], heard_until: float | None = None
+        self,
+        events: Sequence[Event],
+        strays: Sequence[DeadLetter],
+        heard_until: float | None = None,
+        connection: str = "",
     ) -> Sequence[Event] | None:
         """See `Intake.append`. While standing by it is never full: the oldest events go. Raises JournalFull
         while the journal has no room for what it holds."""
         if not self._through:
             with self._lock:
                 if self._journal is None:
-                    self._keep(events, strays, heard_until)
+                    self._keep(events, strays, heard_until, connection)
                     return None
                 self._pass_on(self._journal)
         assert self._journal is not None
-        return self._journal.append(events, strays, heard_until)
+        return self._journal.append(events, strays, heard_until, connection)
 
     def heard(self, until: float | None = None) -> None:
         """See `Intake.heard`."""
@@ -168,14 +173,20 @@ class StandbyRing:
                     "took over: %d events heard while standing by are in the journal or were there", held
                 )
 
-    def _keep(self, events: Sequence[Event], strays: Sequence[DeadLetter], heard_until: float | None) -> None:
+    def _keep(
+        self,
+        events: Sequence[Event],
+        strays: Sequence[DeadLetter],
+        heard_until: float | None,
+        connection: str,
+    ) -> None:
         at = self._clock.monotonic()
         until = at if heard_until is None else self._monotonic(heard_until)
         size = ITEM_BYTES + EVENT_BYTES * (len(events) + len(strays))
         size += sum([len(event.raw) for event in events]) + sum([len(stray.raw) for stray in strays])
         self.events += len(events)
         self._heard = max(self._heard, until)
-        self._add(_Heard(at, until, events, strays, size))
+        self._add(_Heard(at, until, events, strays, size, connection))
 
     def _add(self, item: _Heard | _Hole) -> None:
         self._items.append(item)
@@ -232,10 +243,13 @@ class StandbyRing:
         known_since = self._clock.monotonic() - self._horizon * KNOWN
         events: list[Event] = []
         strays: list[DeadLetter] = []
-        until, number = -math.inf, 0
+        until, number, connection = -math.inf, 0, ""
         for item in self._items:
             if isinstance(item, _Hole) or len(events) >= APPEND_EVENTS:
                 break
+            if number and item.connection != connection:
+                break
+            connection = item.connection
             number += 1
             until = item.until
             if item.at > self._taken_from:
@@ -243,7 +257,7 @@ class StandbyRing:
             if item.at > min(self._taken_from, known_since):
                 events += item.events
         if events or strays:
-            journal.append(events, strays, self._epoch(max(until, self._taken_from)))
+            journal.append(events, strays, self._epoch(max(until, self._taken_from)), connection)
         for _ in range(number):
             self._pop()
 

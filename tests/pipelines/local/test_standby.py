@@ -26,10 +26,10 @@ from tests.integration.job import free_port, get, metrics_at
 from tests.pipelines.local.test_lane import eventually
 from tests.pipelines.local.test_run import Start
 from tests.pipelines.practice.remembering import Remembering, Taken
-from tests.transforms.feed.journal.test_version_1 import ARCHIVE
+from tests.transforms.feed.journal.test_old_versions import DATA
 from transforms.clock import SystemClock
 from transforms.feed.journal import DirectoryInUse, Journal, JournalUnavailable
-from transforms.feed.journal.schema import VERSION
+from transforms.feed.journal.schema import VERSION, sign
 from transforms.feed.journal.space import DirectoryLock
 from transforms.feed.request import FeedSettings
 from transforms.secret import LiteralSecret
@@ -181,21 +181,26 @@ def set_schema(state: Path, version: int) -> None:
         connection.commit()
 
 
-def test_a_later_version_takes_over_the_journal_of_an_earlier_one(feed: PracticeFeed, tmp_path: Path) -> None:
+@pytest.mark.parametrize("schema", [1, 2])
+def test_a_later_version_takes_over_the_journal_of_an_earlier_one(
+    feed: PracticeFeed, tmp_path: Path, schema: int
+) -> None:
     """As in an upgrade: nothing of it is changed before the directory is free."""
     state, port = tmp_path / "state", free_port()
-    with tarfile.open(ARCHIVE) as archive:
+    with tarfile.open(DATA / f"version_{schema}.tar.gz") as archive:
         archive.extractall(tmp_path, filter="data")
-    (tmp_path / "version_1").rename(state)
+    (tmp_path / f"version_{schema}").rename(state)
     with contextlib.closing(sqlite3.connect(state / "journal.sqlite3")) as connection:
-        connection.execute("UPDATE meta SET value = ? WHERE key = 'feed'", (feed.url,))
+        signed = "" if schema == 1 else ", checksum = ?"
+        values = (feed.url,) if schema == 1 else (feed.url, sign("meta", "feed", feed.url))
+        connection.execute(f"UPDATE meta SET value = ?{signed} WHERE key = 'feed'", values)
         connection.execute("DELETE FROM meta WHERE key = 'account'")
         connection.commit()
     lock = DirectoryLock(state)
     taken = Taken()
     with Start(feed, tmp_path, Remembering(taken), standby=True, status_port=port):
         assert eventually(page(port))
-        assert schema_of(state) == 1
+        assert schema_of(state) == schema
         feed.publish_many(islice(generate(), 5))
         assert eventually(lambda: standby_of(port)["events"] == 5)
         lock.release()
