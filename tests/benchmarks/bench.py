@@ -21,6 +21,7 @@ from tests.benchmarks.sides import by_hand, ours
 PARTS: Mapping[str, Callable[[argparse.Namespace], None]] = {
     "one": tables.one_destination,
     "five": tables.five_destinations,
+    "transports": tables.transports,
     "alone": alone.each_destination,
     "idle": tables.idle_minute,
     "latency": tables.single_events,

@@ -14,11 +14,18 @@ import socket
 import threading
 import time
 
+from websockets.utils import accept_key
+
+from pipelines.practice.feed_websocket import PING, frame
 from tests.benchmarks.events import events
 
 STREAM_HEAD = (
     b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ncache-control: no-cache\r\n"
     b"x-accel-buffering: no\r\ntransfer-encoding: chunked\r\n\r\n"
+)
+SOCKET_HEAD = (
+    b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+    b"Sec-WebSocket-Accept: %s\r\n\r\n"
 )
 KEEPALIVE = b": keepalive\n\n"
 KEEPALIVE_EVERY = 30.0  # seconds, as the service does
@@ -34,15 +41,17 @@ class Feed:
         self.sent = 0
         self.left: dict[str, float] = {}
         # Rendered before anybody connects; a paced feed may be endless and renders as it goes.
-        self.wire = b"" if arguments.spacing else render(arguments.events, arguments.chunk_bytes)
+        self.wire = (
+            b"" if arguments.spacing else render(arguments.events, arguments.chunk_bytes, arguments.transport)
+        )
 
     def stats(self) -> bytes:
         """The figures as JSON."""
         return json.dumps({"asked": self.asked, "sent": self.sent, "left": self.left}).encode()
 
-    def stream(self, connection: socket.socket) -> None:
+    def stream(self, connection: socket.socket, head: bytes, keepalive: bytes) -> None:
         """Serve one stream until the reader goes."""
-        connection.sendall(STREAM_HEAD)
+        connection.sendall(head)
         self.asked = time.monotonic()
         if self.arguments.spacing:
             self.paced(connection)
@@ -53,7 +62,7 @@ class Feed:
             self.sent = self.arguments.events
         while True:
             time.sleep(KEEPALIVE_EVERY)
-            connection.sendall(chunk(KEEPALIVE))
+            connection.sendall(keepalive)
 
     def paced(self, connection: socket.socket) -> None:
         """One event at a time, `spacing` seconds apart on average."""
@@ -74,11 +83,16 @@ class Feed:
         with connection, connection.makefile("rb") as lines:
             try:
                 while request := lines.readline():
-                    while lines.readline() not in (b"\r\n", b""):
-                        pass
+                    key = b""
+                    while (line := lines.readline()) not in (b"\r\n", b""):
+                        if line.lower().startswith(b"sec-websocket-key:"):
+                            key = line.split()[1]
                     path = request.split()[1].partition(b"?")[0]
                     if path == b"/v1/events/stream":
-                        self.stream(connection)
+                        self.stream(connection, STREAM_HEAD, chunk(KEEPALIVE))
+                    if path == b"/v1/events/ws":
+                        head = SOCKET_HEAD % accept_key(key.decode()).encode()
+                        self.stream(connection, head, PING)
                     body = self.stats() if path == b"/stats" else b'{"developerId":"dev_bench"}'
                     connection.sendall(answer(body))
             except (BrokenPipeError, ConnectionResetError):
@@ -96,12 +110,15 @@ def answer(body: bytes) -> bytes:
     return head % len(body) + body
 
 
-def render(count: int, chunk_bytes: int) -> bytes:
-    """`count` frames as they go over the wire, in chunks of `chunk_bytes` that end anywhere.
+def render(count: int, chunk_bytes: int, transport: str = "sse") -> bytes:
+    """The events as they go over the wire: as messages of a WebSocket, or in HTTP chunks of `chunk_bytes`
+    that end anywhere.
 
     With `chunk_bytes` 0 each event is a chunk, as the service itself writes; anything between it and a
     reader (a proxy, a load balancer) makes bigger ones.
     """
+    if transport == "websocket":
+        return b"".join(frame(raw) for raw in events(count))
     frames = [b"data: " + raw + b"\n\n" for raw in events(count)]
     if not chunk_bytes:
         return b"".join(chunk(frame) for frame in frames)
@@ -114,6 +131,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--events", type=int, default=200_000)
     parser.add_argument("--chunk_bytes", type=int, default=65_536, help="0: one event a chunk")
+    parser.add_argument("--transport", choices=("sse", "websocket"), default="sse", help="what is rendered")
     parser.add_argument("--spacing", type=float, default=0.0, help="seconds between events; 0: no pause")
     parser.add_argument("--random", action="store_true", help="spacing varies between 0 and twice as much")
     parser.add_argument("--delay", type=float, default=0.0, help="seconds before the first paced event")

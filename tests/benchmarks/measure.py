@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from tests.benchmarks.processes import Side, running, server, stats
@@ -40,16 +40,26 @@ class Load:
     destinations: int = 1
     chunk_bytes: int = 65_536  # of the feed's HTTP chunks; 0: one event a chunk
     compression: str = "none"
+    transport: str = "sse"
+
+
+def task(load: Load, feed: int, hecs: Sequence[int], state: str) -> Task:
+    """What a side is asked to do for a load."""
+    return Task(feed, hecs, state, load.max_events, compression=load.compression, transport=load.transport)
 
 
 def burst(command: Command, load: Load) -> Burst:
     """Send the events as fast as the side reads and wait until every destination has the last of them."""
-    feed_arguments = (f"--events={load.events}", f"--chunk_bytes={load.chunk_bytes}")
+    feed_arguments = [
+        f"--events={load.events}",
+        f"--chunk_bytes={load.chunk_bytes}",
+        f"--transport={load.transport}",
+    ]
     with (
         tempfile.TemporaryDirectory() as state,
         server("feed_server", *feed_arguments) as (feed,),
         server("counting_server", f"--destinations={load.destinations}") as hecs,
-        running(command(Task(feed, hecs, state, load.max_events, compression=load.compression))) as side,
+        running(command(task(load, feed, hecs, state))) as side,
     ):
         samples: list[tuple[float, float]] = []
         figures = await_events(side, hecs[0], load.events, samples)

@@ -17,6 +17,7 @@ class Task:
     max_events: int
     max_age: float = 0.2
     compression: str = "none"
+    transport: str = "sse"
 
 
 Command = Callable[[Task], list[str]]
@@ -40,6 +41,7 @@ def ours(task: Task) -> list[str]:
         f"--splunk_max_events={task.max_events}",
         f"--splunk_max_age={task.max_age}",
         f"--http_compression={task.compression}",
+        f"--feed_transport={task.transport}",
         *(another(task, number, port) for number, port in enumerate(others, 2)),
         "--status_port=0",
     ]

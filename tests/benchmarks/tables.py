@@ -20,6 +20,8 @@ ROWS: Sequence[tuple[str, str, Callable[[Burst], float]]] = (
     ("requests", "", lambda run: run.requests),
 )
 
+FIGURES = ROWS[0][2], ROWS[1][2]  # wall and CPU
+
 
 def one_destination(arguments: argparse.Namespace) -> None:
     """One HEC: large and small batches, one event a chunk, and what compression costs."""
@@ -68,9 +70,32 @@ def what(load: Load) -> str:
 def gzip_cost(arguments: argparse.Namespace, load: Load, plain: float) -> None:
     """Ours with compressed requests, against ours without."""
     runs = [burst(ours, replace(load, compression="gzip")) for _ in range(arguments.runs)]
-    wall, cpu = (statistics.median(figure(run) for run in runs) for figure in (ROWS[0][2], ROWS[1][2]))
+    wall, cpu = (statistics.median(figure(run) for run in runs) for figure in FIGURES)
     print(f"\nThe same with --http_compression=gzip, {load.max_events} a batch:")
     print(f"  wall {wall:.2f} s ({wall / plain:.2f} times without), CPU in that time {cpu:.2f} s", flush=True)
+
+
+def transports(arguments: argparse.Namespace) -> None:
+    """The same events over a WebSocket, against server-sent events: one a chunk, as the service itself
+    writes, and in large chunks, as something in between may make of them."""
+    if arguments.command is not ours:
+        return
+    load = Load(arguments.events, 1000)
+    ways = {
+        "SSE, one event a chunk": replace(load, chunk_bytes=0),
+        "SSE, chunks of 64 KiB": load,
+        "WebSocket": replace(load, transport="websocket"),
+    }
+    runs: dict[str, list[Burst]] = {name: [] for name in ways}
+    for number in range(arguments.runs):
+        for name in sorted(ways, reverse=bool(number % 2)):
+            runs[name].append(burst(ours, ways[name]))
+    print(f"\nTransports: 1 destination, 1000 a batch, {arguments.events} events, median of {arguments.runs}")
+    print(f"  {'':24} events/s   CPU in that time   WebSocket takes so many times its wall, CPU")
+    wall, cpu = ({name: statistics.median(map(of, each)) for name, each in runs.items()} for of in FIGURES)
+    for name in ways:
+        ratios = f"{wall['WebSocket'] / wall[name]:.2f}, {cpu['WebSocket'] / cpu[name]:.2f}"
+        print(f"  {name:24} {arguments.events / wall[name]:8,.0f} {cpu[name]:16.2f} s   {ratios}", flush=True)
 
 
 def idle_minute(arguments: argparse.Namespace) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import struct
 from collections.abc import Iterator, Set
 from dataclasses import replace
 from typing import Any
@@ -34,7 +35,9 @@ SUBSCRIBED_AFTER = 1.0
 FILTER_AFTER = (1.0, 5.0)
 WRITE_TIMEOUT = 10.0
 _LEAST_WAIT = 0.001  # seconds; a socket that is given none raises another error
-_WHOLE_TEXT = 0x81  # FIN and the opcode for text: the first byte of each of the service's messages
+# FIN and the opcode for text, then the length: each of the service's messages begins like this.
+_WHOLE_TEXT = 0x8100
+_beginning = struct.Struct("!HH").unpack_from
 _SHORT = 1 << 16  # above all lengths that two bytes can say
 _NO_UPGRADE = (
     "the answer to the request for a WebSocket was {}, as for one without `Upgrade`: something in between "
@@ -157,17 +160,19 @@ class MessageReader:
 
 def _whole_texts(block: bytes, at: int, frames: list[Frame]) -> int:
     """Add the messages that are whole, in one frame and short, as nearly all are; returns where they end."""
-    end = len(block)
-    while end - at > 3 and block[at] == _WHOLE_TEXT:
-        size, start = block[at + 1], at + 2
-        if size == 126:
-            size, start = block[at + 2] << 8 | block[at + 3], at + 4
-        elif size > 126:  # a long one, or a masked one
+    end, add = len(block), frames.append
+    while at <= end - 4:
+        first, size = _beginning(block, at)
+        if first == _WHOLE_TEXT | 126:
+            start = at + 4
+        elif _WHOLE_TEXT <= first < _WHOLE_TEXT | 126:
+            start, size = at + 2, first & 127
+        else:  # a long one, a part of one, a control frame, or none at all
             break
         if start + size > end:
             break
         at = start + size
-        frames.append(block[start:at])
+        add(block[start:at])
     return at
 
 
