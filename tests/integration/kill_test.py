@@ -84,12 +84,19 @@ class Tally:
         return "\n".join(lines)
 
 
-def run(around: World, landings: Sequence[Landing], kills: int, rate: float, dice: random.Random) -> Tally:
+def run(
+    around: World,
+    landings: Sequence[Landing],
+    kills: int,
+    rate: float,
+    dice: random.Random,
+    transport: str = "sse",
+) -> Tally:
     """Kill the job `kills` times while `rate` events a second are published, let the last start drain, and
     count. Raises AssertionError when it does not start, or does not drain cleanly."""
     around.deliver_to(landings)
     call_witness(around.state, around.feed.url)
-    flags = _flags(around, landings)
+    flags = [*_flags(around, landings), f"--feed_transport={transport}"]
     with around.feed.publishing(rate):
         for _ in range(kills):
             _live_and_die(around, flags, dice)
@@ -178,6 +185,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--kills", type=int, default=20)
     parser.add_argument("--rate", type=float, default=1500.0, help="events a second")
     parser.add_argument("--seed", type=int, help="the same moments again")
+    parser.add_argument("--transport", choices=("sse", "websocket", "both"), default="sse")
     parser.add_argument("--local", action="store_true", help="files and Splunk only: no server is fetched")
     given = parser.parse_args(arguments)
     seed = random.SystemRandom().randrange(1 << 32) if given.seed is None else given.seed
@@ -192,7 +200,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             landings = stack.enter_context(six(servers, around.splunk, around.out, "killed"))
         names = ", ".join(one.name for one in landings)
         print(f"kill -9 at {given.rate:,.0f} events/s to {names}; --seed={seed}, {WITNESS} keeps the proof")
-        tally = run(around, landings, given.kills, given.rate, random.Random(seed))
+        tally = run(around, landings, given.kills, given.rate, random.Random(seed), given.transport)
     print(tally.table())
     print("nothing lost, nothing twice where each id is once" if tally.sound else "FAILED")
     return 0 if tally.sound else 1

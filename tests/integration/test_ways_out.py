@@ -34,7 +34,7 @@ from tests.transforms.write.encodings import batch
 from transforms import secret
 from transforms.event import Batch
 from transforms.feed.connection import FeedConnection
-from transforms.feed.request import FeedSettings
+from transforms.feed.request import TRANSPORTS, FeedSettings
 from transforms.proxies import parse_proxy
 from transforms.secret import AwsSecret, GoogleSecret, LiteralSecret, read_by, redact
 from transforms.way_out import WayOut
@@ -336,15 +336,22 @@ def test_what_reads_the_environment_alone(
         assert proxy.asked == [f"CONNECT s3.test:{far.port}"]
 
 
+both_transports = pytest.mark.parametrize("transport", TRANSPORTS)
+
+
+@both_transports
 def test_the_feed(
-    proxy: OutgoingProxy, tls: ssl.SSLContext, way_out: WayOut, monkeypatch: pytest.MonkeyPatch
+    transport: str,
+    proxy: OutgoingProxy,
+    tls: ssl.SSLContext,
+    way_out: WayOut,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     through(proxy, monkeypatch)
+    key = LiteralSecret(PRACTICE_KEY)
     with PracticeFeed(keepalive=None, tls=tls) as feed:
-        with reading(FeedSettings(named(feed, "feed"), LiteralSecret(PRACTICE_KEY), way_out=way_out)) as (
-            connection,
-            intake,
-        ):
+        settings = FeedSettings(named(feed, "feed"), key, transport=transport, way_out=way_out)
+        with reading(settings) as (connection, intake):
             feed.wait_for_streams()
             feed.publish_many([b'{"id":"evt_1","type":"a","createdAt":"2026-03-01T12:00:00Z","data":{}}'])
             intake.wait_for(lambda: len(intake.events) == 1)
@@ -448,15 +455,15 @@ def test_a_proxy_that_is_not_there_is_named(way_out: WayOut, monkeypatch: pytest
         assert "s3cret" not in outcome.cause
 
 
+@both_transports
 @pytest.mark.parametrize("login", ["", "grantex:wr0ng-word"])
 def test_the_feed_names_it_as_well(
-    login: str, proxy: OutgoingProxy, way_out: WayOut, monkeypatch: pytest.MonkeyPatch
+    login: str, transport: str, proxy: OutgoingProxy, way_out: WayOut, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     through(proxy, monkeypatch, login)
-    with reading(FeedSettings("https://feed.test:1", LiteralSecret(PRACTICE_KEY), way_out=way_out)) as (
-        connection,
-        _,
-    ):
+    key = LiteralSecret(PRACTICE_KEY)
+    settings = FeedSettings("https://feed.test:1", key, transport=transport, way_out=way_out)
+    with reading(settings) as (connection, _):
         until(lambda: connection.status.last_problem)
         assert proxy.address in connection.status.last_problem
         assert "407" in connection.status.last_problem
@@ -499,11 +506,26 @@ def test_inspection_is_believed_with_its_authority_alone(
         assert server.count == 3
 
 
+@both_transports
+def test_the_feed_through_inspection(
+    transport: str, inspected: Inspected, tls: ssl.SSLContext, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    through(inspected.proxy, monkeypatch, "")
+    key, company = LiteralSecret(PRACTICE_KEY), WayOut(ca_file=str(inspected.authority.file))
+    with PracticeFeed(keepalive=None, tls=tls) as feed:
+        settings = FeedSettings(named(feed, "feed"), key, transport=transport, way_out=company)
+        with reading(settings) as (_, intake):
+            feed.wait_for_streams()
+            feed.publish(b'{"id":"evt_1"}')
+            intake.wait_for(lambda: len(intake.events) == 1)
+
+
 # Certificates of ours
 
 
+@both_transports
 def test_splunk_and_the_feed_are_shown_our_certificate(
-    authority: Authority, tls: ssl.SSLContext, way_out: WayOut
+    transport: str, authority: Authority, tls: ssl.SSLContext, way_out: WayOut
 ) -> None:
     ours = authority.issue("client")
     tls.verify_mode = ssl.CERT_REQUIRED
@@ -515,7 +537,7 @@ def test_splunk_and_the_feed_are_shown_our_certificate(
         assert write(replace(splunk, way_out=shown)) is None
         together = replace(way_out, client_certificate=str(ours.together))
         assert write(replace(splunk, way_out=together)) is None
-        settings = FeedSettings(feed.url, LiteralSecret(PRACTICE_KEY), way_out=shown)
+        settings = FeedSettings(feed.url, LiteralSecret(PRACTICE_KEY), transport=transport, way_out=shown)
         with reading(settings) as (_, _):
             feed.wait_for_streams()
         with reading(replace(settings, way_out=way_out)) as (connection, _):
