@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import itertools
 import random
 import signal
 import sys
@@ -90,17 +91,20 @@ def run(
     kills: int,
     rate: float,
     dice: random.Random,
-    transport: str = "sse",
+    transports: Sequence[str] = ("sse",),
 ) -> Tally:
     """Kill the job `kills` times while `rate` events a second are published, let the last start drain, and
-    count. Raises AssertionError when it does not start, or does not drain cleanly."""
+    count. Each start reads by the next of `transports`.
+
+    Raises AssertionError when it does not start, or does not drain cleanly.
+    """
     around.deliver_to(landings)
     call_witness(around.state, around.feed.url)
-    flags = [*_flags(around, landings), f"--feed_transport={transport}"]
+    flags, ways = _flags(around, landings), itertools.cycle(transports)
     with around.feed.publishing(rate):
         for _ in range(kills):
-            _live_and_die(around, flags, dice)
-        last = around.popen(flags)
+            _live_and_die(around, [*flags, f"--feed_transport={next(ways)}"], dice)
+        last = around.popen([*flags, f"--feed_transport={next(ways)}"])
         try:
             _wait_for_stream(around, last)
             time.sleep(1.0)  # it works on while the drain of what was left is under way
@@ -200,7 +204,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             landings = stack.enter_context(six(servers, around.splunk, around.out, "killed"))
         names = ", ".join(one.name for one in landings)
         print(f"kill -9 at {given.rate:,.0f} events/s to {names}; --seed={seed}, {WITNESS} keeps the proof")
-        tally = run(around, landings, given.kills, given.rate, random.Random(seed), given.transport)
+        tally = run(around, landings, given.kills, given.rate, random.Random(seed), [given.transport])
     print(tally.table())
     print("nothing lost, nothing twice where each id is once" if tally.sound else "FAILED")
     return 0 if tally.sound else 1

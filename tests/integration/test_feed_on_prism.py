@@ -14,7 +14,8 @@ import pytest
 
 from pipelines.practice.events import generate
 from pipelines.practice.feed import PracticeFeed
-from pipelines.practice.feed_stream import Finish
+from pipelines.practice.feed_stream import Finish, Stream
+from pipelines.practice.feed_websocket import SocketStream
 from tests.integration import collect
 from tests.integration.collect import wait_for
 from tests.servers import prism
@@ -35,11 +36,11 @@ def feed() -> Iterator[PracticeFeed]:
         yield made
 
 
-def running(feed: PracticeFeed, **options: Any) -> Any:
+def running(feed: PracticeFeed, transport: str = "sse", **options: Any) -> Any:
     """The pipeline of these tests on Prism: reads, and leaves everything where the test sees it."""
 
     def build(pipeline: beam.Pipeline) -> None:
-        settings = FeedSettings(feed.url, LiteralSecret(feed.api_key))
+        settings = FeedSettings(feed.url, LiteralSecret(feed.api_key), transport=transport)
         read = pipeline | ReadFromGrantex(settings, **options)
         _ = read.chunks | beam.ParDo(collect.CollectChunks())
         _ = read.dead_letters | "CollectLetters" >> beam.ParDo(collect.CollectLetters())
@@ -168,8 +169,9 @@ def test_the_end_of_the_input_ends_the_job(feed: PracticeFeed) -> None:
 
 
 def test_two_connections_give_each_event_once_and_keep_a_contradiction_aside(feed: PracticeFeed) -> None:
+    """One by each transport: they do not know of each other."""
     events, ids = take(5_000)
-    with running(feed, connections=2) as result:
+    with running(feed, transport="both", connections=2) as result:
         feed.wait_for_streams(2, timeout=30)
         feed.publish_many(events)
         wait_for(lambda: len(collect.ids) >= 5_000)
@@ -179,6 +181,7 @@ def test_two_connections_give_each_event_once_and_keep_a_contradiction_aside(fee
         assert metric(result, "feed_events_received") == 2 * 5_001
     assert Counter(collect.ids) == Counter(ids)
     assert {letter.cause.split(":")[0] for letter in collect.letters} == {"id_conflict"}
+    assert {type(stream) for stream in feed.streams} == {Stream, SocketStream}
     assert len(feed.streams) == 2
 
 

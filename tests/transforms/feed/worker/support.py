@@ -40,7 +40,8 @@ class StepClock(ManualClock):
 class FakeConnection:
     """Receives what the test says."""
 
-    def __init__(self) -> None:
+    def __init__(self, settings: FeedSettings) -> None:
+        self.settings = settings
         self.failure: BaseException | None = None
         self.status = ConnectionStatus()
         self.started, self._end = threading.Event(), threading.Event()
@@ -87,7 +88,7 @@ class Process:
         self.elsewhere = 0
 
     def _connect(self, feed: WorkerFeed, clock: Clock, name: str, watch: Watch) -> FakeConnection:
-        self.connections.append(FakeConnection())
+        self.connections.append(FakeConnection(feed.feed))
         return self.connections[-1]
 
     def _elsewhere(self) -> None:

@@ -359,3 +359,10 @@ def test_connections_have_sessions_of_their_own_and_gaps_say_which(process: Proc
     intake.open_gap("cut")
     intake.close_gap()
     assert process.bundle(opened[1].left, feed).causes == ["feed_gap: connection 2 of 2: cut"]
+
+
+def test_each_connection_has_one_transport(process: Process) -> None:
+    feed = replace(FEED, feed=replace(FEED.feed, transport="both"), connections=2)
+    for number in (1, 0):
+        process.bundle(FeedRange(number), feed)
+    assert [each.settings.transport for each in process.connections] == ["websocket", "sse"]
