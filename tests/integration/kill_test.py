@@ -100,11 +100,11 @@ def run(
     """
     around.deliver_to(landings)
     call_witness(around.state, around.feed.url)
-    flags, ways = _flags(around, landings), itertools.cycle(transports)
+    ways = itertools.cycle(_flags(around, landings, transport) for transport in transports)
     with around.feed.publishing(rate):
         for _ in range(kills):
-            _live_and_die(around, [*flags, f"--feed_transport={next(ways)}"], dice)
-        last = around.popen([*flags, f"--feed_transport={next(ways)}"])
+            _live_and_die(around, next(ways), dice)
+        last = around.popen(next(ways))
         try:
             _wait_for_stream(around, last)
             time.sleep(1.0)  # it works on while the drain of what was left is under way
@@ -124,9 +124,11 @@ def run(
     return tally
 
 
-def _flags(around: World, landings: Sequence[Landing]) -> list[str]:
+def _flags(around: World, landings: Sequence[Landing], transport: str) -> list[str]:
     pace = {one.name: PACE[one.name] for one in landings}
     return around.flags(
+        feed_transport=transport,
+        feed_connections=2 if transport == "both" else 1,
         **{f"{name}_max_events": events for name, (events, _) in pace.items()},
         **{f"{name}_max_age": age for name, (_, age) in pace.items()},
     )
