@@ -8,59 +8,49 @@ import logging
 import os
 import sys
 import threading
-from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import msgspec
 import numpy as np
-import numpy.typing as npt
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, TaskID, TextColumn, TimeElapsedColumn
+from rich.progress import Progress as RichProgress
 from rich.table import Table
 
 from pipelines import exit_codes
+from pipelines.accounts import (
+    Account,
+    Progress,
+    asked_for,
+    by_reading_back,
+    by_receipts,
+    missing_lines,
+    receipts_since,
+)
 from pipelines.flags import reconcile as flags
-from pipelines.flags.destinations import destinations, feed_settings
+from pipelines.flags.destinations import feed_settings
 from pipelines.flags.settings import BadParameters, Settings, parse
 from pipelines.local import logs
 from pipelines.local.signals import stop_on_signals
 from transforms import event_types
-from transforms.archive import ids as read_back
-from transforms.archive.choice import Archive
-from transforms.archive.sources import ArchiveError, Directory
+from transforms.archive.sources import ArchiveError
 from transforms.clock import Clock, SystemClock
 from transforms.durable import replace_file
 from transforms.feed.intake import iso
+from transforms.feed.journal import JournalDamaged, JournalError
 from transforms.feed.ledger import Ledger, LedgerError, Stopped, Webhook, choose
 from transforms.feed.ledger_window import LedgerWindow, Window, checkpointed
-from transforms.id_set import IdSet, Keys, among
 from transforms.secret import redact
-from transforms.ulid import pack, seconds
 
 log = logging.getLogger("grantex.reconcile")
 IN_FLIGHT = 60.0  # seconds; what is younger may still be on its way
 TRIES = 8  # of a request that is not answered: some two minutes
 
 
-class Account(msgspec.Struct):
-    """What became of the window's events, in events.
-
-    not_provable: events that are there and that the ledger does not have rows for, by their type or because
-    its webhook was registered later. unexpected: others that are there and not in the ledger.
-    """
-
-    delivered: int = 0
-    dead_lettered: int = 0
-    pending: int = 0
-    missing: int = 0
-    not_provable: int = 0
-    unexpected: int = 0
-
-
 class Result(msgspec.Struct):
-    """What was found. Times are RFC 3339; `ledger` is how many events it has in the window.
+    """What was found. Times are RFC 3339. ledger: how many events it has in the window. missing: how many of
+    them were not received, or are not there.
 
     not_covered: types that the ledger has no rows for. complete: nothing is missing, nothing pending.
     """
@@ -69,6 +59,7 @@ class Result(msgspec.Struct):
     since: str
     until: str
     ledger: int
+    missing: int
     destinations: dict[str, Account]
     not_covered: list[str] = []
     requests: int = 0
@@ -94,7 +85,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         result = reconcile(settings, stop)
     except Stopped:
         log.error("interrupted; the same command goes on from here")
-    except (LedgerError, ArchiveError, OSError) as error:
+    except JournalError as error:
+        log.error("--state_dir=%s: %s", settings.state_dir, error)
+        return exit_codes.BAD_PARAMETERS
+    except (LedgerError, ArchiveError, JournalDamaged, OSError) as error:
         log.error("%s; the same command goes on from here", redact(str(error)))
     else:
         show(result, as_json=settings["json"], missing=settings["missing"])
@@ -103,7 +97,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def reconcile(settings: Settings, stop: threading.Event, clock: Clock | None = None) -> Result:
-    """Compare. Raises LedgerError, ArchiveError, Stopped, OSError."""
+    """Compare. Raises LedgerError, ArchiveError, JournalError, JournalDamaged, Stopped, OSError."""
     clock = clock or SystemClock()
     with Bars(settings["against"]) as bars:
         ledger = Ledger(feed_settings(settings), clock=clock, stop=stop, tries=TRIES, on_wait=bars.waits)
@@ -113,7 +107,7 @@ def reconcile(settings: Settings, stop: threading.Event, clock: Clock | None = N
             window = window_of(settings, webhook, clock.now() + ledger.ahead, checkpoint)
             with contextlib.closing(LedgerWindow(window, checkpoint)) as rows:
                 rows.read(ledger, lambda rows: bars.read(rows, ledger.requests))
-                result = compare(settings, webhook, rows, bars, stop)
+                result = compare(settings, webhook, rows, stoppable(bars.found, stop))
         result.requests = ledger.requests
     if checkpoint is not None:
         checkpoint.unlink(missing_ok=True)
@@ -131,145 +125,54 @@ def checkpoint_of(settings: Settings) -> Path | None:
 
 
 def window_of(settings: Settings, webhook: Webhook, now: float, checkpoint: Path | None) -> Window:
-    """The window that is asked for, without what nobody can tell; or that of a run that was broken off."""
-    since = max(settings["since"] or 0.0, webhook.created_at)
-    until = min(settings["until"] or np.inf, now - IN_FLIGHT)
+    """The window that is asked for, without what nobody can tell; or that of a run that was broken off.
+
+    Raises JournalError, JournalDamaged.
+    """
     begun = checkpointed(checkpoint) if checkpoint else None
-    if begun is not None and (begun.webhook, begun.since) == (webhook.id, since):
-        until = begun.until
-    return Window(settings.feed_url, webhook.id, since, until)
+    if begun is not None and (begun.url, begun.webhook) == (settings.feed_url, webhook.id):
+        return begun
+    since = settings["since"]
+    if since is None:
+        since = receipts_since(settings.state_dir) if settings["against"] == "receipts" else 0.0
+    until = min(settings["until"] or np.inf, now - IN_FLIGHT)
+    return Window(settings.feed_url, webhook.id, max(since, webhook.created_at), until)
 
 
-def compare(
-    settings: Settings, webhook: Webhook, rows: LedgerWindow, bars: Bars, stop: threading.Event
-) -> Result:
-    """The ledger's rows against what is there."""
-    window, name = rows.window, settings["against"]
-    keys, kinds = rows.sorted()
-    asked = np.array([is_asked_for(settings, each) for each in rows.types] or [True])
-    keys, kinds = keys[asked[kinds]], kinds[asked[kinds]]
-    there = There(webhook, window, min(settings["since"] or np.inf, window.since))
-    for some, part in found_in(settings, there.since, window.until):
-        there.add(some)
-        bars.found(part, len(there))
-        if stop.is_set():
-            raise Stopped
-    present = among(keys, there.keys)
-    absent = ~present
-    dead = absent & among(keys, dead_lettered(settings, name))
-    missing = absent & ~dead
+def compare(settings: Settings, webhook: Webhook, rows: LedgerWindow, progress: Progress) -> Result:
+    """The ledger's rows against what is known, or there; writes --missing."""
+    keys, kinds = asked_for(settings, rows)
+    not_covered = [
+        each for each in settings.feed_types or sorted(event_types.KNOWN) if not webhook.covers(each)
+    ]
+    if settings["against"] == "receipts":
+        accounts = by_receipts(settings.state_dir, keys, rows, progress, all_types=not not_covered)
+    else:
+        accounts = by_reading_back(settings, webhook, keys, rows, progress)
     if settings["missing"] is not None:
-        write_missing(settings["missing"], rows, keys[missing], kinds[missing])
-    account = Account(
-        delivered=_count(present),
-        dead_lettered=_count(dead),
-        missing=_count(missing),
-        not_provable=there.not_provable,
-        unexpected=_count(~among(there.keys, keys)),
-    )
+        replace_file(settings["missing"], b"".join(missing_lines(accounts, keys, kinds, rows)))
+    missing = int(np.count_nonzero(accounts.missing))
     return Result(
         webhook=webhook.id,
-        since=iso(window.since),
-        until=iso(window.until),
+        since=iso(rows.window.since),
+        until=iso(rows.window.until),
         ledger=len(keys),
-        destinations={name: account},
-        not_covered=[
-            each for each in settings.feed_types or sorted(event_types.KNOWN) if not webhook.covers(each)
-        ],
-        complete=not account.missing and not account.pending,
+        missing=missing,
+        destinations=accounts.destinations,
+        not_covered=not_covered,
+        complete=not missing and not any(each.pending for each in accounts.destinations.values()),
     )
 
 
-def _count(which: npt.NDArray[np.bool_]) -> int:
-    return int(np.count_nonzero(which))
+def stoppable(progress: Progress, stop: threading.Event) -> Progress:
+    """`progress`, which ends it all once `stop` is set."""
 
+    def told(part: float, number: int) -> None:
+        progress(part, number)
+        if stop.is_set():
+            raise Stopped
 
-def is_asked_for(settings: Settings, event_type: str) -> bool:
-    """Whether the job receives events of this type."""
-    return not settings.feed_types or event_type in settings.feed_types
-
-
-class There:
-    """What was found of a window: events that the ledger must have, and others.
-
-    since: what was asked for, which may be before the ledger begins.
-    """
-
-    def __init__(self, webhook: Webhook, window: Window, since: float) -> None:
-        self.since = since
-        self._webhook, self._window = webhook, window
-        self._inside, self._beside = IdSet(), IdSet()
-        self._number = 0
-        self._keys: Keys | None = None
-
-    def __len__(self) -> int:
-        return self._number
-
-    def add(self, some: Sequence[read_back.Found]) -> None:
-        """Events that are there."""
-        inside: list[str] = []
-        beside: list[str] = []
-        for found in some:
-            packed = pack(found.id)
-            at = found.created_at if packed is None else seconds(packed)
-            if not self.since <= at <= self._window.until:
-                continue
-            covered = not found.type or self._webhook.covers(found.type)
-            (inside if covered and at >= self._window.since else beside).append(found.id)
-        self._inside.add(inside)
-        self._beside.add(beside)
-        self._number += len(inside)
-
-    @property
-    def keys(self) -> Keys:
-        """Those that the ledger must have, sorted."""
-        if self._keys is None:
-            self._keys = self._inside.keys()
-        return self._keys
-
-    @property
-    def not_provable(self) -> int:
-        """How many are there that the ledger has no row for."""
-        return len(self._beside.keys())
-
-
-def found_in(settings: Settings, since: float, until: float) -> Iterator[read_back.Some]:
-    """What is there of a window. Raises ArchiveError."""
-    name = settings["against"]
-    to: Any = next(each for each in destinations(settings) if each.name == name)
-    if name == "files":
-        return read_back.in_archive(Archive(Directory(to.dir)), since, until)
-    if name == "s3":
-        from transforms.archive.objects import S3Objects
-
-        return read_back.in_archive(Archive(S3Objects(to)), since, until)
-    if name == "kafka":
-        return read_back.in_topic(to, since)
-    from transforms.archive.bigquery_rows import BigQueryRows
-
-    return read_back.in_table(BigQueryRows(to.table, to.endpoint, to.way_out), since, until)
-
-
-def dead_lettered(settings: Settings, destination: str) -> Keys:
-    """Events that are dead letters of a destination, as far as they lie in a directory of this machine."""
-    found = IdSet()
-    place = Path(settings.dead_letters_place)
-    if place.is_dir():
-        letters = Archive(Directory(str(place), letters=True), doubtful=True)
-        for shard in letters.shards():
-            for where, events in letters.read(shard, Counter()):
-                found.add(event.id for event in events if where == destination)
-    return found.keys()
-
-
-def write_missing(path: Path, rows: LedgerWindow, keys: Keys, kinds: npt.NDArray[np.uint16]) -> None:
-    """One line an event. Raises OSError."""
-    lines = []
-    for key, kind in zip(keys, kinds, strict=True):
-        event_id, at = rows.event(key)
-        line = {"id": event_id, "type": rows.types[kind], "created_at": iso(at)}
-        lines.append(msgspec.json.encode(line))
-    replace_file(path, b"".join(line + b"\n" for line in lines))
+    return told
 
 
 # What a person sees
@@ -281,7 +184,7 @@ class Bars:
     def __init__(self, against: str) -> None:
         console = Console(stderr=True)
         columns = (TextColumn("{task.description:<12}"), BarColumn(), TextColumn("{task.fields[says]}"))
-        self._progress = Progress(
+        self._progress = RichProgress(
             *columns, TimeElapsedColumn(), console=console, disable=not console.is_terminal
         )
         self._ledger: TaskID = self._progress.add_task("ledger", total=1.0, says="")
@@ -320,7 +223,8 @@ def show(result: Result, *, as_json: bool, missing: Path | None) -> None:
     if as_json:
         print(msgspec.json.encode(result).decode())
         return
-    columns = Account.__struct_fields__
+    rare = {"filtered"} if not any(each.filtered for each in result.destinations.values()) else set()
+    columns = [each for each in Account.__struct_fields__ if each not in rare]
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
     for name in ("", *columns):
         said = name.replace("_lettered", "-lettered").replace("_", " ")
@@ -336,10 +240,9 @@ def show(result: Result, *, as_json: bool, missing: Path | None) -> None:
     if result.not_covered:
         names = ", ".join(result.not_covered)
         console.print(f"Types without rows in this ledger, of which nothing can be told: {names}")
-    most = max((each.missing for each in result.destinations.values()), default=0)
-    if most:
+    if result.missing:
         where = f"in {missing}" if missing else "--missing=FILE names them"
-        console.print(f"Missing: {most:,} events; {where}")
+        console.print(f"Missing: {result.missing:,} events; {where}")
     elif result.complete:
         console.print("Complete.")
 

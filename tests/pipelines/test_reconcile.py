@@ -7,6 +7,7 @@ import logging
 import threading
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -24,14 +25,20 @@ from pipelines.practice.ledger import Ledger, Webhook
 from tests.servers.bigquery import PROJECT, Emulator
 from tests.servers.kafka import KafkaServer
 from tests.servers.seaweedfs import SeaweedFS
+from tests.transforms.feed.journal.support import open_journal
 from tests.transforms.feed.test_ledger import PassingClock
+from tests.transforms.write.manual_clock import ManualClock
 from transforms.dead_letter import DeadLetter, encode
 from transforms.event import Batch, Event
 from transforms.event_types import KNOWN
+from transforms.feed.intake import iso
+from transforms.feed.journal import Journal
 from transforms.feed.ledger import Stopped
 from transforms.parse import parse_frames
 from transforms.write.bigquery.destination import BigQuery
 from transforms.write.contract import Destination
+from transforms.write.created_at import epoch_milliseconds
+from transforms.write.delivery.ledger import Settlement
 from transforms.write.files.destination import Files
 from transforms.write.kafka.destination import Kafka
 from transforms.write.s3.destination import S3
@@ -268,6 +275,137 @@ def test_the_table_is_for_people(
     assert code == 1
     assert "Missing: 1 events; --missing=FILE names them" in said
     assert "delivered" in said
+
+
+# Receipts
+
+
+@pytest.fixture
+def journal(service: Service, tmp_path: Path) -> Iterator[Journal]:
+    """A journal that received the first 280 of 300 events: splunk has 200 of them, refused one, waits for
+    the rest; kafka has all."""
+    clock = ManualClock(service.clock.now() - 630.0)
+    with closing(open_journal(tmp_path / "state", clock=clock, receipt_retention=86_400.0)) as opened:
+        splunk, kafka = opened.cursor("splunk"), opened.cursor("kafka")
+        taken = service.events[:280]
+        opened.append(taken, [])
+        clock.advance(630.0)
+        for cursor, end, dead in ((splunk, 201, [7]), (kafka, 280, [])):
+            batch = Batch(taken[:end], range(end))
+            cursor.commit([], [batch])
+            delivered = [each for each in range(end) if each not in dead]
+            causes = ["bad: x"] * len(dead)
+            cursor.commit([Settlement(batch, delivered, dead, clock.now(), "there", causes)], [])
+        yield opened
+
+
+def test_against_receipts_each_destination_has_its_account(
+    service: Service, journal: Journal, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, found = service.run(
+        capsys, f"--state_dir={tmp_path / 'state'}", f"--missing={tmp_path / 'missing'}", "--since=2026-03-01"
+    )
+    expected = {"delivered": 200, "dead_lettered": 1, "pending": 79, "missing": 20, "filtered": 0}
+    assert found["destinations"]["splunk"] == {**expected, "not_provable": 0, "unexpected": 0}
+    assert found["destinations"]["kafka"] == {
+        **expected,
+        "delivered": 280,
+        "dead_lettered": 0,
+        "pending": 0,
+        "not_provable": 0,
+        "unexpected": 0,
+    }
+    assert (code, found["ledger"], found["missing"]) == (1, 300, 20)
+    named = [json.loads(line)["id"] for line in (tmp_path / "missing").read_text().splitlines()]
+    assert sorted(named) == sorted(event.id for event in service.events[280:])
+
+
+def test_against_receipts_what_was_received_and_is_not_in_the_ledger(
+    service: Service, journal: Journal, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = (f"--state_dir={tmp_path / 'state'}", "--since=2026-03-01", f"--until={_text(service, 270)}")
+    service.webhook.rows = service.webhook.rows[10:]
+    code, found = service.run(capsys, *arguments)
+    assert (code, found["missing"]) == (1, 0)
+    assert found["destinations"]["kafka"]["unexpected"] == 10
+    service.webhook.events = tuple(set(ALL) - {"vc.issued"})
+    _, found = service.run(capsys, *arguments)
+    assert found["destinations"]["kafka"]["unexpected"] == 0
+    assert found["destinations"]["kafka"]["not_provable"] == 10
+
+
+def _text(service: Service, number: int) -> str:
+    """A moment between an event and the one before."""
+    return iso((epoch_milliseconds(service.events[number].created_at) or 0) / 1000 - 0.5)
+
+
+def test_by_default_it_begins_with_the_receipts_and_a_gap_is_told(
+    service: Service, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Not with the webhook, which is older than the journal."""
+    clock = ManualClock(service.clock.now() - 615.0)
+    with closing(open_journal(tmp_path / "state", clock=clock, receipt_retention=86_400.0)) as opened:
+        opened.append(service.events[150:160], [])
+        opened.heard()
+        opened.open_gap("reset by the service")
+        clock.advance(2.5)
+        opened.close_gap()
+        opened.append(service.events[180:], [])
+    code, found = service.run(
+        capsys, f"--state_dir={tmp_path / 'state'}", f"--missing={tmp_path / 'missing'}"
+    )
+    assert (code, found["ledger"], found["missing"]) == (1, 150, 20)
+    lines = [json.loads(line) for line in (tmp_path / "missing").read_text().splitlines()]
+    assert {line["gap"] for line in lines} == {"reset by the service"}
+    assert found["destinations"]["(received)"]["delivered"] == 130
+
+
+def test_receipts_that_are_gone_prove_nothing(
+    service: Service, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    clock = ManualClock(service.clock.now() - 600.0)
+    with closing(open_journal(tmp_path / "state", clock=clock, receipt_retention=100.0)) as opened:
+        opened.append(service.events[:100], [])
+        for _ in range(30):
+            clock.advance(20.0)
+            opened.trim()
+        opened.append(service.events[290:], [])
+    _, found = service.run(capsys, f"--state_dir={tmp_path / 'state'}", "--since=2026-03-01")
+    account = found["destinations"]["(received)"]
+    assert (account["delivered"], account["missing"], account["not_provable"]) == (10, 0, 290)
+
+
+def test_a_state_directory_without_a_journal(
+    service: Service, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "state").mkdir()
+    assert reconcile.main([*service.arguments(), f"--state_dir={tmp_path / 'state'}"]) == 2
+    assert any("holds no journal" in message for message in caplog.messages)
+
+
+def test_what_is_pending_is_not_missing_and_what_a_receipt_says_is_told(
+    service: Service, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Read back, with the journal of the job beside."""
+    deliver(Files(str(tmp_path / "out")), service.events[:100])
+    clock = ManualClock(service.clock.now() - 630.0)
+    with closing(open_journal(tmp_path / "second", clock=clock, receipt_retention=86_400.0)) as opened:
+        cursor = opened.cursor("files")
+        opened.append(service.events[:150], [])
+        batch = Batch(service.events[:110], range(110))
+        cursor.commit([], [batch])
+        cursor.commit([Settlement(batch, list(range(110)), [], 1.0, "dt=2026-03-01/hour=12/x.ndjson.gz")], [])
+        code, found = service.run(
+            capsys,
+            "--against=files",
+            f"--files_dir={tmp_path / 'out'}",
+            f"--state_dir={tmp_path / 'second'}",
+            f"--missing={tmp_path / 'missing'}",
+            f"--until={_text(service, 150)}",
+        )
+    assert (code, counts(found)) == (1, (100, 0, 40, 10, 0, 0))
+    lines = [json.loads(line) for line in (tmp_path / "missing").read_text().splitlines()]
+    assert {line["receipt"] for line in lines} == {"dt=2026-03-01/hour=12/x.ndjson.gz"}
 
 
 # Real servers

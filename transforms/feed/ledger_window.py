@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 import logging
 import struct
+import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -24,6 +25,7 @@ from transforms.id_set import Keys, as_bytes, key_of
 
 log = logging.getLogger("grantex.ledger")
 FORMAT = 1
+OLD = 86_400.0  # seconds since a checkpoint was written
 _LENGTH = struct.Struct("<I")
 _KEY = np.dtype(f"S{ulid.SIZE}")
 
@@ -160,8 +162,11 @@ class LedgerWindow:
 
 
 def checkpointed(path: Path) -> Window | None:
-    """The window that the file holds; None when there is none that can be read."""
+    """The window that the file holds; None when there is none that can be read, or it is old: whoever gives
+    the same command then asks for the window anew."""
     try:
+        if time.time() - path.stat().st_mtime > OLD:
+            return None
         with path.open("rb") as file:
             window = msgspec.json.decode(file.readline(), type=Window)
     except (OSError, msgspec.MsgspecError):
