@@ -217,7 +217,7 @@ def _belonging(settings: Settings, parameters: Mapping[str, Parameter], arrived:
 
 def _some_destination(settings: Settings, parameters: Mapping[str, Parameter]) -> Iterator[str]:
     firsts = dict.fromkeys(each.group.first for each in parameters.values() if each.group.first)
-    if not settings.demo and settings.given.isdisjoint(firsts):
+    if firsts and not settings.demo and settings.given.isdisjoint(firsts):
         flags = " or ".join(f"--{first}" for first in firsts)
         demo = ", or --demo=true to look around" if "demo" in parameters else ""
         yield f"{flags}: no destination is given; give at least one{demo}"

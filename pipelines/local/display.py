@@ -77,7 +77,11 @@ class Display:
     def _listen(self) -> StatusServer:
         settings = self._settings
         server = StatusServer(
-            settings.status_host, settings.status_port, self._see, faults=self._health.faults
+            settings.status_host,
+            settings.status_port,
+            self._see,
+            faults=self._health.faults,
+            state_dir=settings.state_dir,
         )
         log.info("status page: %s", self._address(server))
         return server

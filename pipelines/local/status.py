@@ -1,12 +1,15 @@
-"""The local status server: the page, its /status.json, /metrics, /healthz and /readyz."""
+"""The local status server: the page, its /status.json, /where, /metrics, /healthz and /readyz."""
 
 from __future__ import annotations
 
+import contextlib
 import ipaddress
+import json
 import time
 from collections.abc import Callable, Sequence
 from importlib import resources
-from urllib.parse import urlsplit
+from pathlib import Path
+from urllib.parse import parse_qs, urlsplit
 
 from prometheus_client import CONTENT_TYPE_LATEST
 
@@ -16,10 +19,14 @@ from pipelines.local.listener import Listener
 from pipelines.local.metrics import exposition
 from pipelines.local.snapshot import Look, Snapshot
 from pipelines.local.status_json import status_json
+from pipelines.local.where_json import answer
+from transforms.feed.journal import JournalDamaged, JournalError, JournalUnavailable
+from transforms.feed.journal.receipts import Receipts
 
 # A scraper, a browser and two probes are a handful. One more ends the oldest, which hangs most likely.
 MOST_CONNECTIONS = 32
 THREADS = 4
+MOST_IDS = 100  # that one request may ask for
 MAX_BODY = 1024  # bytes; nothing here asks for one
 
 # The page loads nothing from elsewhere, and nobody may frame it or read it from another origin.
@@ -46,13 +53,15 @@ class StatusServer:
         look: Look,
         monotonic: Callable[[], float] = time.monotonic,
         faults: Callable[[], Sequence[str]] = lambda: (),
+        state_dir: Path | None = None,
     ) -> None:
         """Bind to `host` and `port` (0: any free one). Raises PortTaken and ListenFailed.
 
         look: takes a snapshot; called in the server's threads.
         faults: why the process should be started anew, for /healthz; as Health.faults.
+        state_dir: whose journal `/where` looks into.
         """
-        self._look, self._faults = look, faults
+        self._look, self._faults, self._state_dir = look, faults, state_dir
         self._listener = Listener(
             host,
             port,
@@ -89,8 +98,25 @@ class StatusServer:
             return _FILES[request.path]
         if request.path == "/healthz":
             return _healthz(self._faults())
+        if request.path == "/where" and self._state_dir is not None:
+            return _where(self._state_dir, request.query)
         page = _PAGES.get(request.path)
         return page(self._look()) if page else _NOT_FOUND
+
+
+def _where(state_dir: Path, query: str) -> Answer:
+    """What is known of each `id=`, an object a line."""
+    ids: list[str] = []
+    with contextlib.suppress(ValueError):  # too many
+        ids = parse_qs(query, max_num_fields=MOST_IDS, errors="replace").get("id", [])
+    if not ids:
+        return Answer(400, b"/where?id=EVENT_ID, and more of them with &id=\n")
+    try:
+        with contextlib.closing(Receipts(state_dir)) as receipts:
+            lines = [json.dumps(answer(found)) for found in receipts.find(ids)]
+    except (JournalError, JournalDamaged, JournalUnavailable) as error:
+        return Answer(503, f"{error}\n".encode())
+    return Answer(200, "\n".join(lines).encode() + b"\n", "application/json")
 
 
 def is_loopback(host: str) -> bool:
@@ -142,7 +168,7 @@ def _file(name: str, content_type: str) -> Answer:
     return Answer(200, (resources.files("pipelines.local") / "page" / name).read_bytes(), content_type)
 
 
-_NOT_FOUND = Answer(404, b"here are /, /status.json, /metrics, /healthz and /readyz\n")
+_NOT_FOUND = Answer(404, b"here are /, /status.json, /where?id=, /metrics, /healthz and /readyz\n")
 _FILES: dict[str, Answer] = {
     "/": _file("index.html", "text/html; charset=utf-8"),
     "/page.css": _file("page.css", "text/css; charset=utf-8"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from dataclasses import replace
 from itertools import islice
@@ -17,9 +18,12 @@ from pipelines.practice.feed_stream import Finish
 from tests.browser.chromium import PHONE, Seen, chromium, opened
 from tests.integration.job import SECRETS, world
 from tests.pipelines.local.looks import AT, LIVE, delivery, destination, down, run
+from tests.transforms.feed.journal.support import events, open_journal
+from transforms.event import Batch
 from transforms.feed.intake import Gap
 from transforms.feed.journal.cursor import Books
 from transforms.feed.status import ConnectionStatus, Phase
+from transforms.write.delivery.ledger import Settlement
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -140,6 +144,34 @@ def test_names_and_errors_are_text_whatever_they_hold(browser: Browser, shown: S
         assert seen.complaints == []
 
 
+def test_the_search_box_says_where_an_event_is(browser: Browser, shown: Shown, tmp_path: Path) -> None:
+    evil = "<img src=x>"
+    journal = open_journal(tmp_path, receipt_retention=86_400.0)
+    cursor, _ = journal.cursor("files"), journal.cursor("splunk")
+    taken = events(0, 2)
+    journal.append(taken, [], connection="sse 1")
+    batch = Batch(taken, range(2), attempts=1)
+    cursor.commit([], [batch])
+    cursor.commit([Settlement(batch, [0], [1], AT, "/archive/a.ndjson", [evil])], [])
+    shown.server.close()
+    shown.server = StatusServer("127.0.0.1", 0, shown.look, state_dir=tmp_path)
+    with opened(browser, shown.url) as seen:
+        for event_id, words in (
+            ("evt_00000000", ["delivered", "/archive/a.ndjson", "pending"]),
+            (" evt_00000001 ", ["dead letter", evil]),
+            (evil, ["Not received, and no gap is on record when it was made."]),
+        ):
+            seen.page.fill("#where-id", event_id)
+            seen.page.press("#where-id", "Enter")
+            for word in words:
+                seen.wait_for(
+                    f"document.getElementById('where-answer').innerText.includes({json.dumps(word)})"
+                )
+        assert seen.page.locator("main img").count() == 0
+        assert seen.complaints == []
+    journal.close()
+
+
 def test_destinations_come_and_go_without_reloading(browser: Browser, shown: Shown) -> None:
     with opened(browser, shown.url) as seen:
         shown.snapshot = run(destination("kafka"), destination("splunk"))
@@ -204,6 +236,7 @@ def test_reads_as_headings_and_tables_and_moves_nothing_when_asked_not_to(
             "Destinations",
             "Requests",
             "Books",
+            "Where",
         ]
         table = seen.page.get_by_role("table").first  # still a table where it looks like cards
         assert table.get_by_role("columnheader").count() == 7

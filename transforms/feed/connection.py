@@ -46,6 +46,7 @@ class FeedConnection:
         check_account: Callable[[str], None] | None = None,
         on_ending: Callable[[Ending], None] = lambda ending: None,
         name: str = "feed",
+        number: int = 1,
     ) -> None:
         self.failure: BaseException | None = None
         self._settings = settings
@@ -54,7 +55,7 @@ class FeedConnection:
         self._shared_coverage = coverage
         self._account = AccountCheck(settings, check_account)
         self._on_ending = on_ending
-        self._name = name
+        self._name, self._number = name, number
         self._status = ConnectionStatus(transport=settings.transport)
         self._stop = threading.Event()
         self._wire = Wire(self._clock)
@@ -162,6 +163,7 @@ class FeedConnection:
             self._stop,
             self._clock,
             types=transport.types,
+            connection=f"{self._settings.transport} {self._number}",
             on_taken=self._taken,
             on_paused=self._paused,
             before_append=self._account.confirm,

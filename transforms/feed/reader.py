@@ -49,7 +49,7 @@ class FeedReader:
         self._connections: list[KeptConnection] = []
         for number in range(connections):
             name = "feed" if connections == 1 else f"feed {number + 1}"
-            connect = partial(self._connect, settings.of(number), name)
+            connect = partial(self._connect, settings.of(number), name, number + 1)
             self._connections.append(
                 KeptConnection(connect, self._watch, self._clock, name=name, coverage=coverage)
             )
@@ -105,7 +105,7 @@ class FeedReader:
         for thread in self._threads:
             thread.join(INTERRUPT_WAIT)
 
-    def _connect(self, settings: FeedSettings, name: str, coverage: Coverage) -> FeedConnection:
+    def _connect(self, settings: FeedSettings, name: str, number: int, coverage: Coverage) -> FeedConnection:
         return FeedConnection(
             settings,
             clock=self._clock,
@@ -113,6 +113,7 @@ class FeedReader:
             check_account=self._journal.check_account,
             on_ending=partial(self._watch.cut_age.ended, settings.transport),
             name=name,
+            number=number,
         )
 
     def _keep(self) -> None:

@@ -42,6 +42,7 @@ class StreamReader:
 
     types: keep only events of these, and those without a type, as the service filters; empty keeps all.
     stop: set when no more is to be waited for.
+    connection: what it is called where the intake keeps how events came.
     on_taken: called with (now, how many events) after every append, or keepalive.
     on_paused: called with True when the intake is full, with False when there is room again.
     before_append: called before anything is kept; what it raises ends the reading.
@@ -55,11 +56,13 @@ class StreamReader:
         clock: Clock,
         *,
         types: Set[str] = frozenset(),
+        connection: str = "",
         on_taken: Callable[[float, int], None] = lambda now, events: None,
         on_paused: Callable[[bool], None] = lambda paused: None,
         before_append: Callable[[], None] = lambda: None,
     ) -> None:
         self._types = types
+        self._connection = connection
         self._intake = intake
         self._coverage = coverage
         self._stop = stop
@@ -167,10 +170,11 @@ class StreamReader:
     def _append_once(self, events: Sequence[Event], strays: Sequence[DeadLetter], heard: float) -> None:
         """What was in hand when the intake was full lies in a gap, so it moves nothing."""
         if self._stream is None:
-            self._intake.append(events, strays, self._coverage.frontier)
+            self._intake.append(events, strays, self._coverage.frontier, self._connection)
             return
         since = self._coverage.frontier
-        fresh = self._intake.append(events, strays, self._coverage.reach(self._stream, heard))
+        reach = self._coverage.reach(self._stream, heard)
+        fresh = self._intake.append(events, strays, reach, self._connection)
         self._coverage.took(self._stream, heard, events, fresh)
         if any(stray.cause.startswith(TOO_LARGE) for stray in strays):
             self._coverage.missed("an event was too large to be taken: its beginning is a dead letter", since)

@@ -260,6 +260,50 @@ function showBooks({ name, books }) {
   mark(cells[5], books.balanced ? "good" : "trouble");
 }
 
+// Where is an event?
+
+const STATES = { delivered: "delivered", pending: "pending", dead_letter: "dead letter",
+  filtered: "not asked for", not_kept: "settled, its receipt is not kept" };
+const LEVELS = { delivered: "good", pending: "watch", dead_letter: "trouble" };
+const moment = (text) => clock(Date.parse(text) / 1000);
+
+function standing([name, each]) {
+  const words = [STATES[each.state] ?? each.state];
+  if (each.at && each.state !== "pending") words.push(moment(each.at));
+  if (each.attempts) words.push(plural(each.attempts, "attempt"));
+  const state = node("dd", {}, [words.join(", ")]);
+  mark(state, LEVELS[each.state]);
+  const more = each.place ?? each.cause;
+  return node("div", {}, [node("dt", {}, [name]), state, ...(more ? [node("dd", { class: "place" }, [more])] : [])]);
+}
+
+function arrival(found) {
+  const destinations = Object.values(found.destinations);
+  if (found.received_at) {
+    return `Received ${moment(found.received_at)}${found.connection ? `, by ${found.connection}` : ""}.`;
+  }
+  if (destinations.some((each) => each.state === "not_kept")) return "Not known any more: what is older than receipts are kept.";
+  if (!found.gap) return "Not received, and no gap is on record when it was made.";
+  const until = found.gap.until ? moment(found.gap.until) : "now";
+  return `Not received: the feed was not heard from ${moment(found.gap.since)} to ${until} (${found.gap.reason}).`;
+}
+
+async function where(event) {
+  event.preventDefault();
+  const answer = $("where-answer");
+  const id = $("where-id").value.trim();
+  if (!id) return;
+  try {
+    const said = await fetch(`/where?id=${encodeURIComponent(id)}`, { signal: AbortSignal.timeout(PATIENCE) });
+    if (!said.ok) throw new Error(await said.text());
+    const found = await said.json();
+    const rows = found.received_at ? Object.entries(found.destinations).map(standing) : [];
+    answer.replaceChildren(node("p", {}, [arrival(found)]), node("dl", {}, rows));
+  } catch (error) {
+    answer.replaceChildren(node("p", {}, [`It could not be looked up: ${error.message}`]));
+  }
+}
+
 // The whole
 
 function show(status) {
@@ -323,4 +367,5 @@ async function look() {
 }
 
 document.addEventListener("visibilitychange", () => { if (!document.hidden) look(); });
+$("where").addEventListener("submit", where);
 look();

@@ -27,7 +27,7 @@ import zstandard
 
 from transforms.feed.intake import Gap
 from transforms.feed.journal.chunks import decode_row
-from transforms.feed.journal.database import JournalDamaged, JournalError, file_uri
+from transforms.feed.journal.database import JournalDamaged, JournalError, JournalUnavailable, file_uri
 from transforms.feed.journal.id_blocks import IdBlock, Origin, Wanted, pack_block, unpack_block
 from transforms.feed.journal.kept_ids import BLOCK, is_unknown
 from transforms.feed.journal.ranges import Range, unpack
@@ -117,7 +117,7 @@ class Receipts:
         return self._moment(self._kept_since)
 
     def find(self, ids: Iterable[str]) -> Iterator[Found]:
-        """What is known of each id, in the order given. Raises JournalDamaged, JournalError."""
+        """What is known of each id, in the order given. Raises JournalDamaged, JournalUnavailable."""
         left = iter(ids)
         while some := list(islice(left, AT_ONCE)):
             yield from self._find_some(some)
@@ -332,7 +332,7 @@ class Receipts:
                 with contextlib.suppress(sqlite3.Error):
                     self._connection.execute("COMMIT")
         except sqlite3.OperationalError as error:
-            raise JournalError(f"the journal cannot be read now: {error}") from error
+            raise JournalUnavailable(f"the journal cannot be read now: {error}") from error
         except sqlite3.DatabaseError as error:
             raise JournalDamaged(
                 f"the journal is damaged ({error}): the job repairs it when it starts"

@@ -1,0 +1,89 @@
+"""where: says of event ids when they were received, and at each destination what became of them and where."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import os
+import sys
+import textwrap
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+from pipelines import exit_codes
+from pipelines.flags.manual import PACKAGE, USAGE, add_groups
+from pipelines.flags.parameter import Group, Parameter, parameter
+from pipelines.flags.settings import BadParameters, Program, parse
+from pipelines.local.where_json import answer, in_words
+from transforms.feed.journal import JournalDamaged, JournalError, JournalUnavailable
+from transforms.feed.journal.receipts import Receipts
+from transforms.setting import setting, settings_of
+
+ABOUT = """
+Says of each event when it was received and on which connection, and for each destination whether it is
+delivered (when, and where it lies), pending (the last error), a dead letter (its cause) or filtered.
+Of one that was not received, into which gap of the feed it fell; of one from before --receipt_retention or
+beyond --receipt_max_bytes, that nobody knows any more. Reads the journal of --state_dir, also while the job
+runs. "-" reads ids from the input, one a line. Exit code 0: answered; 1: the journal cannot be read now; 2:
+wrong parameters.
+"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class WhereParameters:
+    group: ClassVar[Group] = Group("Where")
+
+    json: bool = setting("One JSON object a line.", False)
+
+
+OWN: dict[str, Parameter] = {
+    each.name: parameter(each, WhereParameters.group) for each in settings_of(WhereParameters)
+}
+
+
+def help_text() -> str:
+    """For `--help`."""
+    parser = argparse.ArgumentParser(
+        prog=f"{PACKAGE} where",
+        usage=f"{PACKAGE} where --state_dir=DIRECTORY [--json=true] EVENT_ID ...",
+        description=textwrap.dedent(ABOUT),
+        epilog=USAGE.replace("`", ""),
+        add_help=False,
+        allow_abbrev=False,
+    )
+    add_groups(parser, PROGRAM.parameters())
+    return parser.format_help()
+
+
+PROGRAM = Program("where", OWN, frozenset({"state_dir"}), ", which only reads: see --help", help_text)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Answer for the ids among the arguments (the process's own by default); returns the exit code."""
+    arguments = sys.argv[1:] if argv is None else argv
+    ids = [each for each in arguments if each == "-" or not each.startswith("-")]
+    try:
+        settings = parse([each for each in arguments if each not in ids], os.environ, PROGRAM)
+        if not ids:
+            raise BadParameters(["no event id: give one or more behind the flags, or - to read them"])
+        with contextlib.closing(Receipts(settings.state_dir)) as receipts:
+            given = (line.strip() for line in sys.stdin) if ids == ["-"] else ids
+            for found in receipts.find(each for each in given if each):
+                lines = [json.dumps(answer(found))] if settings["json"] else in_words(found)
+                print(*lines, sep="\n")
+    except BadParameters as error:
+        print(*error.lines, sep="\n", file=sys.stderr)
+        return exit_codes.BAD_PARAMETERS
+    except JournalError as error:
+        print(f"--state_dir: {error}", file=sys.stderr)
+        return exit_codes.BAD_PARAMETERS
+    except (JournalDamaged, JournalUnavailable) as error:
+        print(error, file=sys.stderr)
+        return exit_codes.FAILED
+    return exit_codes.DRAINED
+
+
+if __name__ == "__main__":
+    sys.exit(main())
