@@ -125,7 +125,7 @@ class GoogleSecret:
 
         version = self.resource if "/versions/" in self.resource else f"{self.resource}/versions/latest"
         try:
-            client, metadata = _google_client(way_out)
+            client, metadata = google_client(way_out)
             with client:
                 answer = client.access_secret_version(
                     name=version, timeout=NETWORK_TIMEOUT, metadata=metadata
@@ -154,7 +154,7 @@ class AwsSecret:
         from botocore.exceptions import BotoCoreError, ClientError  # type: ignore[import-untyped]
 
         try:
-            answer = _aws_client(self._region(), way_out).get_secret_value(SecretId=self.name)
+            answer = aws_client(self.region, way_out).get_secret_value(SecretId=self.name)
         except ClientError as error:
             code = error.response.get("Error", {}).get("Code", "an error")
             raise SecretError(f"{self}: AWS Secrets Manager says {code}") from None
@@ -165,7 +165,9 @@ class AwsSecret:
             raise SecretError(f"{self}: holds bytes; store the value as text")
         return usable(self._picked(value), str(self))
 
-    def _region(self) -> str | None:
+    @property
+    def region(self) -> str | None:
+        """Where it is, when its name says so."""
         parts = self.name.split(":")
         return parts[3] if len(parts) >= 7 and parts[0] == "arn" else None
 
@@ -186,7 +188,7 @@ class AwsSecret:
     __repr__ = __str__
 
 
-def _google_client(way_out: WayOut | None) -> tuple[Any, list[tuple[str, str]]]:
+def google_client(way_out: WayOut | None) -> tuple[Any, list[tuple[str, str]]]:
     """A client, and what proves who we are."""
     from google.cloud.secretmanager import SecretManagerServiceClient
     from google.cloud.secretmanager_v1.services.secret_manager_service.transports import (
@@ -205,7 +207,7 @@ def _google_client(way_out: WayOut | None) -> tuple[Any, list[tuple[str, str]]]:
     return SecretManagerServiceClient(transport=SecretManagerServiceGrpcTransport(channel=way)), metadata
 
 
-def _aws_client(region: str | None, way_out: WayOut | None) -> Any:
+def aws_client(region: str | None, way_out: WayOut | None) -> Any:
     import botocore.session  # type: ignore[import-untyped]
     from botocore.config import Config  # type: ignore[import-untyped]
 

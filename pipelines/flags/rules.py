@@ -224,6 +224,8 @@ def _some_destination(settings: Settings, parameters: Mapping[str, Parameter]) -
 
 
 def _webhooks(settings: Settings, parameters: Mapping[str, Parameter], arrived: Arrived) -> Iterator[str]:
+    if "webhook_port" not in parameters:  # another program's
+        return
     if settings.webhook_port:
         if "webhook_secret" not in arrived.given:
             example = f"--webhook_secret={parameters['webhook_secret'].example}"

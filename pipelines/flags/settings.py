@@ -105,6 +105,7 @@ class Program:
     name: "" for the job. own: those that no other program has; read them as `settings["plan_only"]`.
     uses: names of the job's that have a meaning for it, None for all. Another one is refused as a flag, with
     `instead`, and passed over in the environment, which may be the job's own. help: what `--help` prints.
+    lenient: it is passed over as a flag, too, so that the job's own command line will do.
     """
 
     name: str = ""
@@ -113,6 +114,7 @@ class Program:
     instead: str = ""
     help: Callable[[], str] = lambda: manual.help_text(PARAMETERS)
     needs_destination: bool = True
+    lenient: bool = False
 
     def parameters(self) -> Mapping[str, Parameter]:
         """Those that it uses."""
@@ -154,7 +156,7 @@ def _leave_out(arrived: command_line.Arrived, program: Program, parameters: Mapp
     """Forget what was given and has no meaning for the program."""
     for name in sorted(arrived.given.keys() - parameters.keys()):
         source = arrived.source(name)
-        if source.startswith("--"):
+        if source.startswith("--") and not program.lenient:
             arrived.faults.append(f"{source}: has no meaning for {program.name}{program.instead}")
         del arrived.given[name]
 

@@ -31,6 +31,7 @@ from pipelines.practice.feed_stream import (
 from pipelines.practice.feed_websocket import CLOSING_SECONDS, SOCKET, SocketStream, upgraded
 from pipelines.practice.http_server import Answer, HttpServer, Request, TakeOver, told_to_stop
 from pipelines.practice.ledger import Ledger
+from pipelines.practice.webhooks import WebhookSender
 from transforms.clock import Clock, SystemClock
 
 PRACTICE_KEY = "practice-key"
@@ -121,6 +122,7 @@ class PracticeFeed(HttpServer):
         self.slots = Slots(clock or SystemClock())
         self.socket_slots = Slots(clock or SystemClock())
         self.ledger = ledger or Ledger(clock=clock)
+        self.webhook_sender: WebhookSender | None = None  # what is published goes to it, too
         self.streams: list[Stream] = []  # every stream ever opened, in order
         self._ended = False
 
@@ -143,6 +145,8 @@ class PracticeFeed(HttpServer):
         return self.publish_prepared(prepare(events, self.events_per_chunk))
 
     def publish_prepared(self, prepared: Prepared) -> int:
+        if self.webhook_sender is not None:
+            self.webhook_sender.publish(prepared.events)
         prepared, streams = self.ledger.published(prepared), self.open_streams
         for stream in streams:
             heads, events = prepared.heads, prepared.events

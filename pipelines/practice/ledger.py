@@ -70,6 +70,7 @@ class Ledger:
         self.generation: Generation = generation
         self.requests_per_minute = requests_per_minute
         self.arriving = arriving
+        self.most_webhooks = 30  # of a developer; the free plan's
         self.webhooks: dict[str, Webhook] = {}
         self.dropped: list[str] = []  # ids of events that no stream was sent
         self._clock = clock or SystemClock()
@@ -84,7 +85,8 @@ class Ledger:
         """A new webhook. Raises ValueError with the service's message for types that it does not take."""
         valid = OLD_TYPES if self.generation == "O" else sorted(KNOWN)
         if not events or not set(events) <= set(valid):
-            raise ValueError(f"Invalid events. Valid events: {', '.join(valid)}")
+            wrong = ", ".join(each for each in events if each not in valid)
+            raise ValueError(f"Invalid event types: {wrong}. Valid: {', '.join(valid)}")
         made = Webhook(
             f"wh_{secrets.token_hex(8)}",
             developer,
@@ -123,6 +125,8 @@ class Ledger:
 
     def answer(self, request: Request, developer: str) -> Answer | None:
         """The answer to a request for webhooks or deliveries; None for any other path."""
+        if request.path == WEBHOOKS and request.method == "POST":
+            return self._create(request, developer)
         if request.method != "GET":
             return None
         if request.path == WEBHOOKS:
@@ -158,6 +162,22 @@ class Ledger:
             {"id": w.id, "url": w.url, "events": w.events, "createdAt": iso(w.created_at)} for w in found
         ]
         return Answer(200, json.dumps({"webhooks": shown}).encode())
+
+    def _create(self, request: Request, developer: str) -> Answer:
+        try:
+            asked = json.loads(request.body)
+            url, events = str(asked["url"]), list(asked["events"])
+        except (ValueError, KeyError, TypeError):
+            return _error(400, "BAD_REQUEST", "url and events are required")
+        if sum(each.developer == developer for each in self.webhooks.values()) >= self.most_webhooks:
+            most = f"free plan allows {self.most_webhooks} webhook(s). Upgrade at /v1/billing/checkout"
+            return _error(402, "PLAN_LIMIT_EXCEEDED", f"Plan limit reached: {most}")
+        try:
+            made = self.register(developer, url, events)
+        except ValueError as error:
+            return _error(400, "BAD_REQUEST", str(error))
+        shown = {"id": made.id, "url": url, "events": events, "createdAt": iso(made.created_at)}
+        return Answer(201, json.dumps({**shown, "secret": made.secret}).encode())
 
     def _page(self, webhook_id: str, request: Request, developer: str) -> Answer:
         webhook = self.webhooks.get(webhook_id)

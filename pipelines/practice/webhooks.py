@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import http.client
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -56,17 +56,18 @@ class Outgoing:
 class WebhookSender:
     """Delivers what is published to the webhooks that want it, a tick at a time; safe for threads.
 
+    webhooks: those that there are, looked at anew each time: `feed.ledger.webhooks.values()`.
     crashed: an answer has ended it, and nothing more is sent until it is set to False.
     """
 
     def __init__(
         self,
-        webhooks: Sequence[Registered] = (),
+        webhooks: Iterable[Registered] = (),
         generation: Generation = "O",
         clock: Clock | None = None,
         per_tick: int = PER_TICK,
     ) -> None:
-        self.webhooks = list(webhooks)
+        self._webhooks = webhooks
         self.generation: Generation = generation
         self.outgoing: list[Outgoing] = []
         self.crashed = False
@@ -79,7 +80,7 @@ class WebhookSender:
         prepared = prepare(events)
         now = self._clock.now()
         with self._lock:
-            for webhook in self.webhooks:
+            for webhook in self._webhooks:
                 self.outgoing += [
                     Outgoing(webhook, event_id, event, now)
                     for (event_id, kind), event in zip(prepared.heads, prepared.events, strict=True)

@@ -234,10 +234,9 @@ def test_aws_secrets_are_read_whole_or_by_key() -> None:
 
 def test_an_arn_says_its_region() -> None:
     assert (
-        AwsSecret("arn:aws:secretsmanager:eu-north-1:123456789012:secret:hec-a1b2c3")._region()
-        == "eu-north-1"
+        AwsSecret("arn:aws:secretsmanager:eu-north-1:123456789012:secret:hec-a1b2c3").region == "eu-north-1"
     )
-    assert AwsSecret("prod/hec")._region() is None
+    assert AwsSecret("prod/hec").region is None
 
 
 def test_google_secrets_are_read_over_grpc(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -273,7 +272,7 @@ def test_google_secrets_are_read_over_grpc(monkeypatch: pytest.MonkeyPatch) -> N
         made = SecretManagerServiceClient(transport=SecretManagerServiceGrpcTransport(channel=channel))
         return made, []
 
-    monkeypatch.setattr(room, "_google_client", client)
+    monkeypatch.setattr(room, "google_client", client)
     try:
         assert GoogleSecret("projects/p/secrets/hec").read() == VALUE
         with pytest.raises(SecretError, match=r"secret:projects/p/secrets/none: .* says NotFound"):
