@@ -21,7 +21,7 @@ PIP_INSTALL := $(BIN)/python -m pip install --disable-pip-version-check
 CONFIGURED := $(strip $(value ARGS) $(filter GRANTEX_%,$(.VARIABLES)))
 
 .DELETE_ON_ERROR:
-.PHONY: help run check test test-flink bench bench-memory bench-replay drop-test fuzz fuzz-journal gap-test webhook-flood kill-test standby-test outage-test lock clean
+.PHONY: help run check test test-flink bench bench-memory bench-replay bench-reconcile drop-test fuzz fuzz-journal gap-test webhook-flood kill-test standby-test outage-test lock clean
 .DEFAULT_GOAL := help
 
 help:  ## list what there is
@@ -96,6 +96,9 @@ bench: $(TEST_READY)  ## this job against by_hand.py, side by side; ARGS=--quick
 
 bench-memory: $(TEST_READY)  ## resident memory over 100,000 tiny bundles
 	@exec $(BIN)/python -m tests.benchmarks.memory $(ARGS)
+
+bench-reconcile: $(TEST_READY)  ## a million rows of the ledger reconciled with files: time, requests, memory; ARGS=--rows=1000000
+	@exec $(BIN)/python -m tests.benchmarks.reconcile $(ARGS)
 
 bench-replay: $(TEST_READY)  ## a million archived events into a practice Splunk and a real S3, killed on the way
 	@exec $(BIN)/python -m tests.benchmarks.replay $(ARGS)

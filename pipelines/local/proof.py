@@ -5,6 +5,7 @@ What is missing becomes a dead letter of the feed, once; what cannot be told is 
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -17,6 +18,7 @@ from transforms.dead_letter import DeadLetter
 from transforms.feed.intake import Gap, iso
 from transforms.feed.journal import Journal
 from transforms.feed.journal.proven import Proof, missing_letter
+from transforms.feed.journal.receipts import Receipts
 from transforms.feed.ledger import SLACK, Delivery, Ledger, LedgerError, LedgerGone, Stopped, Webhook, choose
 from transforms.feed.request import FeedSettings
 from transforms.reminder import Reminder
@@ -33,6 +35,7 @@ CLOCKS = 2.0
 CHOOSE_EVERY = 3600.0  # webhooks are registered by people, seldom
 AT_ONCE = 1000  # ids that are looked for under the journal's lock
 MOST_AT_ONCE = 10_000  # missing events that are recorded together
+MOST_LINES = 1000  # in the log for one walk; the dead letters have all
 GAPS = 100  # the last ones on record, by which a missing event is explained
 
 
@@ -79,6 +82,7 @@ class ContinuousProof:
         self._chosen_at = 0.0
         self._failure, self._failing_since = "", clock.now()
         self._told_at: float | None = None
+        self._unknown_until = 0.0  # there were events before it that even the receipts do not know any more
         self._trouble, self._hint = Reminder(), Reminder()
         self._thread = threading.Thread(target=self._run, name="ledger-proof", daemon=True)
 
@@ -142,7 +146,7 @@ class ContinuousProof:
         if heard is not None:
             ahead = self._ledger.ahead
             until = min(self._clock.now() - IN_FLIGHT, heard) + ahead
-            before = self._begin(webhook, heard + ahead, self._journal.ids_known_since + ahead)
+            before = self._begin(webhook, heard + ahead, self._known_since() + ahead)
             if until > before.until:
                 self._prove(before, until, chain([newest], pages))
         if self._failure:
@@ -210,9 +214,28 @@ class ContinuousProof:
     def _is_asked_for(self, event_type: str) -> bool:
         return not self._feed.types or event_type in self._feed.types
 
+    def _known_since(self) -> float:
+        """Since when it can be told of an event that it was not received; epoch seconds."""
+        since, until = self._journal.ids_known_since, self._journal.proof.until - self._ledger.ahead
+        if until > since + CLOCKS or not self._journal.keeps_receipts:
+            return since
+        with contextlib.closing(Receipts(self._journal.directory)) as receipts:  # after a longer stop
+            return min(since, receipts.kept_since())
+
     def _absent(self, rows: Sequence[Delivery]) -> list[Delivery]:
         received = set(self._received([row.eventId for row in rows]))
-        return [row for row in rows if row.eventId not in received]
+        absent = [row for row in rows if row.eventId not in received]
+        old = self._journal.ids_known_since + self._ledger.ahead + CLOCKS
+        beyond = [row.eventId for row in absent if _latest(row) < old]
+        if not beyond or not self._journal.keeps_receipts:
+            return absent
+        with contextlib.closing(Receipts(self._journal.directory)) as receipts:
+            found = list(receipts.find(beyond))
+        told = {each.id for each in found if each.received_at is not None or each.expired}
+        expired = {each.id for each in found if each.expired}
+        unknown = [_latest(row) for row in absent if row.eventId in expired]
+        self._unknown_until = max([self._unknown_until, *unknown])
+        return [row for row in absent if row.eventId not in told]
 
     def _received(self, ids: Sequence[str]) -> Iterator[str]:
         for start in range(0, len(ids), AT_ONCE):
@@ -227,7 +250,7 @@ class ContinuousProof:
         fresh = {row.eventId: row for row in reversed(absent) if row.eventId not in known}  # oldest first
         letters = [self._letter(row, gaps) for row in fresh.values()]
         missing, came = proof.missing + len(letters), proof.found + len(found)
-        kept = Proof(proof.webhook, proof.since, until, missing, came)
+        kept = Proof(proof.webhook, max(proof.since, self._unknown_until), until, missing, came)
         self._journal.keep_proof(kept, letters, found)
         self._tell(letters, found)
         return kept
@@ -242,14 +265,14 @@ class ContinuousProof:
         return missing_letter(row.eventId, row.eventType, row.createdAt, self._clock.now())
 
     def _tell(self, letters: Sequence[DeadLetter], found: set[str]) -> None:
-        for letter in letters:
+        for letter in letters[:MOST_LINES]:
             log.error("%s is %s", letter.event_id, letter.cause)
         for event_id in sorted(found):
             log.info("%s was missing and has come after all", event_id)
         if letters:
             self._told_at = self._clock.now()
             log.error(
-                "%d events that the service published were never received; each is a dead letter",
+                "events that the service published and nobody received: %d; each is a dead letter (missing)",
                 len(letters),
             )
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
+import logging
 import random
 import sys
 import tempfile
@@ -154,6 +155,7 @@ def main() -> int:
     parser.add_argument("--drops", type=int, default=300)
     parser.add_argument("--seed", type=int, default=1)
     given = parser.parse_args()
+    logging.getLogger("grantex").setLevel(logging.CRITICAL)
     began, cpu = time.monotonic(), time.process_time()
     with tempfile.TemporaryDirectory() as directory:
         result = Simulation(

@@ -313,6 +313,27 @@ def test_beyond_the_ids_that_are_kept_nothing_is_proven(
     assert any("nothing can be proven" in message for message in caplog.messages)
 
 
+def test_after_a_stop_longer_than_the_horizon_receipts_tell_what_was_received(world: World) -> None:
+    """A process that was away for three hours, and has ids of the last ten minutes only."""
+    world.restart(receipt_retention=86_400.0)
+    world.walk_later()
+    for _ in range(20):
+        world.publish(20)
+        world.clock.advance(30.0)
+    lost = world.publish(2, received=False)
+    world.journal.close()
+    world.clock.advance(1.0)
+    lost += world.publish(3, received=False)
+    world.clock.advance(3 * 3600.0)
+    world.start(receipt_retention=86_400.0, dedupe_horizon=600.0)
+    world.publish(1)
+    world.walk_later()
+    assert sorted(world.told()) == sorted(lost)
+    assert world.proof.status.missing == 5
+    world.walk_later()
+    assert world.proof.status.missing == 5
+
+
 @pytest.mark.parametrize("ahead", [-3600.0, -90.0, 90.0, 3600.0])
 def test_a_service_whose_clock_is_another_is_understood(tmp_path: Path, ahead: float) -> None:
     ours, theirs = PassingClock(), PassingClock()

@@ -400,6 +400,11 @@ class Journal:
             return self._seen.known(ids)
 
     @property
+    def keeps_receipts(self) -> bool:
+        """Whether ids are kept beyond those of `received`, for `Receipts` to look for."""
+        return self._receipts.on
+
+    @property
     def ids_known_since(self) -> float:
         """Ids of all events received since then (epoch seconds) are known."""
         return self.clock.now() - self._seen.reach(self.clock.monotonic())
