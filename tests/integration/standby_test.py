@@ -180,15 +180,17 @@ def run(around: World, landings: Sequence[Landing], rounds: int, kills: int, rat
     with Pair(around, _flags(around, landings), [ROOT, other_version(around.place)]) as pair:
         with publishing(around.feed, published, rate):
             pair.active.wait_until(lambda: delivered(pair.active) > 0, "something was delivered", READY)
-            for _ in range(rounds):
+            for number in range(rounds):
                 pair.restart_standby()
                 tally.restarts.append(pair.restart_active())
+                print(f"upgrade {number + 1}: {tally.restarts[-1]:.2f} s", flush=True)
             versions = {
                 json.loads(job.get("/status.json")[1])["version"] for job in (pair.active, pair.standby)
             }
             assert OTHER_VERSION in versions, versions
-            for _ in range(kills):
+            for number in range(kills):
                 tally.kills.append(pair.kill_active())
+                print(f"kill {number + 1}: {tally.kills[-1]:.2f} s", flush=True)
         pair.end([one.name for one in landings])
     tally.published, tally.slots = len(published.ids), pair.slots
     for one in landings:
