@@ -88,9 +88,9 @@ def test_the_unit_is_hardened(tmp_path: Path, path: Path) -> None:
 def test_one_of_two_is_the_same_unit_but_for_what_a_pair_needs() -> None:
     one, pair = unit(), unit(ONE_OF_TWO)
     (command,) = pair.pop("ExecStart")
-    settings = parse([*command.replace("%i", "8788").split()[1:], "--demo=true"], {})
+    settings = parse([*command.replace("%i", "8789").split()[1:], "--demo=true"], {})
     assert one.pop("ExecStart") == [command.split()[0]]
-    assert (settings.standby, settings.status_port) == (True, 8788)
+    assert (settings.standby, settings.status_port) == (True, 8789)
     # Users made for a unit have its name; these two own one directory.
     assert pair.pop("User") == [unit()["StateDirectory"][0]]
     one.pop("Description")

@@ -114,7 +114,7 @@ class FeedParameters:
         False,
         on_cluster="refused",
     )
-    # Two minutes of 1,000 ordinary events a second, far more than a restart or a watchdog takes.
+    # A minute and a half of 1,000 ordinary events a second: more than a restart or a watchdog takes.
     standby_bytes: int = setting(
         "Memory for what a standby has heard; the oldest goes first.",
         64_000_000,

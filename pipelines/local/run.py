@@ -244,7 +244,8 @@ def _tried(this: Run) -> bool:
 def _deliver(this: Run, parts: Parts, display: Display, begin_to_read: Callable[[], None]) -> int:
     """Until it is told to stop, and then drain; returns the exit code. Raises JournalError."""
     display.look = parts.look
-    this.health.reader, this.health.journal, this.health.lanes = parts.reader, parts.journal, parts.lanes
+    this.health.reader = parts.reader
+    this.health.deliver(parts.journal, parts.lanes)
     # What is imported stays. To look at its 180,000 objects again in every full collection stops all
     # threads for 0.2 s, and so comes too rarely for what Beam leaves behind (10 MB and more).
     gc.freeze()

@@ -52,16 +52,22 @@ class Health:
     def __init__(self, directory: Path) -> None:
         """directory: where to remember for what a restart was asked for."""
         self.reader: FeedReader | None = None
-        self.lanes: Sequence[Lane] = ()
-        self.journal: Journal | None = None
+        self._lanes: Sequence[Lane] = ()
+        self._journal: Journal | None = None
         self._memory = directory / "restarted_for"
+        self._remembered: set[str] = set()
+        self._in_vain: set[str] = set()
+
+    def deliver(self, journal: Journal, lanes: Sequence[Lane]) -> None:
+        """From now on these are watched, too. Whatever the process before was restarted for is known now."""
         self._remembered = _read(self._memory)
         self._in_vain = set(self._remembered)
+        self._journal, self._lanes = journal, lanes
 
     def hanging(self) -> list[str]:
         """Which threads have not come round for too long. Waits for no lock, as one may be what hangs."""
         found = self.reader.hanging(HANGS_AFTER) if self.reader is not None else []
-        return [*found, *(lane.name for lane in self.lanes if lane.quiet_for() > HANGS_AFTER)]
+        return [*found, *(lane.name for lane in self._lanes if lane.quiet_for() > HANGS_AFTER)]
 
     def faults(self) -> list[str]:
         """Why the process should be started anew, in plain words; none while it is as well as it can be.
@@ -71,12 +77,12 @@ class Health:
         """
         if hanging := self.hanging():
             return [f"no progress for {HANGS_AFTER:.0f} s: {', '.join(hanging)}"]
-        wrong = {f"restarting again and again: {lane.name}" for lane in self.lanes if lane.keeps_failing}
-        if self.journal is not None:
+        wrong = {f"restarting again and again: {lane.name}" for lane in self._lanes if lane.keeps_failing}
+        if self._journal is not None:
             wrong |= {
-                f"the books do not balance for {name}" for name in self.journal.unbalanced(BOOKS_PATIENCE)
+                f"the books do not balance for {name}" for name in self._journal.unbalanced(BOOKS_PATIENCE)
             }
-        over = {f"restarting again and again: {lane.name}" for lane in self.lanes if lane.has_recovered}
+        over = {f"restarting again and again: {lane.name}" for lane in self._lanes if lane.has_recovered}
         over |= {fault for fault in self._remembered - wrong if fault.startswith("the books")}
         self._in_vain -= over
         self._remember((self._remembered - over) | wrong)

@@ -11,6 +11,6 @@ from tests.integration.standby_test import places, run
 @pytest.mark.alone
 def test_restarted_upgraded_and_killed_nothing_is_missing_and_nothing_comes_twice(around: World) -> None:
     with places(around, local=True) as landings:
-        tally = run(around, landings, rounds=3, kills=3, rate=500.0)
+        tally = run(around, landings, rounds=3, kills=3, rate=500.0, in_haste=True)
     print(tally.table())
     assert tally.sound, tally.table()

@@ -210,3 +210,16 @@ def test_several_values_fit_into_one_parameter() -> None:
     for wrong in ("^linger.ms=7", "^^a=b", "^~^a=b~", "^~^"):
         [line] = faults(*DATAFLOW, SUBSCRIPTION, KAFKA, LETTERS, f"--kafka_config={wrong}")
         assert line.startswith("--kafka_config: must be ^~^ONE~OTHER"), wrong
+
+
+def test_a_standby_leaves_room_for_its_own_stream_and_a_replacement() -> None:
+    three = accepted(FEED, KAFKA, "--standby=true", "--feed_connections=3")
+    assert (three.standby, three.standby_bytes) == (True, 64_000_000)
+    (line,) = faults(FEED, KAFKA, "--standby=true", "--feed_connections=4")
+    assert line.startswith("--feed_connections: must be at most 3 with --standby=true")
+    assert not accepted(FEED, KAFKA, "--feed_connections=5").standby
+
+
+def test_a_cluster_has_no_standby() -> None:
+    (line,) = faults("--runner=FlinkRunner", FEED, KAFKA, LETTERS, "--standby=true")
+    assert line.startswith("--standby: is for one machine")

@@ -131,17 +131,19 @@ class StandIn:
         return [self.name] if self.quiet > seconds else []
 
 
-def watched(place: Path, *lanes: StandIn, reader: StandIn | None = None) -> Health:
+def watched(
+    place: Path, *lanes: StandIn, reader: StandIn | None = None, journal: Journal | None = None
+) -> Health:
     health = Health(place)
-    health.lanes = cast("list[Lane]", list(lanes))
     health.reader = cast(FeedReader, reader)
+    health.deliver(cast(Journal, journal), cast("list[Lane]", list(lanes)))
     return health
 
 
 def test_what_hangs_is_named_and_no_lock_is_waited_for(tmp_path: Path) -> None:
-    health = watched(tmp_path, StandIn("files"), StandIn("s3", HANGS_AFTER + 1), reader=StandIn("feed"))
     journal: Any = object()  # whatever is asked of it raises
-    health.journal = journal
+    lanes = StandIn("files"), StandIn("s3", HANGS_AFTER + 1)
+    health = watched(tmp_path, *lanes, reader=StandIn("feed"), journal=journal)
     assert health.hanging() == ["s3"]
     assert health.faults() == ["no progress for 180 s: s3"]
     health = watched(tmp_path, StandIn("files"), reader=StandIn("feed 2", HANGS_AFTER + 1))
@@ -175,18 +177,26 @@ def test_a_lane_that_ran_well_in_between_is_a_new_reason(tmp_path: Path) -> None
     assert health.faults() == ["restarting again and again: splunk"]
 
 
+def test_a_standby_knows_when_it_takes_over_what_the_other_was_restarted_for(tmp_path: Path) -> None:
+    standby = Health(tmp_path)
+    assert standby.faults() == []
+    splunk = StandIn("splunk")
+    splunk.keeps_failing = True
+    assert watched(tmp_path, splunk).faults()
+    assert standby.faults() == []
+    standby.deliver(cast(Journal, None), cast("list[Lane]", [splunk]))
+    assert standby.faults() == [], "the restart of the first cured nothing, nor would one of this"
+
+
 def test_books_that_do_not_balance_are_a_reason_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     journal = open_journal(tmp_path / "state")
     journal.cursor("files")
-    health = watched(tmp_path)
-    health.journal = journal
+    health = watched(tmp_path, journal=journal)
     assert health.faults() == []
     wrong = Books(received=2, delivered=1, dead_lettered=0, pending=0)
     monkeypatch.setattr(journal, "books", lambda: {"files": wrong})
     assert health.faults() == ["the books do not balance for files"]
-    again = watched(tmp_path)
-    again.journal = journal
-    assert again.faults() == []
+    assert watched(tmp_path, journal=journal).faults() == []
     journal.close()
 
 
@@ -196,8 +206,7 @@ def test_a_journal_that_is_busy_for_long_is_no_reason(
     """Another program holds the lock of its database: a restart would not take it away."""
     monkeypatch.setattr("pipelines.local.watchdog.BOOKS_PATIENCE", 0.01)
     journal = open_journal(tmp_path / "state")
-    health = watched(tmp_path)
-    health.journal = journal
+    health = watched(tmp_path, journal=journal)
     with journal._database.lock:
         found: list[list[str]] = []
         asking = threading.Thread(target=lambda: found.append(health.faults()))
