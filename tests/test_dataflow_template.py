@@ -130,6 +130,9 @@ FITS = {
     "s3_external_id": (["x-42", "a/b:c"], ["a b"]),
     "s3_storage_class": (["GLACIER_IR"], ["cold"]),
     "s3_kms_key": (["alias/k", "arn:aws:kms:eu-west-1:1:key/a-b"], ["a b"]),
+    "gcs_bucket": (["a.b-c", "my_archive"], ["a", "a/b", "Archive", "gs://archive", "-ab"]),
+    "gcs_storage_class": (["NEARLINE"], ["cold"]),
+    "gcs_kms_key": (["projects/p/locations/eu/keyRings/r/cryptoKeys/k"], ["k", "projects/p/keyRings/r"]),
     "splunk_index": (["main", "_x-1"], ["Main", "-x", "a b"]),
     "kafka_bootstrap_servers": (
         ["a:1", "a:1,b:2", "a:1, b:2", "[::1]:9092"],

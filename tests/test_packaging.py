@@ -27,6 +27,7 @@ DISTRIBUTIONS = {
     "botocore": "boto3",
     "httpcore": "httpx",
     "grpc": "grpcio",
+    "google_crc32c": "google-cloud-storage",
 }
 
 

@@ -15,6 +15,7 @@ from transforms.write.bigquery.destination import BigQuery
 from transforms.write.contract import Destination
 from transforms.write.datadog.destination import Datadog
 from transforms.write.files.destination import Files
+from transforms.write.gcs.destination import GCS
 from transforms.write.kafka.destination import Kafka
 from transforms.write.pubsub.destination import PubSub
 from transforms.write.s3.destination import S3
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from pipelines.flags.settings import Settings
 
 # In the order in which they are shown.
-KINDS: Sequence[type[Destination]] = (BigQuery, S3, Datadog, Splunk, Kafka, PubSub, Files)
+KINDS: Sequence[type[Destination]] = (BigQuery, S3, GCS, Datadog, Splunk, Kafka, PubSub, Files)
 
 
 @dataclass(frozen=True, kw_only=True)

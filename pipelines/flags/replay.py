@@ -23,6 +23,7 @@ from transforms.setting import setting, settings_of
 from transforms.write.bigquery.destination import table_name
 from transforms.write.contract import Destination
 from transforms.write.files.destination import Files
+from transforms.write.gcs.destination import GCS
 from transforms.write.s3.destination import ROLE, S3, bucket_name, external_id_text
 
 ABOUT = """
@@ -242,6 +243,10 @@ def overlaps(source: Source, destinations: Sequence[Destination]) -> Iterator[st
             mine, theirs = source.settings, each
             same = (mine.bucket, mine.endpoint) == (theirs.bucket, theirs.endpoint) and (
                 _inside(mine.prefix, theirs.prefix) or _inside(theirs.prefix, mine.prefix)
+            )
+        elif isinstance(source, GoogleObjects) and isinstance(each, GCS):
+            same = (source.bucket, source.endpoint) == (each.bucket, each.endpoint) and (
+                _inside(source.prefix, each.prefix) or _inside(each.prefix, source.prefix)
             )
         else:
             same = isinstance(source, BigQueryRows) and source.table == getattr(each, "table", "")

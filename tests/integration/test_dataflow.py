@@ -41,6 +41,7 @@ from transforms.way_out import WayOut
 from transforms.write.bigquery.destination import BigQuery
 from transforms.write.contract import Destination
 from transforms.write.datadog.destination import Datadog
+from transforms.write.gcs.destination import GCS
 from transforms.write.kafka.destination import Kafka
 from transforms.write.keyed.attempts import DrainTime
 from transforms.write.pubsub.destination import PubSub
@@ -67,6 +68,7 @@ FILED = "filed-e4d1-for-nobodys-eyes"
 AUDIT = "tests.pipelines.example_destination:Audit"
 # Odd on purpose: whatever stands between a form and a DoFn must not touch it.
 ODD = "a, b=\"c\" 'd' $HOME ^~^ {e} %2C é"
+CLOUD_KEY = "projects/p/locations/eu/keyRings/r/cryptoKeys/k"
 PARAMETERS = {
     "ca_file": CA,
     "client_certificate": "{place}/client.pem",
@@ -101,6 +103,13 @@ PARAMETERS = {
     "s3_external_id": "x,y=z",
     "s3_storage_class": "GLACIER_IR",
     "s3_kms_key": "alias/k",
+    "gcs_bucket": "my-archive",
+    "gcs_prefix": ODD,
+    "gcs_layout": "flat",
+    "gcs_endpoint": "https://storage.example.com",
+    "gcs_compression": "zstd",
+    "gcs_storage_class": "NEARLINE",
+    "gcs_kms_key": CLOUD_KEY,
     "datadog_api_key": "file:{filed}",
     "datadog_site": "datadoghq.com",
     "datadog_endpoint": "https://proxy.example.com",
@@ -125,7 +134,7 @@ PARAMETERS = {
     "number_of_worker_harness_threads": "5",
     "sdk_container_image": "example.com/derived:9",
 }
-NAMES = ("bigquery", "s3", "datadog", "splunk", "kafka", "pubsub")
+NAMES = ("bigquery", "s3", "gcs", "datadog", "splunk", "kafka", "pubsub")
 POLICIES = {
     name: BatchPolicy(number, 1000 * number, number / 4) for number, name in enumerate(NAMES, start=101)
 }
@@ -183,6 +192,17 @@ def destinations(filed: str) -> dict[str, Destination]:
             kms_key="alias/k",
             way_out=way_out(filed),
             policy=policies["s3"],
+        ),
+        GCS(
+            "my-archive",
+            ODD,
+            "flat",
+            "https://storage.example.com",
+            "zstd",
+            "NEARLINE",
+            CLOUD_KEY,
+            way_out(filed),
+            policies["gcs"],
         ),
         Datadog(
             FileSecret(filed),

@@ -70,7 +70,7 @@ class HttpFaultProxy(PracticeServer):
         """What the service says to `request`, which it gets as it was sent: signed headers stay valid."""
         connection = http.client.HTTPConnection(self._upstream, timeout=UPSTREAM_SECONDS)
         try:
-            connection.putrequest(request.method, request.path, skip_host=True, skip_accept_encoding=True)
+            connection.putrequest(request.method, request.target, skip_host=True, skip_accept_encoding=True)
             for name, value in request.headers.items():
                 if name not in PER_CONNECTION:
                     connection.putheader(name, value)

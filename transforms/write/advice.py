@@ -284,6 +284,23 @@ BIGQUERY: Mapping[str, Advice] = {
         "KMS_PERMISSION_DENIED": _KEY,
     }.items()
 }  # fmt: skip
+GCS: Mapping[str, Advice] = {
+    "401": Advice("401", "answered", "give a service account or user that is valid"),
+    "403": Advice("403", "answered", "grant the service account roles/storage.objectCreator on the bucket"),
+    "404": Advice("404", "answered", "create the bucket, or correct --gcs_bucket"),
+    "kms": Advice(
+        "400, 403, 404 about Cloud KMS",
+        "answered",
+        "see to --gcs_kms_key, its state, and the right of Cloud Storage's service agent to use it",
+    ),
+    "policy": Advice(
+        "412 about a constraint",
+        "answered",
+        "ask who keeps the organization's policies, or choose another bucket, class or key",
+    ),
+    "conflict": Advice("409", "answered"),
+    "damaged": Advice("400 about a checksum", "got other bytes than were sent"),
+}  # fmt: skip
 PUBSUB: Mapping[str, Advice] = {
     code: Advice(code, "answered", do)
     for code, do in {
@@ -303,8 +320,9 @@ ADVICE: Mapping[str, Mapping[str, Advice]] = {
     "S3": S3,
     "Kafka": KAFKA,
     "Files": FILES,
-    "Google (BigQuery and Pub/Sub)": GOOGLE,
+    "Google (BigQuery, Cloud Storage and Pub/Sub)": GOOGLE,
     "BigQuery": BIGQUERY,
+    "Google Cloud Storage": GCS,
     "Pub/Sub": PUBSUB,
 }
 _HEAD = """# When a destination fails

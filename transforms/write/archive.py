@@ -1,6 +1,7 @@
 """Where archived events go: Hive partitions by hour, and object keys that repeat with their content.
 
-Shared by every destination that archives NDJSON (files, S3), so that a table over one reads the other.
+Shared by every destination that archives NDJSON (files, S3, Cloud Storage), so that a table over one reads
+the others.
 """
 
 from __future__ import annotations
@@ -12,9 +13,16 @@ from typing import Any, Literal
 import zstandard
 from isal import isal_zlib
 
+from transforms import readers
+from transforms.batch import BatchPolicy
 from transforms.event import Batch, Event
 from transforms.write.created_at import date_and_hour
 from transforms.write.over_http.connection import GZIP_LEVEL, GZIP_WINDOW
+
+# The peer's and the archive's sizes: a query engine likes few large objects, and five minutes is what people
+# wait for an archive. One request takes 5 GB; 64 MB are what one batch may hold in memory.
+POLICY = BatchPolicy(max_events=10_000, max_bytes=64_000_000, max_age=300.0)
+MOST_BYTES = 5_000_000_000
 
 # Hive's own name for "no value": Athena, Spark and Glue read it as NULL. Any other word would turn the
 # type of `dt` from a date, and of `hour` from a number, into text for everybody.
@@ -59,6 +67,32 @@ def flat_key(batch: Batch, suffix: str) -> str:
     return f"{plain_name(time if date_and_hour(first.created_at) else first.id)}-{batch.id}{suffix}"
 
 
+def key_of(batch: Batch, layout: Layout, prefix: str, compression: Compression) -> str:
+    """The whole key of a batch in a bucket: that of its first attempt, also when settings have changed since;
+    a new one is remembered with the batch."""
+    if batch.memo is not None:
+        key = batch.memo.decode(errors="replace")
+        parts = key.split("/")
+        if is_key("/".join(parts[-3:])) or is_flat_key(parts[-1]):
+            return key
+    named = flat_key if layout == "flat" else object_key
+    key = named(batch, SUFFIXES[compression])
+    if prefix.strip("/"):
+        key = f"{prefix.strip('/')}/{key}"
+    batch.remember(key.encode())
+    return key
+
+
+def key_prefix(text: str) -> str:
+    """What keys in a bucket begin with, as a person gives it: without slashes around it; a "/" alone is
+    none."""
+    found = readers.line(text).strip("/")
+    # Keys have 1024 bytes, and hour, time and hash take up to a hundred.
+    if "//" in found or len(found.encode()) > 900:
+        raise ValueError("must be at most 900 bytes without two slashes in a row")
+    return found
+
+
 def is_key(text: str) -> bool:
     """Whether `text` is a key of this layout, so that a damaged memo cannot name another file."""
     return KEY.fullmatch(text) is not None
@@ -69,6 +103,7 @@ def is_flat_key(text: str) -> bool:
     return FLAT_KEY.fullmatch(text) is not None
 
 
+Layout = Literal["hive", "flat"]
 Compression = Literal["gzip", "zstd", "none"]
 # What a packed file's name ends with; readers (Athena, Spark, DuckDB) unpack by it.
 SUFFIXES: dict[Compression, str] = {"gzip": ".ndjson.gz", "zstd": ".ndjson.zst", "none": ".ndjson"}

@@ -1,15 +1,16 @@
-"""Google's services as BigQuery and Pub/Sub share them: channel, HTTP, access token, status codes."""
+"""Google's services as all its destinations share them: channel, HTTP, access token, status codes."""
 
 from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 from urllib.parse import urlsplit
 
 import httpx
+import msgspec
 
 from transforms.proxies import ProxyError, host_and_port
 from transforms.secret import SecretError, shown
@@ -79,6 +80,34 @@ def channel(endpoint: str, way_out: WayOut) -> Any:
 
 
 # HTTP
+
+
+class Fault(msgspec.Struct, frozen=True):
+    reason: str = ""
+    message: str = ""
+    location: str = ""
+
+
+class RestError(msgspec.Struct, frozen=True):
+    """Google's own words in a refusal."""
+
+    message: str = ""
+    errors: Sequence[Fault] = ()
+
+
+class _ErrorReply(msgspec.Struct, frozen=True):
+    error: RestError = RestError()
+
+
+_error_decoder = msgspec.json.Decoder(_ErrorReply)
+
+
+def rest_error(body: bytes) -> RestError:
+    """Google's own words in a refusal; empty when a proxy (or nobody) wrote this body."""
+    try:
+        return _error_decoder.decode(body).error
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return RestError()
 
 
 class GoogleHttp:

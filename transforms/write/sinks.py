@@ -9,6 +9,7 @@ from transforms.write.bigquery.destination import BigQuery
 from transforms.write.contract import Destination
 from transforms.write.datadog.destination import Datadog
 from transforms.write.files.destination import Files
+from transforms.write.gcs.destination import GCS
 from transforms.write.kafka.destination import Kafka
 from transforms.write.pubsub.destination import PubSub
 from transforms.write.s3.destination import S3
@@ -33,6 +34,7 @@ def _sink(destination: Callable[P, Destination]) -> Callable[P, WriteTo]:
 WriteToBigQuery = _sink(BigQuery)
 WriteToDatadog = _sink(Datadog)
 WriteToFiles = _sink(Files)
+WriteToGCS = _sink(GCS)
 WriteToKafka = _sink(Kafka)
 WriteToPubSub = _sink(PubSub)
 WriteToS3 = _sink(S3)

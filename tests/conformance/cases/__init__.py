@@ -4,11 +4,12 @@ from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 
 from tests.conformance.case import Case, Place
-from tests.conformance.cases import bigquery, custom, datadog, files, kafka, pubsub, s3, splunk
+from tests.conformance.cases import bigquery, custom, datadog, files, gcs, kafka, pubsub, s3, splunk
 
 CASES: Mapping[str, Callable[[Place], AbstractContextManager[Case]]] = {
     "files": files.case,
     "s3": s3.case,
+    "gcs": gcs.case,
     "bigquery_storage_write": bigquery.storage_write,
     "bigquery_insert_all": bigquery.insert_all,
     "kafka": kafka.case,

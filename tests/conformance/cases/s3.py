@@ -18,8 +18,9 @@ from tests.servers.http_proxy import HttpFaultProxy
 from tests.servers.seaweedfs import SeaweedFS
 from transforms.batch import BatchPolicy
 from transforms.event import Event
+from transforms.write.archive import POLICY
 from transforms.write.contract import Destination
-from transforms.write.s3.destination import POLICY, S3
+from transforms.write.s3.destination import S3
 
 BUSY = b"<Error><Code>SlowDown</Code><Message>Please reduce your request rate.</Message></Error>"
 EXPIRED = b"<Error><Code>ExpiredToken</Code><Message>The provided token has expired.</Message></Error>"

@@ -16,6 +16,7 @@ from transforms.write.bigquery.destination import BigQuery
 from transforms.write.contract import Destination
 from transforms.write.datadog.destination import Datadog
 from transforms.write.files.destination import Files
+from transforms.write.gcs.destination import GCS
 from transforms.write.kafka.destination import Kafka
 from transforms.write.pubsub.destination import PubSub
 from transforms.write.s3.destination import S3
@@ -61,6 +62,28 @@ EVERYTHING: list[tuple[list[str], Destination]] = [
             "x-42",
             "GLACIER_IR",
             "alias/k",
+            WAY_OUT,
+            POLICY,
+        ),
+    ),
+    (
+        [
+            "bucket=my-archive",
+            "prefix=a/b",
+            "layout=flat",
+            "endpoint=https://storage",
+            "compression=zstd",
+            "storage_class=NEARLINE",
+            "kms_key=projects/p/locations/eu/keyRings/r/cryptoKeys/k",
+        ],
+        GCS(
+            "my-archive",
+            "a/b",
+            "flat",
+            "https://storage",
+            "zstd",
+            "NEARLINE",
+            "projects/p/locations/eu/keyRings/r/cryptoKeys/k",
             WAY_OUT,
             POLICY,
         ),
@@ -150,6 +173,7 @@ def test_a_destination_is_on_when_its_first_flag_is_given() -> None:
     assert [each.name for each in found] == [
         "bigquery",
         "s3",
+        "gcs",
         "datadog",
         "splunk",
         "kafka",

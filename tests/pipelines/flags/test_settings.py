@@ -114,6 +114,7 @@ def test_with_nothing_given_what_is_needed_is_said() -> None:
     assert FIRSTS == [
         "bigquery_table",
         "s3_bucket",
+        "gcs_bucket",
         "datadog_api_key",
         "splunk_hec_url",
         "kafka_bootstrap_servers",

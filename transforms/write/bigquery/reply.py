@@ -20,7 +20,10 @@ from transforms.write.google import (
     INVALID_ARGUMENT,
     NAMES,
     RESOURCE_EXHAUSTED,
+    Fault,
+    RestError,
     is_too_large,
+    rest_error,
     said,
 )
 
@@ -90,39 +93,11 @@ def row_errors_outcome(where: str, errors: Iterable[tuple[int, str]], count: int
     return Outcome(rejected=rejected, later=later, cause=cause)
 
 
-class Fault(msgspec.Struct, frozen=True):
-    reason: str = ""
-    message: str = ""
-    location: str = ""
-
-
-class RestError(msgspec.Struct, frozen=True):
-    """Google's own words in a refusal."""
-
-    message: str = ""
-    errors: Sequence[Fault] = ()
-
-
-class _ErrorReply(msgspec.Struct, frozen=True):
-    error: RestError = RestError()
-
-
 class RowFault(msgspec.Struct, frozen=True):
     """What insertAll says of a row that it did not take."""
 
     index: int
     errors: Sequence[Fault] = ()
-
-
-_error_decoder = msgspec.json.Decoder(_ErrorReply)
-
-
-def rest_error(body: bytes) -> RestError:
-    """Google's own words in a refusal; empty when a proxy (or nobody) wrote this body."""
-    try:
-        return _error_decoder.decode(body).error
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        return RestError()
 
 
 class ForeignReply(Exception):

@@ -27,13 +27,12 @@ from transforms.write.bigquery.reply import (
     RowFault,
     foreign_outcome,
     own_reply,
-    rest_error,
     rest_outcome,
 )
 from transforms.write.bigquery.table import definition, mismatch
 from transforms.write.contract import Outcome, finding
 from transforms.write.failure import ONCE_FIXED, as_outcome
-from transforms.write.google import FOREIGN, GoogleHttp, GoogleToken, token_outcome
+from transforms.write.google import FOREIGN, GoogleHttp, GoogleToken, rest_error, token_outcome
 from transforms.write.over_http.connection import user_agent
 
 if TYPE_CHECKING:

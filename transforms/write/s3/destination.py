@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar
 
 from transforms import readers
 from transforms.batch import BatchPolicy, batches
@@ -12,18 +12,11 @@ from transforms.event import Event
 from transforms.readers import address_fault
 from transforms.setting import BadSettings, setting, shared
 from transforms.way_out import USUAL, WayOut
-from transforms.write.archive import Compression, hour_partition
+from transforms.write.archive import MOST_BYTES, POLICY, Compression, Layout, hour_partition, key_prefix
 from transforms.write.contract import Destination
 
 if TYPE_CHECKING:
     from transforms.write.s3.writer import S3Writer
-
-Layout = Literal["hive", "flat"]
-
-# The peer's and the archive's sizes: a query engine likes few large objects, and five minutes is what people
-# wait for an archive. One PUT takes 5 GB; 64 MB are what one batch may hold in memory.
-POLICY = BatchPolicy(max_events=10_000, max_bytes=64_000_000, max_age=300.0)
-MOST_BYTES = 5_000_000_000
 
 # Capitals and _ are for older buckets and other services; the second is an access point's ARN.
 BUCKET = "([A-Za-z0-9][A-Za-z0-9_.-]{1,61}[A-Za-z0-9]|arn:[A-Za-z0-9_:/.-]+)"
@@ -37,15 +30,6 @@ def bucket_name(text: str) -> str:
     if text.startswith("s3://"):
         raise ValueError("must be the bucket's name without s3://; what follows it goes into --s3_prefix")
     return readers.matching(BUCKET, "a bucket's name, 3 to 63 letters, digits, -, . and _")(text)
-
-
-def key_prefix(text: str) -> str:
-    """What object keys begin with, without slashes around it; a "/" alone is none."""
-    found = readers.line(text).strip("/")
-    # Keys have 1024 bytes, and hour, time and hash take up to a hundred.
-    if "//" in found or len(found.encode()) > 900:
-        raise ValueError("must be at most 900 bytes without two slashes in a row")
-    return found
 
 
 def external_id_text(text: str) -> str:

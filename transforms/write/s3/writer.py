@@ -22,15 +22,7 @@ from transforms.preflight import Finding
 from transforms.proxies import ProxyError
 from transforms.secret import SecretError
 from transforms.write.advice import ANY
-from transforms.write.archive import (
-    SUFFIXES,
-    blocks,
-    compression_of,
-    flat_key,
-    is_flat_key,
-    is_key,
-    object_key,
-)
+from transforms.write.archive import blocks, compression_of, key_of
 from transforms.write.contract import Outcome, Writer, finding
 from transforms.write.failure import failed
 from transforms.write.over_http.connection import CONNECT_SECONDS, user_agent
@@ -172,8 +164,9 @@ class S3Writer(Writer):
     def write(self, batch: Batch) -> Outcome | None:
         """Put `batch` once under its key; an object that is there already is this batch's earlier attempt."""
         count = len(batch.events)
-        key = self._key(batch)
-        batch.place = f"s3://{self._settings.bucket}/{key}"
+        settings = self._settings
+        key = key_of(batch, settings.layout, settings.prefix, settings.compression)
+        batch.place = f"s3://{settings.bucket}/{key}"
         request = self._request(key, batch)
         try:
             client = self._client  # which `close` may take away
@@ -213,21 +206,6 @@ class S3Writer(Writer):
         client, self._client = self._client, None
         if client is not None:
             client.close()
-
-    def _key(self, batch: Batch) -> str:
-        """The key of the first attempt, also when settings have changed since."""
-        if batch.memo is not None:
-            key = batch.memo.decode(errors="replace")
-            parts = key.split("/")
-            if is_key("/".join(parts[-3:])) or is_flat_key(parts[-1]):
-                return key
-        named = flat_key if self._settings.layout == "flat" else object_key
-        key = named(batch, SUFFIXES[self._settings.compression])
-        prefix = self._settings.prefix.strip("/")
-        if prefix:
-            key = f"{prefix}/{key}"
-        batch.remember(key.encode())
-        return key
 
     def _request(self, key: str, batch: Batch) -> dict[str, Any]:
         settings = self._settings

@@ -18,9 +18,9 @@ from tests.servers.seaweedfs import SeaweedFS
 from tests.transforms.write.encodings import batch, event
 from tests.transforms.write.splunk.server import all_later
 from transforms.event import Batch, Event
-from transforms.write.archive import hour_partition
+from transforms.write.archive import Layout, hour_partition
 from transforms.write.s3 import writer as s3_client
-from transforms.write.s3.destination import S3, Layout
+from transforms.write.s3.destination import S3
 
 HOUR = "dt=2026-03-01/hour=12"
 

@@ -1,0 +1,1 @@
+"""Google Cloud Storage: NDJSON objects in a bucket."""
