@@ -27,7 +27,7 @@ CONFIGURED := $(strip $(value ARGS) $(filter GRANTEX_%,$(.VARIABLES)))
 help:  ## list what there is
 	@echo "make <target> [ARGS='...']"
 	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/\1|\2/p' Makefile | while IFS='|' read -r name text; do \
-		printf '  %-13s %s\n' "$$name" "$$text"; done
+		printf '  %-14s %s\n' "$$name" "$$text"; done
 
 # Ctrl-C must stop the job, which drains and exits 0, and not make, which would call that a failure: on a
 # terminal the job becomes its own foreground process group, as a shell would arrange it. A job that has
@@ -126,6 +126,14 @@ outage-test: $(TEST_READY)  ## two of six destinations away for 60 s each; ARGS=
 
 fuzz-journal: $(TEST_READY)  ## damage a journal at random; ARGS="--damages=5000 --kills=300 --seed=1"
 	@exec $(BIN)/python -m tests.fuzz.journal $(ARGS)
+
+# URL, TOKEN and the keys reach them by the environment, where make puts what it is given, and not by `ps`.
+.PHONY: verify-splunk verify-datadog
+verify-splunk: $(TEST_READY)  ## what the pack's searches find on a real Splunk; URL=https://host:8089 TOKEN=...
+	@exec $(BIN)/python -m tests.integration.verify_splunk $(ARGS)
+
+verify-datadog: $(TEST_READY)  ## what the pack's monitors count on a real Datadog; API_KEY=... APP_KEY=... SITE=...
+	@exec $(BIN)/python -m tests.integration.verify_datadog $(ARGS)
 
 lock:  ## pin every dependency again, with hashes; ARGS=--upgrade for the newest of each
 	@$(PYTHON) -m venv $(VENV)-lock && $(VENV)-lock/bin/python -m pip install --quiet uv

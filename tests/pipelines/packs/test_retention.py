@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
+import time
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +16,11 @@ from botocore.validate import ParamValidator
 
 from pipelines.packs import retention
 from pipelines.packs.retention import FRAMEWORKS, Framework
+from tests.pipelines.packs.cases import PRINCIPAL, Cases
+from tests.servers.bigquery import PROJECT, Emulator
+from tests.servers.moto import Moto, client, no_questions
+from transforms.event import Batch
+from transforms.write.bigquery.destination import BigQuery
 
 PACK = Path(__file__).parents[3] / "templates" / "packs" / "retention"
 S3 = boto3.client("s3", region_name="us-east-1", aws_access_key_id="x", aws_secret_access_key="x")
@@ -75,3 +83,41 @@ def test_bigquerys_statement_parses(framework: Framework) -> None:
     statement = text.split(";")[0]
     assert sqlglot.parse_one(statement, read="bigquery").key == "alter"
     assert f"partition_expiration_days = {retention.days(framework.advised)}" in statement
+
+
+@pytest.mark.parametrize("framework", FRAMEWORKS, ids=lambda one: one.name)
+def test_a_bucket_takes_it(moto_server: Moto, framework: Framework) -> None:
+    bucket = f"kept-{framework.name.replace('_', '-')}"
+    with no_questions(moto_server.url):
+        s3 = client(moto_server.url, "s3")
+        s3.create_bucket(Bucket=bucket, ObjectLockEnabledForBucket=framework in LOCKED)
+        lifecycle = body(framework, "s3_lifecycle")
+        s3.put_bucket_lifecycle_configuration(Bucket=bucket, LifecycleConfiguration=lifecycle)
+        shown = s3.get_bucket_lifecycle_configuration(Bucket=bucket)["Rules"]
+        assert [(one["ID"], one["Expiration"]) for one in shown] == [
+            (one["ID"], one["Expiration"]) for one in lifecycle["Rules"]
+        ]
+        if framework in LOCKED:
+            lock = body(framework, "s3_object_lock")
+            s3.put_object_lock_configuration(Bucket=bucket, ObjectLockConfiguration=lock)
+            got = s3.get_object_lock_configuration(Bucket=bucket)["ObjectLockConfiguration"]
+            assert got["Rule"]["DefaultRetention"].items() >= lock["Rule"]["DefaultRetention"].items()
+
+
+def test_erasing_a_person_takes_their_grants_events_and_nobody_elses(emulator: Emulator) -> None:
+    """The procedure's own statement: bqemulator knows no procedures."""
+    table = f"{PROJECT}.events.erased"
+    cases = Cases(time.time(), arrays=True)
+    settings = BigQuery(table, endpoint=emulator.rest, storage_endpoint=emulator.storage)
+    writer = settings.open()
+    assert writer.write(Batch(cases.events())) is None
+    writer.close()
+    before = Counter(emulator.ids("events.erased"))
+    erase = (PACK / "gdpr" / "bigquery.sql").read_text().replace("PROJECT.DATASET.events", table)
+    statement = erase[erase.index("DELETE FROM") : erase.index(";\nEND")]
+    for person in (PRINCIPAL, "a@b.c"):
+        emulator.query(re.sub(r"\bperson\b", f"'{person}'", statement))
+    gone = before - Counter(emulator.ids("events.erased"))
+    mine = [one for one in cases.events() if b"g_audit" in one.raw or b"a@b.c" in one.raw]
+    assert gone == Counter(one.id for one in mine)
+    assert len(mine) == 5
