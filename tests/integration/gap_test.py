@@ -172,7 +172,8 @@ class Pair:
         return states == [State.LIVE, State.LIVE] and len(awake) == len(self.proxy.links) == 2
 
     def suffer(self, fault: str, dice: random.Random, most_wait: float) -> None:
-        """One fault on either of them, once both are there."""
+        """One fault on either of them, once both are there; "both": on one, and within three times the most
+        wait, or at once, on the other."""
         _wait_until(self.is_whole)
         time.sleep(dice.uniform(0.0, most_wait))
         links = list(self.proxy.links)
@@ -181,7 +182,7 @@ class Pair:
         dice.shuffle(links)
         if fault == "both":
             links[1].freeze()
-            time.sleep(dice.uniform(0.0, most_wait))
+            time.sleep(dice.choice((0.0, dice.uniform(0.0, 3.0 * most_wait))))
         getattr(links[0], "freeze" if fault == "both" else fault)()
 
 

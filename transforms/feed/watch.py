@@ -27,8 +27,9 @@ LOOK_INTO = 64
 MOST_AWAITED = 4096  # ids that one stream is waited for
 ANY = ""  # in an id's place where nobody knows which are new: then it is lacked by a stream that is silent
 FORGIVEN_AFTER = 60.0  # seconds; a hole lies behind
-# Events that came for so long without such a pause, and then none by any stream: all may be deaf at once.
-STEADY, PAUSE = 10.0, 1.0
+# At least so many events came for so long without such a pause, and then none by any stream: all may be deaf
+# at once. Each time it was only a burst that has ended, the next one has to be twice as long.
+ENOUGH, STEADY, PAUSE, LONGEST_STEADY = 25, 2.0, 1.0, 300.0
 SPARE_SLOT = "spare_slot"  # the file of that name in a state directory
 
 
@@ -103,6 +104,8 @@ class Watch:
         self._time = 0.0
         self._looked = clock.monotonic()
         self._steady_since = self._spoke_at = 0.0
+        self._steady_events = 0
+        self._steady = STEADY
 
     def join(self) -> Watched:
         """A stream is live."""
@@ -128,7 +131,8 @@ class Watch:
         with self._lock:
             stream.spoke_at = self._time
             if self._time - self._spoke_at > PAUSE:
-                self._steady_since = self._time
+                self._steady_since, self._steady_events = self._time, 0
+            self._steady_events += len(events if fresh is None else fresh)
             self._spoke_at = self._time
             if len(events) > LOOK_INTO:
                 stream.awaited.clear()
@@ -170,14 +174,16 @@ class Watch:
         stream.lacks = bool(awaited) and self._time - next(iter(awaited.values())) >= LATE
         stream.fell_silent = stream.since < stream.spoke_at < self._time - (LATE - PAUSE)
         if stream.lacks:
+            self._steady = STEADY
             stream.suspect = "the stream lacks what another one received"
         elif stream.suspect and stream.spoke_at >= self._time - LOOK_EVERY:
             stream.suspect = ""
 
     def _judge_silence(self) -> None:
         """When all are deaf at once, none is told by another. One is replaced, and shows it of the others."""
-        quiet = self._time - self._spoke_at
-        if quiet >= LATE and self._spoke_at - self._steady_since >= STEADY and self._streams:
+        was_steady = self._spoke_at - self._steady_since >= self._steady and self._steady_events >= ENOUGH
+        if was_steady and self._time - self._spoke_at >= LATE and self._streams:
             oldest = min(self._streams, key=lambda each: each.since)
             oldest.suspect = "events came every second, and then none by any stream"
             self._steady_since = math.inf  # once, until they come again
+            self._steady = min(2 * self._steady, LONGEST_STEADY)

@@ -188,13 +188,19 @@ def test_without_ids_a_stream_is_found_that_is_silent_while_another_speaks(
     assert not one.suspect
 
 
-@pytest.mark.parametrize("rate", [0.5, 2.0])
-def test_a_quiet_feed_makes_no_stream_suspect(watch: Watch, clock: ManualClock, rate: float) -> None:
+@pytest.mark.parametrize(
+    ("pause", "events", "times"),
+    [(2.0, 100, 8), (0.5, 1, 8), (0.5, 100, 4)],
+    ids=["now and then", "some a second", "a burst"],
+)
+def test_a_quiet_feed_makes_no_stream_suspect(
+    watch: Watch, clock: ManualClock, pause: float, events: int, times: int
+) -> None:
     streams = two(watch, clock)
-    for number in range(8):
+    for number in range(times):
         for stream in streams:
-            bring(watch, stream, number, new=stream is streams[0])
-        pass_by(watch, clock, 1 / rate)
+            bring(watch, stream, *range(number, number + events), new=stream is streams[0])
+        pass_by(watch, clock, pause)
     pass_by(watch, clock, 60)
     assert [stream.suspect for stream in streams] == ["", ""]
 
@@ -203,9 +209,9 @@ def test_all_silent_after_a_steady_flow_makes_the_oldest_suspect_once(
     watch: Watch, clock: ManualClock
 ) -> None:
     first, second = two(watch, clock)
-    for number in range(30):
-        bring(watch, first, number, new=True)
-        bring(watch, second, number, new=False)
+    for number in range(0, 30, 2):
+        bring(watch, first, number, number + 1, new=True)
+        bring(watch, second, number, number + 1, new=False)
         pass_by(watch, clock, LOOK_EVERY)
     pass_by(watch, clock, LATE - 2 * LOOK_EVERY)
     assert not first.suspect
@@ -252,3 +258,17 @@ def test_one_turn_for_all_threads_and_for_all_processes_of_a_directory(tmp_path:
 
 def test_a_turn_whose_file_cannot_be_opened_holds_up_no_replacement(tmp_path: Path) -> None:
     assert SpareSlot(tmp_path / "nowhere" / "spare_slot").take()
+
+
+def test_bursts_that_end_are_taken_for_deafness_ever_more_rarely(watch: Watch, clock: ManualClock) -> None:
+    streams = two(watch, clock)
+    suspected = []
+    for number in range(0, 10_000, 100):
+        for _ in range(6):
+            number += 10
+            for stream in streams:
+                bring(watch, stream, *range(number, number + 10), new=stream is streams[0])
+            pass_by(watch, clock, LOOK_EVERY)
+        pass_by(watch, clock, 10)
+        suspected.append(bool(streams[0].suspect))
+    assert suspected == [True] + [False] * 99
