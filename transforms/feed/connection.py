@@ -172,6 +172,8 @@ class FeedConnection:
         try:
             ending = self._read_stream(client, wire, reader, transport)
             reader.hand_over()
+            if ending.kind in (EndingKind.PROTOCOL, EndingKind.CONTENT):  # it is we who end it
+                wire.hold()
         except IntakeFailure as failure:
             self.interrupt()  # which holds a stream that is too young to be closed
             raise failure.error from None

@@ -21,9 +21,9 @@ from transforms.write.answer import decoded, described, fields
 
 _log = logging.getLogger("grantex.feed")
 # An attempt that lived this long is no failure to back off from: it begins a new streak. So does a stream
-# that was live, after two seconds: to be cut is normal, and each second without it may be a gap.
+# that was live, after one second: to be cut is normal, and each second without it may be a gap.
 HEALTHY_AFTER = 10.0
-LIVE_AFTER = 2.0
+LIVE_AFTER = 1.0
 # The service counts slots with a time to live of 300 s that every refused attempt re-arms: a try before
 # that has passed renews the lock-out.
 SLOT_WAIT = 305.0

@@ -9,6 +9,7 @@ import select
 import socket
 import ssl
 import threading
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from http.cookiejar import CookieJar
@@ -266,6 +267,14 @@ class Wire:
         self._quiet_looks = 0 if waiting else self._quiet_looks + 1
         return self._quiet_looks >= QUIET_LOOKS or self._looks >= MOST_LOOKS
 
+    def hold(self) -> None:
+        """Wait until what may be a stream is old enough to be closed, unless the other side has ended it."""
+        while (left := MIN_STREAM_SECONDS - self.lived) > 0:
+            with self._lock:
+                if self._socket is None or self._asked_at is None or _is_ended(self._socket):
+                    return
+            time.sleep(min(left, LOOK_SECONDS))
+
     def release(self) -> None:
         """Let go of the connection, once the response is closed."""
         with self._lock:
@@ -289,6 +298,12 @@ class Wire:
         # httpcore has no other place to ask at: a backend of our own would lose httpx's proxies.
         stream.read = watched  # type: ignore[method-assign]
         self.is_watched = True
+
+
+def _is_ended(handle: socket.socket) -> bool:
+    poll = select.poll()
+    poll.register(handle, getattr(select, "POLLRDHUP", 0))  # macOS tells by POLLHUP, which is always asked
+    return bool(poll.poll(0))
 
 
 def _shut(handle: socket.socket, how: int) -> None:

@@ -108,6 +108,29 @@ def test_no_stream_is_too_short_whenever_a_stop_comes_during_the_start() -> None
     assert min(lived) >= HELD * 0.75  # the server sees a request a little after it was sent
 
 
+CHUNKED = b"\r\ntransfer-encoding: chunked\r\n\r\n"
+NO_STREAM = b"HTTP/1.1 200 OK\r\ncontent-type: text/html" + CHUNKED
+BROKEN = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream" + CHUNKED + b"no number\r\n"
+
+
+@pytest.mark.usefixtures("_held")
+@pytest.mark.parametrize("answer", [NO_STREAM, BROKEN], ids=["no stream", "broken"])
+@pytest.mark.parametrize("stays", [True, False])
+def test_what_we_end_ourselves_is_held_unless_the_other_side_has_ended_it(answer: bytes, stays: bool) -> None:
+    """Something in between may have spoilt a stream that is open in the service."""
+
+    def spoil(client: socket.socket) -> None:
+        client.sendall(answer)
+        while stays and client.recv(1024):
+            pass
+
+    with RawServer(spoil) as server, reading(None, server.url, clock=SystemClock()):
+        server.wait_for_requests(1)
+        began = time.monotonic()
+        server.wait_for_requests(2)
+        assert (time.monotonic() - began >= HELD * 0.75) == stays
+
+
 def test_an_attempt_that_is_ended_before_its_request_sends_none() -> None:
     wire = Wire(SystemClock())
     assert wire.cut() == 0

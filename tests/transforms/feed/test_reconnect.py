@@ -183,12 +183,12 @@ def test_other_statuses_are_retried_with_plain_words(code: int, words: str) -> N
 
 
 def test_a_stream_that_was_cut_while_it_was_live_is_opened_again_at_once() -> None:
-    """To be cut is normal. One that ends within its first two seconds is backed off from."""
+    """To be cut is normal. One that ends within its first second is backed off from."""
     streak = Streak()
     for _ in range(50):
-        streak = streak.after(Ending(EndingKind.CUT, lived=2.1, was_live=True))
+        streak = streak.after(Ending(EndingKind.CUT, lived=1.1, was_live=True))
     assert streak.failures == 1
-    for lived, was_live in ((1.9, True), (9.9, False)):
+    for lived, was_live in ((0.9, True), (9.9, False)):
         streak = streak.after(Ending(EndingKind.CUT, lived=lived, was_live=was_live))
     assert streak.failures == 3
 
