@@ -115,12 +115,13 @@ class ContinuousProof:
             self._thread.join(timeout)
 
     def _run(self) -> None:
+        self._try(self._choose)  # at once, so that whoever has no webhook knows
         while not self._clock.wait(self._stop, LOOK_EVERY):
-            self._try()
+            self._try(self.walk)
 
-    def _try(self) -> None:
+    def _try(self, what: Callable[[], object]) -> None:
         try:
-            self.walk()
+            what()
         except Stopped:
             pass
         except Exception as error:  # noqa: BLE001 - whatever it was, nothing waits for a proof

@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
+from pipelines.local.proof import ProofStatus
 from pipelines.local.snapshot import Snapshot
 from pipelines.local.status import StatusServer
 from pipelines.practice.events import generate
@@ -100,6 +101,16 @@ def test_any_number_of_destinations_fits_any_screen(
             seen.page.set_viewport_size({"width": width, "height": 800})
             assert not scrolls_sideways(seen), width
             assert seen.page.evaluate(CUT_OFF) == [], width
+        assert seen.complaints == []
+
+
+def test_what_the_ledger_proves_is_told(browser: Browser, shown: Shown) -> None:
+    proof = ProofStatus("wh_1", AT - 3600, AT - 60, 3, 1, ("vc.issued",), told_at=AT - 30)
+    shown.snapshot = run(destination("files"), proof=proof)
+    with opened(browser, shown.url) as seen:
+        text = seen.text()
+        assert "Every event up to 11:59:00 UTC is accounted for. 3 events are missing" in text
+        assert "The ledger of webhook wh_1 has no vc.issued." in text
         assert seen.complaints == []
 
 
