@@ -8,6 +8,7 @@ import os
 import socket
 import ssl
 import threading
+from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -24,6 +25,7 @@ from google.pubsub_v1.types import pubsub
 from pipelines.practice.bigquery import PracticeBigQuery
 from pipelines.practice.datadog import PracticeDatadog
 from pipelines.practice.feed import PRACTICE_KEY, PracticeFeed
+from pipelines.practice.gcs import PracticeGCS
 from pipelines.practice.http_server import Answer, PracticeServer, Request
 from pipelines.practice.splunk import PracticeSplunk
 from tests.servers.authority import Authority, Pair
@@ -32,6 +34,8 @@ from tests.transforms.feed.memory_intake import MemoryIntake
 from tests.transforms.feed.test_connection import until
 from tests.transforms.write.encodings import batch
 from transforms import secret
+from transforms.archive.choice import Archive
+from transforms.archive.objects import GoogleObjects
 from transforms.event import Batch
 from transforms.feed.connection import FeedConnection
 from transforms.feed.request import TRANSPORTS, FeedSettings
@@ -41,13 +45,14 @@ from transforms.way_out import WayOut
 from transforms.write.bigquery.destination import BigQuery
 from transforms.write.contract import Destination, Outcome
 from transforms.write.datadog.destination import Datadog
+from transforms.write.gcs.destination import GCS
 from transforms.write.pubsub.destination import PubSub
 from transforms.write.s3.destination import S3
 from transforms.write.splunk.destination import Splunk
 
 LOGIN = "grantex:s3cret%20w%3Ard%401"
 PASSWORD = "s3cret w:rd@1"
-NAMES = ("splunk", "datadog", "s3", "sts", "secrets", "bigquery", "tokens", "pubsub", "feed")
+NAMES = ("splunk", "datadog", "s3", "sts", "secrets", "bigquery", "gcs", "tokens", "pubsub", "feed")
 HOUR = "dt=2026-03-01/hour=12"
 VARIABLES = ("HTTPS_PROXY", "HTTP_PROXY", "ALL_PROXY", "NO_PROXY", "SSL_CERT_FILE", "SSL_CERT_DIR")
 
@@ -280,6 +285,33 @@ def test_bigquery_and_the_token_service(
         }
 
 
+def test_cloud_storage_written_and_read_back(
+    proxy: OutgoingProxy,
+    tls: ssl.SSLContext,
+    way_out: WayOut,
+    google_key: Canned,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    through(proxy, monkeypatch)
+    asked = {f"CONNECT tokens.test:{google_key.port}"}
+    with PracticeGCS(tls=tls, key="token-1") as server:
+        asked.add(f"CONNECT gcs.test:{server.port}")
+        made = GCS(server.bucket, endpoint=named(server, "gcs"), way_out=way_out)
+        assert [one.passed for one in made.preflight()] == [True]
+        assert write(made) is None
+        assert set(proxy.asked) == asked
+        proxy.notes.unlink()
+        archive = Archive(GoogleObjects(server.bucket, "", named(server, "gcs"), way_out))
+        (shard,) = archive.shards()
+        assert [list(events) for _, events in archive.read(shard, Counter())] == [batch(3).events]
+        # Google's client may look up more about the account, the same way.
+        assert set(proxy.asked) >= asked
+        server.key = "another"
+        outcome = write(made)
+        assert outcome is not None
+        assert "give a service account or user that is valid" in outcome.cause
+
+
 def test_grpc(
     proxy: OutgoingProxy,
     pair: Pair,
@@ -424,6 +456,7 @@ def every_destination(way_out: WayOut) -> list[Destination]:
         S3("archive", endpoint="https://s3.test:1", way_out=way_out),
         PubSub("projects/my-project/topics/t-1", "https://pubsub.test:1", way_out=way_out),
         BigQuery("practice.grantex.t", "insert_all", endpoint="https://bigquery.test:1", way_out=way_out),
+        GCS("archive", endpoint="https://gcs.test:1", way_out=way_out),
     ]
 
 

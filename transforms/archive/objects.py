@@ -173,19 +173,20 @@ def google_session(way_out: WayOut, endpoint: str | None, scope: str, who: str) 
         proxies = {} if proxy is None else dict.fromkeys(("http", "https"), proxy.url_with_login())
         authorities = way_out.bundle()
 
-        def session(credentials: Any, **more: Any) -> Any:
-            made: Any = AuthorizedSession(credentials, **more)  # type: ignore[no-untyped-call]
+        def on_our_way(session: Any) -> Any:
             # Left to itself it reads the environment in its own way.
-            made.trust_env, made.proxies, made.verify = False, proxies, authorities or True
-            return made
+            session.trust_env, session.proxies, session.verify = False, proxies, authorities or True
+            return session
 
+        asks: dict[str, Any] = {}
         if root.startswith("http://"):
             credentials: Any = AnonymousCredentials()  # type: ignore[no-untyped-call]
-            made = session(credentials)
         else:
-            request = Request(session(AnonymousCredentials()))  # type: ignore[no-untyped-call]
+            request = Request()  # type: ignore[no-untyped-call]
+            on_our_way(request.session)
             credentials, _ = default(scopes=(scope,), request=request)
-            made = session(credentials, auth_request=request)
+            asks["auth_request"] = request
+        made = on_our_way(AuthorizedSession(credentials, **asks))  # type: ignore[no-untyped-call]
     except OSError as error:
         raise ArchiveError(f"{who} cannot be read: {way_out.fault(error)}") from None
     except (SecretError, GoogleAuthError) as error:
