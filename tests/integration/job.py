@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import http.client
 import os
 import re
 import signal
@@ -49,7 +50,10 @@ def get(port: int, path: str) -> tuple[int, str]:
     except urllib.error.HTTPError as error:
         with error:
             return error.code, error.read().decode()
-    except OSError:
+    except (
+        OSError,
+        http.client.HTTPException,
+    ):  # the latter of somebody else who was faster to take the port
         return 0, ""
 
 

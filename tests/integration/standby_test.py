@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
+import math
 import shutil
 import sys
 import tempfile
@@ -30,6 +31,7 @@ from transforms.feed.journal.gaps import HEARD_EVERY
 
 READY = 60.0  # seconds for a start, on a busy machine
 END = 60.0
+PORTS = 5  # tried
 OTHER_VERSION = "0.0.1-upgraded"
 
 
@@ -87,8 +89,7 @@ class Pair:
 
     def __enter__(self) -> Pair:
         try:
-            self.active = self._start()
-            self._wait(self.active, "/readyz", "ready")
+            self.active = self._start("ready")
             self.standby = self.start_standby()
         except BaseException:
             self.__exit__()
@@ -102,8 +103,7 @@ class Pair:
 
     def start_standby(self) -> Job:
         """A process of the other version of the code, once it is ready."""
-        job = self._start()
-        self._wait(job, "/readyz", "standing by")
+        job = self._start("standing by")
         self.slots = max(self.slots, self.around.feed.slots.taken("dev_practice"))
         return job
 
@@ -133,18 +133,37 @@ class Pair:
         self.standby = self.start_standby()
         return seconds
 
+    def check_versions(self) -> None:
+        """Raises AssertionError unless the two run different code."""
+        jobs = self.active, self.standby
+        versions = {json.loads(job.get("/status.json")[1])["version"] for job in jobs}
+        assert len(versions) == 2, versions
+        assert OTHER_VERSION in versions, versions
+
     def end(self, destinations: Sequence[str]) -> None:
         """Both drain, the one that delivers last."""
         assert self.standby.drain(END) == 0, self.standby.log
         self.active.wait_until_settled(*destinations, timeout=END)
         assert self.active.drain(END) == 0, self.active.log
 
-    def _start(self) -> Job:
+    def _start(self, word: str) -> Job:
+        """A process of the other version, once it says that it is `word`."""
         self._number += 1
         code = self._codes[self._number % len(self._codes)]
-        job = self.around.popen(self._flags, log=f"{self._number}.log", code=code)
-        self._jobs.append(job)
-        return job
+        for _ in range(PORTS):
+            job = self.around.popen(self._flags, log=f"{self._number}.log", code=code)
+            self._jobs.append(job)
+            if self._is_ready(job, word):
+                return job
+            job.kill()
+        raise AssertionError("every port that was free was taken by another program before the job had it")
+
+    def _is_ready(self, job: Job, word: str) -> bool:
+        """False when another program was faster to take its port."""
+        ready = 200, f"{word}\n"
+        taken = f"port {job.port} is taken"
+        job.wait_until(lambda: job.get("/readyz") == ready or taken in job.log, f"it was {word}", READY)
+        return taken not in job.log
 
     def wait_until_it_reaches_back(self) -> None:
         """What the journal says of when the feed was last heard may be five seconds old after kill -9."""
@@ -155,9 +174,6 @@ class Pair:
             return 0.0 if since is None else float(status["at"]) - float(since)
 
         self.standby.wait_until(lambda: reaches() > HEARD_EVERY + 1.0, "its ring reached back", READY)
-
-    def _wait(self, job: Job, path: str, word: str) -> None:
-        job.wait_until(lambda: job.get(path) == (200, f"{word}\n"), f"it was {word}", READY)
 
     def _until_it_delivers(self, before: int, began: float) -> float:
         """`before`: how much was delivered to the quickest destination."""
@@ -179,11 +195,13 @@ def run(
     rate: float,
     *,
     in_haste: bool = False,
+    seconds: float = math.inf,
 ) -> Tally:
     """`rounds` upgrades of both and `kills` ends of the one that delivers, at `rate` events a second.
 
     in_haste: only the one that delivers is upgraded each time, and it is killed before the other's ring
     reaches back beyond what the journal says for certain: then there are gaps on record, and nothing missing.
+    seconds: no further round after so long.
     """
     around.deliver_to(landings)
     published = Published()
@@ -191,16 +209,18 @@ def run(
     with Pair(around, _flags(around, landings), [ROOT, other_version(around.place)]) as pair:
         with publishing(around.feed, published, rate):
             pair.active.wait_until(lambda: delivered(pair.active) > 0, "something was delivered", READY)
+            until = time.monotonic() + seconds
             for number in range(rounds):
+                if time.monotonic() > until:
+                    break
                 if not in_haste:
                     pair.restart_standby()
                 tally.restarts.append(pair.restart_active())
                 print(f"upgrade {number + 1}: {tally.restarts[-1]:.2f} s", flush=True)
-            versions = {
-                json.loads(job.get("/status.json")[1])["version"] for job in (pair.active, pair.standby)
-            }
-            assert OTHER_VERSION in versions, versions
+            pair.check_versions()
             for number in range(kills):
+                if time.monotonic() > until:
+                    break
                 if not in_haste:
                     pair.wait_until_it_reaches_back()
                 tally.kills.append(pair.kill_active())
@@ -259,6 +279,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--rounds", type=int, default=50, help="upgrades of both processes")
     parser.add_argument("--kills", type=int, help="as many as rounds, unless given")
     parser.add_argument("--rate", type=float, default=500.0, help="events a second")
+    parser.add_argument("--seconds", type=float, default=math.inf, help="no further round after so long")
     parser.add_argument("--local", action="store_true", help="files and Splunk only: no server is fetched")
     given = parser.parse_args(arguments)
     kills = given.rounds if given.kills is None else given.kills
@@ -272,7 +293,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             f"{given.rounds} upgrades and {kills} x kill -9 at {given.rate:,.0f} events/s to {names}",
             flush=True,
         )
-        tally = run(around, landings, given.rounds, kills, given.rate)
+        tally = run(around, landings, given.rounds, kills, given.rate, seconds=given.seconds)
     print(tally.table())
     print("nothing missing, nothing twice where each id is once" if tally.sound else "FAILED")
     return 0 if tally.sound else 1

@@ -219,6 +219,7 @@ def test_what_passes_by_itself_is_tried_again_with_what_was_heard(
     """As a full disk, or an SQLite shell that has the journal open when its directory falls free."""
     monkeypatch.setattr("pipelines.local.standby.TRY_AGAIN", 0.02)
     settings, stop = replace(Settings(), state_dir=tmp_path / "state"), threading.Event()
+    settings.state_dir.mkdir()
     tries = iter(
         [JournalUnavailable("the disk is full"), DirectoryInUse("in use"), JournalUnavailable("full")]
     )
