@@ -166,6 +166,7 @@ class FeedConnection:
             connection=f"{self._settings.transport} {self._number}",
             on_taken=self._taken,
             on_paused=self._paused,
+            on_long_pause=transport.let_go,
             before_append=self._account.confirm,
         )
         wire = self._new_wire(reader)

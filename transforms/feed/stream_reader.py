@@ -19,6 +19,7 @@ from transforms.write.created_at import epoch_milliseconds
 _log = logging.getLogger("grantex.feed")
 # Two full reads of the socket, about 450 ordinary events: the size of a chunk. Each append is a commit.
 GATHER_BYTES = 128 * 1024
+LONG_PAUSE = 60.0  # seconds
 FULL_RETRY = 1.0  # seconds; room comes when a destination catches up, not sooner
 # What a stream that is read to its last byte may have been behind: the service's clock may be wrong by more.
 MAX_LATE = 60.0
@@ -45,6 +46,7 @@ class StreamReader:
     connection: what it is called where the intake keeps how events came.
     on_taken: called with (now, how many events) after every append, or keepalive.
     on_paused: called with True when the intake is full, with False when there is room again.
+    on_long_pause: called once it has been full for `LONG_PAUSE`.
     before_append: called before anything is kept; what it raises ends the reading.
     """
 
@@ -59,6 +61,7 @@ class StreamReader:
         connection: str = "",
         on_taken: Callable[[float, int], None] = lambda now, events: None,
         on_paused: Callable[[bool], None] = lambda paused: None,
+        on_long_pause: Callable[[], None] = lambda: None,
         before_append: Callable[[], None] = lambda: None,
     ) -> None:
         self._types = types
@@ -68,7 +71,7 @@ class StreamReader:
         self._stop = stop
         self._clock = clock
         self._on_taken = on_taken
-        self._on_paused = on_paused
+        self._on_paused, self._on_long_pause = on_paused, on_long_pause
         self._before_append = before_append
         self._stream: Stream | None = None  # none before it is live, and while the intake is full
         self.has_been_live = False
@@ -151,6 +154,7 @@ class StreamReader:
         self._on_taken(now, len(events))
 
     def _append(self, events: Sequence[Event], strays: Sequence[DeadLetter], heard: float) -> None:
+        is_long = self._clock.monotonic() + LONG_PAUSE
         while True:
             last_try = self._stop.is_set()  # asked first: who stops it may have made room before
             try:
@@ -164,6 +168,9 @@ class StreamReader:
                     return
                 self._pause(full, len(events))
                 self._clock.wait(self._stop, FULL_RETRY)
+                if self._clock.monotonic() >= is_long:
+                    is_long = math.inf
+                    self._on_long_pause()
         if not self.is_live:
             self._resume()
 

@@ -43,6 +43,9 @@ class Transport(Protocol):
         """The frames that each read has completed, in order, and how many bytes it had: 0 when only time has
         passed. Raises httpx.HTTPError."""
 
+    def let_go(self) -> None:
+        """Nothing was read for long: the service is not to keep ever more for us. For the reading thread."""
+
     @property
     def ending(self) -> Ending:
         """How it ended, once there are no more frames."""
@@ -88,3 +91,6 @@ class EventStream:
         for block in response.iter_raw():
             self.is_live = True
             yield self._frames.feed(block), len(block)
+
+    def let_go(self) -> None:
+        """TCP holds the service up, and what it may keep for a stream is bounded (32 MB)."""

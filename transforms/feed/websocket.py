@@ -195,6 +195,7 @@ class WebSocket:
         self._to_do: list[tuple[float, bytes]] = []  # when to send which text; none is a ping
         self._asked_at: float | None = None  # when a ping was sent that nothing has come after
         self._live_from = 0.0
+        self._stream: Any = None
 
     def request(self, key: str) -> tuple[str, Headers]:
         """No extension is offered: the service has none, and compressed frames would not be its bytes."""
@@ -224,19 +225,23 @@ class WebSocket:
         return None
 
     def frames(self, response: httpx.Response) -> Iterator[tuple[list[Frame], int]]:
-        stream = response.extensions["network_stream"]
+        self._stream = stream = response.extensions["network_stream"]
         self._opened()
         while not self._messages.is_over:
             self._send_what_is_due(stream)
             block = self._read(stream)
             if block == b"":
-                with contextlib.suppress(httpx.HTTPError):  # if it was we who ended it, it can be told
-                    _send(stream, _frame(Opcode.CLOSE, Close(1000, "").serialize()))
+                self.let_go()  # if it was we who ended it, the service can be told
                 return
             frames = self._messages.feed(block) if block else []
             self.is_live = self.is_live or bool(frames) or self._is_subscribed
             yield frames, len(block or b"")
             self._answer(stream)
+
+    def let_go(self) -> None:
+        """What the service keeps for a reader that stalls has no bound. What has arrived can be read."""
+        with contextlib.suppress(httpx.HTTPError):
+            _send(self._stream, _frame(Opcode.CLOSE, Close(1000, "").serialize()))
 
     @property
     def _is_subscribed(self) -> bool:

@@ -25,7 +25,7 @@ from pipelines.practice.feed_websocket import SocketStream, frame
 from tests.transforms.feed.journal.support import open_journal
 from tests.transforms.feed.memory_intake import HurriedClock, MemoryIntake
 from tests.transforms.feed.raw_server import RawServer
-from tests.transforms.feed.test_connection import EVENTS, Feed, reading, until
+from tests.transforms.feed.test_connection import EVENTS, Feed, SkippingClock, reading, until
 from tests.transforms.write.manual_clock import ManualClock
 from transforms.clock import SystemClock
 from transforms.feed import request, websocket
@@ -396,6 +396,36 @@ def test_it_is_held_until_it_is_old_enough(monkeypatch: pytest.MonkeyPatch) -> N
         threading.Timer(0.2, feed.publish, [EVENT]).start()
     assert SystemClock().monotonic() - began >= 0.3
     assert intake.ids == ["evt_1"]
+
+
+def test_it_lets_go_of_the_service_when_the_journal_stays_full(feed: Feed) -> None:
+    """The service has no bound for what it keeps for a reader that stalls."""
+    intake = MemoryIntake()
+    intake.full = 100  # seconds, as one is waited between two tries
+    with reading(feed, intake=intake, clock=SkippingClock()) as (connection, _):
+        feed.wait_for_streams()
+        feed.publish(EVENT)
+        feed.publish(OTHER)
+        feed.wait_for(lambda: not feed.streams[0].is_open)
+        first = feed.streams[0]
+        assert isinstance(first, SocketStream)
+        assert first.client_close == Close(1000, "")
+        feed.wait_for(lambda: len(feed.streams) == 2)
+        intake.wait_for(lambda: intake.ids == ["evt_1", "evt_2"])  # what had arrived is taken
+        until(lambda: connection.status.phase is Phase.LIVE and not intake.gap_is_open)
+        assert intake.gaps[:2] == ["not running", "the journal was full"]
+
+
+def test_a_short_pause_keeps_the_stream(feed: Feed) -> None:
+    intake = MemoryIntake()
+    intake.full = 50
+    with reading(feed, intake=intake, clock=SkippingClock()) as (_, _intake):
+        feed.wait_for_streams()
+        feed.publish(EVENT)
+        intake.wait_for(lambda: intake.ids == ["evt_1"])
+        feed.publish(OTHER)
+        intake.wait_for(lambda: intake.ids == ["evt_1", "evt_2"])
+    assert len(feed.streams) == 1
 
 
 # The upgrade
