@@ -97,20 +97,22 @@ class MessageReader:
     def _begin(self, block: bytes, at: int) -> int:
         """Read the head of a frame; returns where its payload begins, or the end when there is too little."""
         head = block[at : at + 10]
+        if len(head) > 1:
+            self.fault = self._fault_of(head[0], head[1])
         wanted = 2 + {126: 2, 127: 8}.get(head[1] & 127, 0) if len(head) > 1 else 2
-        if len(head) < wanted:
+        if self.fault or len(head) < wanted:
             self._head = head
             return len(block)
-        first, second = head[0], head[1]
-        size = second & 127 if wanted == 2 else int.from_bytes(head[2:wanted], "big")
-        self.fault = self._fault_of(first, second, size)
-        if not self.fault:
-            self._first, self._left = first, size
-            if first & 15 < 8 and self._size < 0:
-                self._size = 0
+        size = head[1] & 127 if wanted == 2 else int.from_bytes(head[2:wanted], "big")
+        if size >= 1 << 63 or (head[0] & 8 and size > 125):
+            self.fault = "a frame has a length that it cannot have"
+            return len(block)
+        self._first, self._left = head[0], size
+        if head[0] & 15 < 8 and self._size < 0:
+            self._size = 0
         return at + wanted
 
-    def _fault_of(self, first: int, second: int, size: int) -> str:
+    def _fault_of(self, first: int, second: int) -> str:
         opcode, is_last = first & 15, first & 128
         if first & 0x70:
             return "reserved bits are set"
@@ -119,10 +121,10 @@ class MessageReader:
         if second & 128:
             return "a frame of the server is masked"
         if opcode >= 8:
-            return "" if is_last and size <= 125 else "a control frame is too long, or in parts"
+            return "" if is_last else "a control frame is in parts"
         if (opcode == 0) != (self._size >= 0):
             return "a message begins inside another" if opcode else "a message goes on that has not begun"
-        return "" if size < 1 << 63 else "a frame has a length that is none"
+        return ""
 
     def _go_on(self, block: bytes, at: int, frames: list[Frame]) -> int:
         """Read as much of the frame's payload as there is; returns where it ends."""

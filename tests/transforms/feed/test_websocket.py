@@ -110,7 +110,7 @@ def test_an_endless_message_takes_no_more_memory_than_the_longest() -> None:
         (sent(Opcode.CONT, b"x"), "not begun"),
         (sent(Opcode.TEXT, b"x", fin=False) + sent(Opcode.TEXT, b"x"), "inside another"),
         (b"\x09\x00", "control frame"),
-        (b"\x89\x7e\x00\x7e", "control frame"),
+        (b"\x89\x7e\x00\x7e", "length"),
         (b"\x88\x01x", "close frame"),
         (b"\x88\x02\x03\xed", "close frame"),  # 1005 may not be written
         (b"\x81\x7f\xff\xff\xff\xff\xff\xff\xff\xff", "length"),
