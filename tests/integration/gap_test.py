@@ -29,7 +29,7 @@ from transforms.feed import reconnect
 from transforms.feed.intake import Gap
 from transforms.feed.journal import Journal
 from transforms.feed.reader import FeedReader
-from transforms.feed.request import FeedSettings
+from transforms.feed.request import BOTH, SSE, TRANSPORTS, FeedSettings
 from transforms.feed.status import State
 from transforms.secret import LiteralSecret
 
@@ -175,7 +175,8 @@ class Pair:
         """One fault on either of them, once both are there; "both": on one, and within three times the most
         wait, or at once, on the other."""
         _wait_until(self.is_whole)
-        time.sleep(dice.uniform(0.0, most_wait))
+        # What was published before the newer stream was there may still be on its way by the older one.
+        time.sleep(dice.uniform(0.3, 0.3 + most_wait))
         links = list(self.proxy.links)
         if len(links) != 2:
             return
@@ -218,13 +219,15 @@ def torment_pair(
     rate: float = 500.0,
     most_wait: float = 1.0,
     limit: float = 5.0,
+    transport: str = SSE,
 ) -> PairTally:
     """Two connections that watch each other. faults: "cut", "kill" and "freeze", one stream at a time; then
     both are frozen within seconds of each other, so many times."""
     with PracticeFeed() as feed, FeedProxy(feed) as proxy:
         journal = Journal(place / "pair", feed_url="https://feed.test")
         journal.cursor(WITNESS)
-        reader = FeedReader(FeedSettings(proxy.url, LiteralSecret(PRACTICE_KEY)), journal, connections=2)
+        settings = FeedSettings(proxy.url, LiteralSecret(PRACTICE_KEY), transport=transport)
+        reader = FeedReader(settings, journal, connections=2)
         pair = Pair(proxy, feed, reader)
         reader.start()
         parts = []
@@ -305,6 +308,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--cuts", type=int, default=100, help="of one of two streams that watch each other")
     parser.add_argument("--freezes", type=int, default=20, help="of one of them, without a word")
     parser.add_argument("--both", type=int, default=10, help="of both of them within seconds")
+    parser.add_argument("--transport", choices=(*TRANSPORTS, BOTH), default=SSE, help="of those two")
     parser.add_argument("--seed", type=int, help="the same moments again")
     given = parser.parse_args(arguments)
     seed = random.SystemRandom().randrange(1 << 32) if given.seed is None else given.seed
@@ -320,7 +324,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if given.cuts or given.freezes or given.both:
             faults = [*dice.choices(("cut", "kill"), k=given.cuts), *["freeze"] * given.freezes]
             dice.shuffle(faults)
-            pair = torment_pair(place, faults, given.both, dice)
+            pair = torment_pair(place, faults, given.both, dice, transport=given.transport)
             what = f"{given.cuts} cuts and {given.freezes} freezes of either, {given.both} of both"
             print(f"two connections, {what}:\n{pair}", flush=True)
             sound = sound and pair.sound

@@ -9,7 +9,8 @@ import pytest
 
 from tests.integration.gap_test import LONGER, torment_job, torment_pair, torment_streams
 from tests.integration.job import World
-from transforms.feed import kept, reader, reconnect, request, watch
+from transforms.feed import kept, reader, reconnect, request, watch, websocket
+from transforms.feed.request import BOTH, SSE
 
 
 def test_two_connections_killed_frozen_and_cut(tmp_path: Path) -> None:
@@ -27,7 +28,10 @@ def test_the_job_stalled_and_then_ended(around: World) -> None:
     assert (found.outside, found.late) == (0, 0), str(found)
 
 
-def test_two_connections_that_watch_each_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("transport", [SSE, BOTH])
+def test_two_connections_that_watch_each_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, transport: str
+) -> None:
     """Three times as fast as in the job, so that it fits here."""
     for module, name, seconds in (
         (watch, "LATE", 1.0),
@@ -37,10 +41,12 @@ def test_two_connections_that_watch_each_other(tmp_path: Path, monkeypatch: pyte
         (kept, "PROVEN_AFTER", 0.6),
         (request, "MIN_STREAM_SECONDS", 0.7),
         (reconnect, "LIVE_AFTER", 0.0),
+        (websocket, "SUBSCRIBED_AFTER", 0.05),
     ):
         monkeypatch.setattr(module, name, seconds)
-    faults = ["cut", "freeze", "kill", "cut", "freeze", "kill"]
-    found = torment_pair(tmp_path, faults, 2, random.Random(13), most_wait=0.3, limit=5.0 / 3)
+    faults = ["cut", "freeze", "kill", "freeze"]
+    dice = random.Random(13)
+    found = torment_pair(tmp_path, faults, 1, dice, most_wait=0.2, limit=5.0 / 3, transport=transport)
     print(found)
     assert found.alone.missing == 0
     assert found.both.missing

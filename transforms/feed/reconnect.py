@@ -105,7 +105,8 @@ BEFORE_THE_CUT = 10.0  # seconds; enough to be live even on a service that is sl
 
 
 class CutAge:
-    """Learns at which age a platform ends every stream, from those that ended unasked."""
+    """Learns at which age a platform ends every stream, from those that ended unasked: three in a row tell
+    it, and three in a row that ended otherwise take it back."""
 
     def __init__(self) -> None:
         self._ages: dict[str, deque[float]] = {}
@@ -113,11 +114,17 @@ class CutAge:
 
     def ended(self, transport: str, ending: Ending) -> None:
         """A stream has ended, `lived` seconds after its request."""
-        if ending.was_live and ending.kind is not EndingKind.SILENCE and ending.lived >= LEAST_CUT_AGE:
-            ages = self._ages.setdefault(transport, deque(maxlen=ENOUGH_ENDS))
-            ages.append(ending.lived)
-            if len(ages) == ENOUGH_ENDS and max(ages) - min(ages) <= SAME_AGE:
-                self._known[transport] = min(ages)
+        if not ending.was_live or ending.kind is EndingKind.SILENCE:
+            return
+        ages = self._ages.setdefault(transport, deque(maxlen=ENOUGH_ENDS))
+        ages.append(ending.lived)
+        if len(ages) < ENOUGH_ENDS:
+            return
+        known = self._known.get(transport, math.inf)
+        if max(ages) - min(ages) <= SAME_AGE and min(ages) >= LEAST_CUT_AGE:
+            self._known[transport] = min(ages)
+        elif all(abs(age - known) > SAME_AGE for age in ages):
+            self._known.pop(transport, None)
 
     def is_near(self, transport: str, age: float) -> bool:
         """Whether a stream of this age (seconds since its request) will soon be ended."""

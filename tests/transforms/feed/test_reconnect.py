@@ -204,8 +204,11 @@ def test_three_streams_that_ended_at_the_same_age_tell_when_the_next_one_will() 
     learnt = cut_at(301.0, 302.5, 300.0)
     assert (learnt.is_near("sse", 289.9), learnt.is_near("sse", 290.0)) == (False, True)
     assert not learnt.is_near("websocket", 1e9)
-    learnt.ended("sse", Ending(EndingKind.RESET, lived=40.0, was_live=True))
-    assert learnt.is_near("sse", 290.0)  # a cut like any other unlearns nothing
+    for lived in (40.0, 3.0):
+        learnt.ended("sse", Ending(EndingKind.RESET, lived=lived, was_live=True))
+        assert learnt.is_near("sse", 290.0)  # a cut like any other unlearns nothing
+    learnt.ended("sse", Ending(EndingKind.RESET, lived=90.0, was_live=True))
+    assert not learnt.is_near("sse", 1e9)
 
 
 @pytest.mark.parametrize(
@@ -214,6 +217,7 @@ def test_three_streams_that_ended_at_the_same_age_tell_when_the_next_one_will() 
         cut_at(300.0, 300.0),
         cut_at(300.0, 294.9, 300.0),
         cut_at(2.0, 3.0, 4.0),  # no platform's rule
+        cut_at(25.0, 3.0, 25.0, 8.0, 25.0),  # nor this
         cut_at(75.0, 75.0, 75.0, kind=EndingKind.SILENCE),
         cut_at(30.0, 30.0, 30.0, kind=EndingKind.STATUS, was_live=False),
     ],
