@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import TYPE_CHECKING
@@ -78,10 +78,16 @@ def table(archive: Archive, outcomes: Sequence[Outcome], kept: str) -> str:
 class Shown:
     """A bar for each destination where stdout is a terminal; else a line in the log now and then."""
 
-    def __init__(self, lanes: Sequence[Lane], work: int, console: Console | None = None) -> None:
-        self._lanes, self._work = lanes, work
+    def __init__(
+        self,
+        lanes: Sequence[Lane],
+        work: int,
+        console: Console | None = None,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._lanes, self._work, self._monotonic = lanes, work, monotonic
         self._console = console or Console()
-        self._began = self._told = time.monotonic()
+        self._began = self._told = monotonic()
         self._progress: Progress | None = None
         if self._console.is_terminal:
             words = TextColumn("{task.fields[delivered]:,} delivered, {task.fields[rate]:,.0f}/s")
@@ -106,7 +112,7 @@ class Shown:
 
     def look(self) -> None:
         """Show how far it is now."""
-        now = time.monotonic()
+        now = self._monotonic()
         if self._progress is not None:
             for number, each in enumerate(self._lanes):
                 delivered = each.outcome.delivered
