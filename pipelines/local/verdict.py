@@ -278,7 +278,7 @@ def of_connection(status: ConnectionStatus) -> str:
         return text
     if status.phase is Phase.WAITING_FOR_HEADERS and status.state is not ConnectionState.REPLACING:
         text = "Connected, and live within a second"
-    return f"WebSocket: {text[0].lower()}{text[1:]}"
+    return f"WebSocket, {text[0].lower()}{text[1:]}"
 
 
 def said(text: str) -> str:

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from pipelines.local.snapshot import DestinationSnapshot, Snapshot
-from pipelines.local.verdict import MOST_CHARACTERS, Level, State, of_destination, of_run, said
+from pipelines.local.verdict import MOST_CHARACTERS, Level, State, of_connection, of_destination, of_run, said
 from tests.pipelines.local.looks import AT, BUSY, LIVE, delivery, destination, down, run
 from transforms.feed.journal.cursor import Books
 from transforms.feed.status import ConnectionStatus, Phase
@@ -138,3 +138,15 @@ def test_dead_letters_of_the_feed_that_cannot_be_written_are_said() -> None:
     verdict = of_run(run(destination("splunk"), letters_failure="dead letters cannot be written to /full"))
     assert verdict.level is Level.TROUBLE
     assert "The feed's own dead letters cannot be written to /full" in verdict.text
+
+
+def test_a_connection_says_when_it_is_a_websocket() -> None:
+    texts = {
+        Phase.LIVE: "WebSocket, live: events are received as they are published",
+        Phase.WAITING_FOR_HEADERS: "WebSocket, connected, and live within a second",
+        Phase.WAITING: "WebSocket, waiting to reconnect: the stream was cut off",
+    }
+    for phase, text in texts.items():
+        status = ConnectionStatus(phase=phase, why="the stream was cut off", transport="websocket")
+        assert of_connection(status) == text
+    assert of_connection(ConnectionStatus(phase=Phase.LIVE)).startswith("Live: ")
