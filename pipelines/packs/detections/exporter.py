@@ -66,7 +66,7 @@ FEED_DOWN = Detection(
             "grantex_feed_connections < grantex_feed_connections_wanted",
             "15m",
             "warning",
-            "{{ $value }} connections are open, fewer than wanted: the next cut is a gap.",
+            "Open connections: {{ $value }}, fewer than wanted; the next cut may be a gap.",
         ),
         Rule(
             "GrantexEventsMissing",

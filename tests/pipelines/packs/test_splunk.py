@@ -6,7 +6,6 @@ What the searches find nobody could try here: `make verify-splunk` does, on a Sp
 from __future__ import annotations
 
 import re
-import shutil
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Mapping
 from pathlib import Path
@@ -120,16 +119,7 @@ def test_appinspect_finds_no_fault(tmp_path: Path) -> None:
         for check in group["checks"]
         if check["result"] in ("failure", "error", "warning")
     }
-    # Every app with a lookup of its own is told so.
+    # Every app with a lookup of its own is told so: it has looked.
     told = "App contains collections.conf. No action required. File: default/collections.conf"
     assert found == {f"warning check_collections_conf: ['{told}']"}
     assert report["summary"]["success"] > 50
-
-
-@pytest.mark.servers
-def test_appinspect_would_find_one(tmp_path: Path) -> None:
-    copy = tmp_path / "grantex_beam"
-    shutil.copytree(APP, copy)
-    (copy / "default" / "savedsearches.conf").write_text("[no end\nsearch = *\n")
-    report = appinspect.inspect(copy, tmp_path / "report.json")
-    assert report["summary"]["failure"] + report["summary"]["error"] > 0
