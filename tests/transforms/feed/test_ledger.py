@@ -118,11 +118,11 @@ def test_pages_that_a_wait_pushed_down_are_passed_over(feed: PracticeFeed, clock
 
 
 @pytest.mark.parametrize("arriving", [0, 60])
-@pytest.mark.parametrize("at", [-100.0, 0.0, 20.0, 50.0, 99.0, 300.0])
+@pytest.mark.parametrize("at", [-100.0, 20.0, 300.0])
 def test_a_time_is_found_in_a_few_requests(
     feed: PracticeFeed, clock: PassingClock, at: float, arriving: int
 ) -> None:
-    webhook, ids = filled(feed, clock, 100, 50)
+    webhook, ids = filled(feed, clock, 60, 50)
     feed.ledger.arriving = arriving
     with reading(feed, clock) as ledger:
         first = ledger.page_before(webhook, AT + at)
@@ -135,7 +135,7 @@ def test_a_time_is_found_in_a_few_requests(
                 break
     wanted = {each for each in ids if Delivery(each).at <= AT + at}
     assert wanted <= found
-    if not arriving and 0.0 <= at < 99.0:
+    if not arriving and 0.0 <= at < 60.0:
         assert len(found) <= len(wanted) + 50 * SLACK + 3 * PAGE_SIZE
 
 
