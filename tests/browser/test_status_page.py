@@ -141,6 +141,17 @@ def test_wrong_books_and_dead_letters_by_cause_stand_out(browser: Browser, shown
         assert "2 events are not accounted for." in text
 
 
+def test_webhooks_are_told_where_they_are_taken(browser: Browser, shown: Shown) -> None:
+    shown.snapshot = run(destination("files"))
+    with opened(browser, shown.url) as seen:
+        assert "Webhooks" not in seen.text()
+    counts = {"accepted": 5, "duplicate": 2, "bad_signature": 3, "method": 40}
+    shown.snapshot = run(destination("files"), webhooks=counts)
+    with opened(browser, shown.url) as seen:
+        assert "7 taken, 3 refused" in seen.text()
+        assert seen.complaints == []
+
+
 def test_names_and_errors_are_text_whatever_they_hold(browser: Browser, shown: Shown) -> None:
     evil = '<img src=x onerror="document.title=1"><script>alert(1)</script>'
     status = delivery(evil, last_error=evil, last_error_at=AT, dead_lettered={evil: 1})

@@ -16,6 +16,7 @@ from pipelines.beam import in_process_runner
 from pipelines.flags.destinations import destinations
 from pipelines.flags.settings import parse
 from pipelines.local.lane import Lane
+from pipelines.local.listener import ListenFailed
 from pipelines.local.run import CannotStart
 from pipelines.preflight import announce
 from pipelines.stages import in_a_lane, on_a_cluster
@@ -133,6 +134,7 @@ def test_a_lane_s_graph_holds_tickets_and_no_settings(lane: Callable[[Destinatio
     ("error", "code"),
     [
         (JournalUnavailable("cannot open the journal: No space left on device"), 1),
+        (ListenFailed("127.0.0.1:8787 cannot be listened on (Too many open files)"), 1),
         (CannotStart("--state_dir=x: in use"), 2),
     ],
 )

@@ -114,6 +114,17 @@ function showProof(proof) {
   put($("proof"), `${proof.says}${proof.failure && !proof.says.includes(proof.failure) ? ` ${proof.failure}` : ""}${rest}`);
 }
 
+// What was answered with 200; a wrong method or path is a probe's.
+const TAKEN = ["accepted", "duplicate", "filtered", "not_an_event"];
+const PROBES = ["method", "path"];
+
+function showWebhooks(counts) {
+  if (!counts) return noFact("Webhooks");
+  const sum = (wanted) => Object.keys(counts).filter(wanted).reduce((total, name) => total + counts[name], 0);
+  const refused = sum((name) => !TAKEN.includes(name) && !PROBES.includes(name));
+  fact("Webhooks", `${number(sum((name) => TAKEN.includes(name)))} taken, ${number(refused)} refused`, refused ? "watch" : "");
+}
+
 function showFeed({ feed, at, journal_bytes: held, proof, standby }) {
   if (standby) {
     fact("Held", `${plural(standby.events, "event")}, ${bytes(standby.bytes)} of ${bytes(standby.max_bytes)}`);
@@ -130,6 +141,7 @@ function showFeed({ feed, at, journal_bytes: held, proof, standby }) {
   fact("Unreadable", number(feed.dead_letters), feed.dead_letters ? "watch" : "");
   fact("Gaps", feed.gap_open ? `${number(feed.gaps)}, one open` : number(feed.gaps), feed.gap_open ? "trouble" : "");
   fact("Journal", bytes(held));
+  showWebhooks(feed.webhooks);
   showProof(proof);
   const list = $("connections");
   while (list.children.length > feed.connections.length) list.lastChild.remove();

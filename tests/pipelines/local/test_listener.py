@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from pipelines.local.inbound import MAX_FRAMING, MAX_HEAD, REQUEST_SECONDS, Answer, Request
-from pipelines.local.listener import ACCEPT_PAUSE, Listener, ListenFailed, PortTaken
+from pipelines.local.listener import ACCEPT_PAUSE, Listener, ListenFailed, Loop, PortTaken
 from tests.transforms.write.manual_clock import ManualClock
 
 MAX_BODY = 10_000
@@ -319,8 +319,11 @@ def test_urgent_data_ends_its_connection_and_nothing_spins(
 
 
 def test_without_a_free_descriptor_it_waits_and_says_so_once(
-    served: Served, caplog: pytest.LogCaptureFixture
+    served: Served, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    done: list[str] = []
+    for name in ("_turn", "_accept_one"):
+        monkeypatch.setattr(Loop, name, noting(getattr(Loop, name), name, done))
     clients = [socket.socket(), socket.socket()]
     with no_descriptors():
         for client in clients:
@@ -328,13 +331,26 @@ def test_without_a_free_descriptor_it_waits_and_says_so_once(
             client.connect(("127.0.0.1", served.listener.port))
             client.sendall(get())
         until(lambda: "no connection can be taken now" in caplog.text)
-        served.clock.advance(ACCEPT_PAUSE)
-        served.clock.advance(ACCEPT_PAUSE)
+        for turn in range(3):
+            before = done.count("_turn")
+            served.listener._server.trigger.pull_trigger()  # wakes the loop, which has nothing to do
+            until(lambda before=before: done.count("_turn") > before)  # type: ignore[misc]
+            assert done.count("_accept_one") == 1, turn
     served.clock.advance(ACCEPT_PAUSE)
     for client in clients:
         assert status(everything(client)) == 200
         client.close()
     assert len(caplog.records) == 1
+
+
+def noting(method: Callable[..., Any], name: str, done: list[str]) -> Callable[..., Any]:
+    """`method`, which leaves its name."""
+
+    def noted(self: Any) -> Any:
+        done.append(name)
+        return method(self)
+
+    return noted
 
 
 @contextlib.contextmanager

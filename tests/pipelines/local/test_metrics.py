@@ -143,3 +143,10 @@ def test_before_any_destination_the_page_is_complete_all_the_same() -> None:
     assert found["grantex_feed_connections",] == 0
     assert found["grantex_feed_last_heard_timestamp_seconds",] == 0
     assert found["grantex_events_dead_lettered_total", "", "feed"] == 2
+
+
+def test_webhooks_are_counted_by_what_became_of_them_where_they_are_taken() -> None:
+    assert b"grantex_webhooks" not in exposition(taken())
+    page = exposition(taken(webhooks={"accepted": 5, "stale": 0})).decode()
+    assert 'grantex_webhooks_total{result="accepted"} 5.0' in page
+    assert 'grantex_webhooks_total{result="stale"} 0.0' in page
