@@ -6,10 +6,11 @@ import argparse
 import difflib
 import functools
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from pipelines.cluster import flink
+from pipelines.flags.config import Config
 from pipelines.flags.parameter import PREFIX, Parameter
 
 # What Kubernetes sets in every pod for a Service named grantex or grantex-SOMETHING ("Service: Discovering
@@ -22,11 +23,12 @@ _LINK = re.compile(
 _LINK_PORT = re.compile(rf"{PREFIX}([A-Z0-9_]+_)?PORT")
 _LINK_VALUE = re.compile(r"(tcp|udp|sctp)://\S+:[0-9]+")
 # What people look for that is not there, and what there is.
-_NO_FILE = (
-    "there is no file of settings; each flag is also read from the environment as GRANTEX_<FLAG>, which "
-    "systemd (EnvironmentFile=), docker (--env-file) and a shell (set -a; . ./FILE) read from a file"
+_THE_FILE = (
+    "--config=FILE reads settings from a YAML file; systemd (EnvironmentFile=), docker (--env-file) and a "
+    "shell (set -a; . ./FILE) read GRANTEX_<FLAG> from a file of variables"
 )
-INSTEAD = dict.fromkeys(("config", "config_file", "configuration", "settings", "env_file"), _NO_FILE)
+INSTEAD = dict.fromkeys(("config_file", "configuration", "settings", "env_file"), _THE_FILE)
+LoadConfig = Callable[[str, str], Config]
 
 
 @dataclass
@@ -36,15 +38,26 @@ class Arrived:
     given: dict[str, list[tuple[str, str]]] = field(default_factory=dict)
     beam_args: list[str] = field(default_factory=list)
     faults: list[str] = field(default_factory=list)
+    config: Config = field(default_factory=Config)
 
     def source(self, name: str) -> str:
         """How `name` was given, for a message about it."""
         sources = self.given.get(name)
+        if not sources and name == "custom_destination" and self.config.own:
+            return self.config.own[0].source
         return sources[0][0] if sources else f"--{name}"
 
 
-def read(argv: Sequence[str], environ: Mapping[str, str], parameters: Mapping[str, Parameter]) -> Arrived:
-    """Sort everything that was given. Flags win over the environment."""
+def read(
+    argv: Sequence[str],
+    environ: Mapping[str, str],
+    parameters: Mapping[str, Parameter],
+    load: LoadConfig = lambda place, source: Config(),
+) -> Arrived:
+    """Sort everything that was given. Flags win over the environment, and both over the file of --config.
+
+    load: gives what the file at a place says; how the place was given is for a message.
+    """
     arrived = Arrived()
     on_flink = _runner(argv, environ) in flink.RUNNERS
     for position, name, value in _pairs(argv):
@@ -54,8 +67,21 @@ def read(argv: Sequence[str], environ: Mapping[str, str], parameters: Mapping[st
             _ours(arrived, parameters[name], value)
         else:
             _not_ours(arrived, position, name, value, parameters, flink.flags() if on_flink else {})
+    environ = {name: value for name, value in environ.items() if not is_service_link(name, value)}
     _environment(arrived, environ, parameters)
+    if places := arrived.given.get("config"):
+        _file(arrived, load(places[0][1], places[0][0]))
+    _unknown_variables(arrived, environ, parameters)
     return arrived
+
+
+def _file(arrived: Arrived, config: Config) -> None:
+    arrived.config = config
+    arrived.faults += config.faults
+    for name in config.given.keys() - arrived.given.keys():
+        arrived.given[name] = config.given[name]
+    if config.own:
+        arrived.given.setdefault("custom_destination", [])
 
 
 def _runner(argv: Sequence[str], environ: Mapping[str, str]) -> str:
@@ -131,13 +157,18 @@ def _shown_name(name: str, parameters: Mapping[str, Parameter]) -> str:
 
 
 def _environment(arrived: Arrived, environ: Mapping[str, str], parameters: Mapping[str, Parameter]) -> None:
-    environ = {name: value for name, value in environ.items() if not is_service_link(name, value)}
     ours = {parameter.variable: parameter for parameter in parameters.values()}
     by_flag = frozenset(arrived.given)
     for variable in sorted(environ):
         parameter = ours.get(variable)
         if parameter is not None and parameter.name not in by_flag:
             arrived.given[parameter.name] = [(variable, environ[variable])]
+
+
+def _unknown_variables(
+    arrived: Arrived, environ: Mapping[str, str], parameters: Mapping[str, Parameter]
+) -> None:
+    ours = {parameter.variable for parameter in parameters.values()}
     targets = _variables_referenced(arrived, parameters)
     for variable in sorted(environ):
         if variable.startswith(PREFIX) and variable not in ours and variable not in targets:
@@ -156,11 +187,12 @@ def is_service_link(variable: str, value: str) -> bool:
 
 def _variables_referenced(arrived: Arrived, parameters: Mapping[str, Parameter]) -> frozenset[str]:
     """Variables that hold a secret's value because a secret flag says env:NAME."""
+    by_name = (
+        given for name, sources in arrived.given.items() for _, given in sources if parameters[name].secret
+    )
     return frozenset(
         variable
-        for name, sources in arrived.given.items()
-        for _, given in sources
-        if parameters[name].secret
+        for given in (*by_name, *arrived.config.texts())
         # By itself, or as the value of a key: sasl.password=env:NAME
         for variable in re.findall(r"(?:^|=)env:(\w+)", given)
     )

@@ -30,14 +30,14 @@ def load(text: str) -> tuple[Destination, ...]:
     Raises ValueError with what would be right; never repeats a value, which may be a secret.
     """
     where, _, query = text.partition("?")
-    module, colon, name = where.partition(":")
+    return (from_texts(class_called(where, FORM), where, _options(query)),)
+
+
+def class_called(text: str, form: str = "package.module:Class") -> type[Destination]:
+    """The class that `text` names; its module is imported. Raises ValueError as `load` does."""
+    module, colon, name = text.partition(":")
     if not (colon and PATH.fullmatch(module) and CLASS.fullmatch(name)):
-        raise ValueError(f"must be {FORM}")
-    found = _class(module, name)
-    return (from_texts(found, f"{module}:{name}", _options(query)),)
-
-
-def _class(module: str, name: str) -> type[Destination]:
+        raise ValueError(f"must be {form}")
     _look_here_too()
     try:
         imported = importlib.import_module(module)
@@ -92,18 +92,29 @@ def from_texts(kind: type[D], path: str, texts: Mapping[str, str]) -> D:
         raise ValueError("needs ?name=NAME: lower-case letters, digits and _, beginning with a letter")
     known = keys_of(kind, path)
     values = _values(path, known, _by_key(known, {key: texts[key] for key in texts if key != "name"}))
+    try:
+        return made_of(kind, path, name, known, values)
+    except BadSettings as error:
+        keys = {each.name: key for key, each in known.items()}
+        raise ValueError("; ".join(worded(error.faults, lambda field: keys.get(field, field)))) from None
+
+
+def made_of(
+    kind: type[D], path: str, name: str, known: Mapping[str, Setting], values: Mapping[str, object]
+) -> D:
+    """A `kind` called `name` with these values by field. Raises BadSettings for those that do not go
+    together, and ValueError for whatever else its class raises."""
     if "name" in {each.name for each in dataclasses.fields(kind)}:  # type: ignore[arg-type]
-        values["name"] = name
+        values = {**values, "name": name}
     try:
         found = named(made(kind, known.values(), values), name)
         faults = list(found.faults())
-    except BadSettings as error:
-        faults = error.faults
+    except BadSettings:
+        raise
     except Exception as error:  # noqa: BLE001 - whatever a person's own class raises
         raise ValueError(redact(f"{path} cannot be made: {type(error).__name__}: {error}")) from None
     if faults:
-        keys = {each.name: key for key, each in known.items()}
-        raise ValueError("; ".join(worded(faults, lambda field: keys.get(field, field))))
+        raise BadSettings(faults)
     return found
 
 

@@ -26,6 +26,13 @@ IN_A_BUCKET = "(gs|s3)://[^ /]+(/[^ ]*)?"
 class RunParameters:
     group: ClassVar[Group] = Group("Run")
 
+    config: str = setting(
+        "YAML file with settings by the flags' names and any number of named destinations; flags and "
+        "environment win over it.",
+        "",
+        placeholder="FILE",
+        example="grantex.yaml",
+    )
     demo: bool = setting(
         "Run against a practice feed and practice destinations; nothing else is needed.",
         False,

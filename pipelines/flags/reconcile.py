@@ -66,8 +66,8 @@ OWN: dict[str, Parameter] = {
     each.name: parameter(each, ReconcileParameters.group) for each in settings_of(ReconcileParameters)
 }
 # Of the job's: whose ledger, how it is reached, what was kept, and the destinations that can be read back.
-GENERAL = """feed_url feed_api_key feed_types ledger_webhook ca_file client_certificate client_key http_proxy
-state_dir dead_letters log_format log_level"""
+GENERAL = """config feed_url feed_api_key feed_types ledger_webhook ca_file client_certificate client_key
+http_proxy state_dir dead_letters log_format log_level"""
 USES = frozenset({*GENERAL.split(), *(name for name, each in PARAMETERS.items() if each.group.destination)})
 
 

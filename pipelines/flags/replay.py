@@ -165,7 +165,7 @@ OWN: dict[str, Parameter] = {
     for each in settings_of(ReplayParameters)
 }
 # Of the job's: how it runs, what it keeps, how it speaks, and all destinations.
-GENERAL = """runner preflight drain_timeout ca_file client_certificate client_key http_proxy state_dir
+GENERAL = """config runner preflight drain_timeout ca_file client_certificate client_key http_proxy state_dir
 dead_letters dead_letter_limit log_format log_level http_compression custom_destination"""
 USES = frozenset({*GENERAL.split(), *(name for name, each in PARAMETERS.items() if each.group.destination)})
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from pipelines.flags import command_line, destinations, manual, rules
+from pipelines.flags import command_line, config, destinations, manual, rules
 from pipelines.flags.general import (
     FeedParameters,
     HttpParameters,
@@ -136,7 +136,10 @@ def parse(argv: Sequence[str], environ: Mapping[str, str], program: Program = JO
     if "--version" in argv:
         print(manual.version())
         raise SystemExit(0)
-    arrived = command_line.read(argv, environ, {**program.own, **PARAMETERS})
+    known = {**program.own, **PARAMETERS}
+    arrived = command_line.read(
+        argv, environ, known, lambda place, source: config.load(place, known, destinations.KINDS, source)
+    )
     parameters = program.parameters()
     _leave_out(arrived, program, parameters)
     read, bad, lines = _values(arrived, parameters)
@@ -183,4 +186,8 @@ def _values(
                 lines.append(fault)
             else:
                 read[name] = read.get(name, ()) + value if parameter.repeatable else value
+    own, more = config.destinations_of(arrived.config)
+    if own:
+        read["custom_destination"] = (*read.get("custom_destination", ()), *own)
+    lines += more
     return read, frozenset(arrived.given) - read.keys(), lines

@@ -86,9 +86,10 @@ def test_a_switch_with_a_stray_word_says_what_it_takes() -> None:
     )
 
 
-@pytest.mark.parametrize("given", ["--config=x.yaml", "--config", "--config_file=x", "--config-file=x"])
+@pytest.mark.parametrize("given", ["--settings=x.yaml", "--env_file", "--config_file=x", "--config-file=x"])
 def test_who_looks_for_a_file_of_settings_is_told_what_there_is(given: str) -> None:
     (line,) = refused("--files_dir=./out", given)
-    assert line.startswith(f"{given.partition('=')[0]}: unknown flag; there is no file of settings; ")
+    told = "unknown flag; --config=FILE reads settings from a YAML file; "
+    assert line.startswith(f"{given.partition('=')[0]}: {told}")
     assert "GRANTEX_<FLAG>" in line
     assert "--env-file" in line

@@ -1,0 +1,142 @@
+"""config: which settings are in force and where each comes from; the schema of their file; completion."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import re
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+from pipelines import exit_codes
+from pipelines.flags import command_line, completion, config_schema, custom
+from pipelines.flags import config as config_file
+from pipelines.flags.command_line import Arrived
+from pipelines.flags.destinations import KINDS
+from pipelines.flags.manual import PACKAGE, add_groups
+from pipelines.flags.parameter import Group, Parameter, declared
+from pipelines.flags.settings import PARAMETERS, BadParameters, Program, parse
+from transforms.secret import LiteralSecret, SecretError, parse_secret
+from transforms.setting import setting
+from transforms.write.kafka import config as kafka_config
+
+
+@dataclass(frozen=True, kw_only=True)
+class ConfigParameters:
+    group: ClassVar[Group] = Group("Config")
+
+    print: bool = setting(
+        "Print what is in force, as a file for --config, with where each value is from.", True
+    )
+    schema: bool = setting("Print the JSON Schema of --config's file, for an editor.", False)
+    completion: str = setting(
+        "Print what a shell completes flags with.", "", choices=tuple(completion.SHELLS)
+    )
+
+
+OWN: Mapping[str, Parameter] = {each.name: each for each in declared(ConfigParameters)}
+
+
+def help_text() -> str:
+    """For `--help`."""
+    parser = argparse.ArgumentParser(
+        prog=f"{PACKAGE} config",
+        usage=f"{PACKAGE} config [--print=true | --schema=true | --completion=SHELL] [the job's own flags]",
+        description="Checks settings as the job would, and starts nothing. Exit code 2: they are wrong.",
+        add_help=False,
+    )
+    add_groups(parser, OWN)
+    return parser.format_help()
+
+
+PROGRAM = Program("config", OWN, help=help_text)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Print with these arguments (the process's own by default); returns the exit code."""
+    argv = sys.argv[1:] if argv is None else argv
+    arrived = _arrived(argv)
+    if "schema" in arrived.given:
+        print(config_schema.text(config_schema.schema()), end="")
+        return exit_codes.DRAINED
+    if (shell := arrived.given.get("completion")) and shell[0][1] in completion.SHELLS:
+        print(completion.SHELLS[shell[0][1]](PARAMETERS), end="")
+        return exit_codes.DRAINED
+    try:
+        settings = parse(argv, os.environ, PROGRAM)
+    except BadParameters as error:
+        for line in error.lines:
+            print(line, file=sys.stderr)
+        return exit_codes.BAD_PARAMETERS
+    for line in settings.warnings:
+        print(line, file=sys.stderr)
+    print("\n".join(in_force(arrived)))
+    return exit_codes.DRAINED
+
+
+def _arrived(argv: Sequence[str]) -> Arrived:
+    known = {**OWN, **PARAMETERS}
+    return command_line.read(
+        argv, os.environ, known, lambda place, source: config_file.load(place, known, KINDS, source)
+    )
+
+
+def in_force(arrived: Arrived) -> Iterator[str]:
+    """A file for --config that says the same: each value, and behind it where it is from."""
+    for name, parameter in PARAMETERS.items():
+        group = parameter.group
+        if name in ("config", "custom_destination") or (group.first and group.first not in arrived.given):
+            continue
+        if given := arrived.given.get(name):
+            yield from _lines(name, parameter.secret, given, "")
+        elif parameter.default_in_words and not parameter.default_text:
+            yield f"{name}: {quoted(parameter.default_in_words)}  # default"
+    if arrived.config.own:
+        yield "destinations:"
+    for own in arrived.config.own:
+        yield f"  {own.name}:  # {_place(own.source)}"
+        yield f"    kind: {own.path}"
+        known = custom.keys_of(own.kind, own.path)
+        for key, texts in own.texts.items():
+            yield from _lines(key, known[key].secret, texts, "    ")
+    for source, _ in arrived.given.get("custom_destination", ()):
+        yield f"# and a destination by {source}"
+
+
+def _lines(name: str, secret: bool, given: Sequence[tuple[str, str]], indent: str) -> Iterator[str]:
+    values = [(_place(source), quoted(_shown(text) if secret else text)) for source, text in given]
+    if len(values) == 1:
+        yield f"{indent}{name}: {values[0][1]}  # {values[0][0]}"
+        return
+    yield f"{indent}{name}:"
+    for place, value in values:
+        yield f"{indent}  - {value}  # {place}"
+
+
+def _place(source: str) -> str:
+    """ "grantex.yaml:3" of "grantex.yaml:3: window_size"; a flag or a variable as it is."""
+    return source.partition(": ")[0]
+
+
+def _shown(text: str) -> str:
+    """A reference as it was written, nothing of a secret itself."""
+    key, equals, value = text.partition("=")
+    if equals and re.fullmatch(r"[a-z.]+", key):  # a pair of Kafka's configuration
+        return f"{key}={_shown(value)}" if kafka_config.SENSITIVE.search(key) else text
+    try:
+        return "[secret]" if isinstance(parse_secret(text), LiteralSecret) else text
+    except SecretError:
+        return "[secret]"
+
+
+def quoted(text: str) -> str:
+    """A scalar of YAML."""
+    plain = re.fullmatch(r"[A-Za-z0-9_./][A-Za-z0-9_./+-]*(:[A-Za-z0-9_./+-]+)*", text)
+    return text if plain else json.dumps(text, ensure_ascii=False)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
