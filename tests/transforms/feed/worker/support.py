@@ -84,10 +84,12 @@ class Process:
     def __init__(self, clock: StepClock) -> None:
         self.clock = clock
         self.connections: list[FakeConnection] = []
+        self.watches: list[Watch] = []  # that they were given
         self.sessions = Sessions(clock=self.clock, connect=self._connect)
         self.elsewhere = 0
 
     def _connect(self, feed: WorkerFeed, clock: Clock, name: str, watch: Watch) -> FakeConnection:
+        self.watches.append(watch)
         self.connections.append(FakeConnection(feed.feed))
         return self.connections[-1]
 

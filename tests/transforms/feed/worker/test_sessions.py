@@ -10,8 +10,14 @@ import pytest
 from tests.integration.collect import wait_for
 from tests.transforms.feed.worker.support import FEED, Bundle, Process, StepClock, events
 from transforms.dead_letter import DeadLetter
+from transforms.feed.coverage import Coverage
+from transforms.feed.intake import Intake
+from transforms.feed.kept import KeptConnection
+from transforms.feed.watch import Watch
 from transforms.feed.worker import read
 from transforms.feed.worker.range import FeedRange
+from transforms.feed.worker.ring import Ring
+from transforms.feed.worker.sessions import connect
 
 FIRST = FeedRange(0)
 
@@ -366,3 +372,31 @@ def test_each_connection_has_one_transport(process: Process) -> None:
     for number in (1, 0):
         process.bundle(FeedRange(number), feed)
     assert [each.settings.transport for each in process.connections] == ["websocket", "sse"]
+
+
+def test_ranges_that_live_in_one_process_watch_each_other(process: Process, other: Process) -> None:
+    feed = replace(FEED, connections=2)
+    for number in (0, 1):
+        process.bundle(FeedRange(number), feed)
+    process.bundle(FeedRange(0), replace(feed, reader="another job's"))
+    other.bundle(FeedRange(0), feed)
+    mine, too, another = process.watches
+    assert mine is too
+    assert another is not mine
+    assert other.watches[0] is not mine
+    wait_for(lambda: all(each.looks for each in process.connections))
+
+
+def test_a_worker_s_streams_are_compared_by_who_is_silent(clock: StepClock) -> None:
+    """Its rings do not know which ids are new."""
+    intake: Intake = Ring(100_000, clock)
+    watch = Watch(clock)
+    coverages = [Coverage(intake, clock, watch) for _ in range(2)]
+    streams = [coverage.live() for coverage in coverages]
+    for number in range(20):
+        for coverage, stream in list(zip(coverages, streams, strict=True))[: 1 if number > 5 else 2]:
+            coverage.took(stream, clock.monotonic(), events(number), intake.append(events(number), ()))
+        clock.advance(0.5)
+        watch.look()
+    assert [bool(stream.watched.suspect) for stream in streams] == [False, True]
+    assert isinstance(connect(FEED, clock, "feed", watch), KeptConnection)
