@@ -21,7 +21,7 @@ PIP_INSTALL := $(BIN)/python -m pip install --disable-pip-version-check
 CONFIGURED := $(strip $(value ARGS) $(filter GRANTEX_%,$(.VARIABLES)))
 
 .DELETE_ON_ERROR:
-.PHONY: help run check test test-flink bench bench-memory bench-replay bench-reconcile drop-test fuzz fuzz-journal gap-test webhook-flood kill-test standby-test outage-test lock clean
+.PHONY: help run check test test-flink bench bench-memory bench-receipts bench-replay bench-reconcile drop-test fuzz fuzz-journal gap-test webhook-flood kill-test standby-test outage-test lock clean
 .DEFAULT_GOAL := help
 
 help:  ## list what there is
@@ -93,6 +93,9 @@ test-flink: $(TEST_READY)  ## the job on a real Flink, which is killed; needs Ja
 
 bench: $(TEST_READY)  ## this job against by_hand.py, side by side; ARGS=--quick for a smoke run
 	@exec $(BIN)/python -m tests.benchmarks.bench $(ARGS)
+
+bench-receipts: $(TEST_READY)  ## what receipts cost, and how long `where` takes; ARGS=--events=10000000
+	@exec $(BIN)/python -m tests.benchmarks.receipts $(ARGS)
 
 bench-memory: $(TEST_READY)  ## resident memory over 100,000 tiny bundles
 	@exec $(BIN)/python -m tests.benchmarks.memory $(ARGS)

@@ -16,6 +16,7 @@ from transforms.feed.read import ReadFromGrantex
 from transforms.write.contract import Destination
 from transforms.write.dead_letters.directory import WriteDeadLetters
 from transforms.write.keyed.attempts import DrainTime
+from transforms.write.receipt_objects import WriteReceipts
 from transforms.write.write_to import WriteTo
 
 # Parts of --drain_timeout: for what the destinations do not take to become dead letters, and for those to be
@@ -31,12 +32,14 @@ class Stages:
     feed_letters: whether the graph is to keep the feed's own dead letters.
     write: a destination's sink; gives `.delivered` and `.dead_letters`.
     keep: what dead letters go into.
+    keep_receipts: what keeps a sink's result as receipts; None where a journal does, or nothing.
     """
 
     read: Any
     write: Callable[[Destination], Any]
     keep: Callable[[], Any]
     feed_letters: bool = True
+    keep_receipts: Callable[[], Any] | None = None
 
 
 def in_a_lane(lane: Lane, dead_letters: str | Path) -> Stages:
@@ -78,7 +81,12 @@ def on_a_cluster(settings: Settings) -> Stages:
         keep=lambda: WriteDeadLetters(
             settings.dead_letters, timers=True, drain=_drain_time(settings, TO_KEEP)
         ),
+        keep_receipts=_keep_receipts(settings) if settings.receipts else None,
     )
+
+
+def _keep_receipts(settings: Settings) -> Callable[[], Any]:
+    return lambda: WriteReceipts(settings.receipts, timers=True, drain=_drain_time(settings, TO_KEEP))
 
 
 def _drain_time(settings: Settings, part: float) -> DrainTime:

@@ -44,6 +44,8 @@ def build(pipeline: beam.Pipeline, to: Sequence[Destination], stages: Stages, wi
         name = label(destination)
         written = windowed | f"WriteTo{name}" >> stages.write(destination)
         written.dead_letters | f"Write{name}DeadLetters" >> stages.keep()
+        if stages.keep_receipts is not None:
+            (written.delivered, written.dead_letters) | f"Write{name}Receipts" >> stages.keep_receipts()
 
 
 def main(argv: Sequence[str] | None = None) -> int:

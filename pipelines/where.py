@@ -8,26 +8,28 @@ import json
 import os
 import sys
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import ClassVar
 
 from pipelines import exit_codes
 from pipelines.flags.manual import PACKAGE, USAGE, add_groups
 from pipelines.flags.parameter import Group, Parameter, parameter
-from pipelines.flags.settings import BadParameters, Program, parse
+from pipelines.flags.settings import BadParameters, Program, Settings, parse
 from pipelines.local.where_json import answer, in_words
 from transforms.feed.journal import JournalDamaged, JournalError, JournalUnavailable
-from transforms.feed.journal.receipts import Receipts
+from transforms.feed.journal.receipts import Found, Receipts
 from transforms.setting import setting, settings_of
 
 ABOUT = """
 Says of each event when it was received and on which connection, and for each destination whether it is
 delivered (when, and where it lies), pending (the last error), a dead letter (its cause) or filtered.
 Of one that was not received, into which gap of the feed it fell; of one from before --receipt_retention or
-beyond --receipt_max_bytes, that nobody knows any more. Reads the journal of --state_dir, also while the job
-runs. "-" reads ids from the input, one a line. Exit code 0: answered; 1: the journal cannot be read now; 2:
-wrong parameters.
+beyond --receipt_max_bytes, that nobody knows any more. Reads the journal of --state_dir, also while the
+job runs; of a job on a cluster, what that wrote to --receipts: it does not know when events were received,
+and all from the day of the oldest id on is read. "-" reads ids from the input, one a line. Exit code 0:
+answered; 1: the journal cannot be read now; 2: wrong parameters.
 """
 
 
@@ -47,7 +49,7 @@ def help_text() -> str:
     """For `--help`."""
     parser = argparse.ArgumentParser(
         prog=f"{PACKAGE} where",
-        usage=f"{PACKAGE} where --state_dir=DIRECTORY [--json=true] EVENT_ID ...",
+        usage=f"{PACKAGE} where --state_dir=DIRECTORY|--receipts=PLACE [--json=true] EVENT_ID ...",
         description=textwrap.dedent(ABOUT),
         epilog=USAGE.replace("`", ""),
         add_help=False,
@@ -57,7 +59,9 @@ def help_text() -> str:
     return parser.format_help()
 
 
-PROGRAM = Program("where", OWN, frozenset({"state_dir"}), ", which only reads: see --help", help_text)
+PROGRAM = Program(
+    "where", OWN, frozenset({"state_dir", "receipts"}), ", which only reads: see --help", help_text
+)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -68,9 +72,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         settings = parse([each for each in arguments if each not in ids], os.environ, PROGRAM)
         if not ids:
             raise BadParameters(["no event id: give one or more behind the flags, or - to read them"])
-        with contextlib.closing(Receipts(settings.state_dir)) as receipts:
-            given = (line.strip() for line in sys.stdin) if ids == ["-"] else ids
-            for found in receipts.find(each for each in given if each):
+        given = (line.strip() for line in sys.stdin) if ids == ["-"] else ids
+        with _finder(settings) as find:
+            for found in find(each for each in given if each):
                 lines = [json.dumps(answer(found))] if settings["json"] else in_words(found)
                 print(*lines, sep="\n")
     except BadParameters as error:
@@ -83,6 +87,18 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(error, file=sys.stderr)
         return exit_codes.FAILED
     return exit_codes.DRAINED
+
+
+@contextlib.contextmanager
+def _finder(settings: Settings) -> Iterator[Callable[[Iterable[str]], Iterable[Found]]]:
+    """What finds ids: in a cluster's receipts, or in the journal."""
+    if settings.receipts:
+        from pipelines.cluster.receipts import find  # here, because Beam takes two seconds to import
+
+        yield partial(find, settings.receipts)
+        return
+    with contextlib.closing(Receipts(settings.state_dir)) as receipts:
+        yield receipts.find
 
 
 if __name__ == "__main__":

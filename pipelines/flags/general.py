@@ -260,6 +260,14 @@ class KeepingParameters:
         at_least=0,
         on_cluster="ignored",
     )
+    receipts: str = setting(
+        "On clusters, where it is kept which event lies where: a gs:// or s3:// prefix, or a directory.",
+        "",
+        read=place,
+        placeholder="DIRECTORY",
+        pattern=IN_A_BUCKET,
+        example="gs://my-bucket/receipts",
+    )
     dead_letters: str = setting(
         "Where rejected events are written: a directory, or a gs:// or s3:// prefix.",
         "",

@@ -40,6 +40,9 @@ def cluster_faults(
     """Whatever cannot be run on `settings.runner`. Beam is imported: it has options of its own."""
     yield from _one_machine(settings, parameters, arrived)
     yield from _dead_letters(settings, parameters, arrived)
+    if settings.receipts and settings.runner == DATAFLOW and not settings.receipts.startswith(REMOTE):
+        example = f"--receipts={parameters['receipts'].example}"
+        yield f"{arrived.source('receipts')}: must begin with gs:// or s3://; for example {example}"
     yield from _subscription(settings, arrived)
     yield from _batches(settings, parameters, arrived)
     if settings.runner == DATAFLOW:
@@ -256,7 +259,7 @@ def _forgotten(settings: Settings, parameters: Mapping[str, Parameter]) -> Itera
 
 def _custom_names(settings: Settings, parameters: Mapping[str, Parameter]) -> Iterator[str]:
     taken = {each.group.destination for each in parameters.values() if each.group.destination}
-    taken |= {"feed", "dead_letters"}  # they have counters under these names
+    taken |= {"feed", "dead_letters", "receipts"}  # they have counters under these names
     for destination in settings.custom_destination:
         if destination.name in taken:
             yield f"--custom_destination: the name {destination.name} is taken; give another, ?name=NAME"
@@ -270,6 +273,9 @@ def _on_this_machine(
     if settings.pubsub_subscription:
         source = arrived.source("pubsub_subscription")
         yield f"{source}: is read on Dataflow (--runner=DataflowRunner); one machine reads the feed itself"
+    if settings.receipts and "receipt_retention" in parameters:  # of the job, and no program that reads them
+        source = arrived.source("receipts")
+        yield f"{source}: is for clusters; on one machine the journal keeps them (--receipt_retention)"
     if settings.ledger_webhook and settings.dedupe_horizon < LEDGER_NEEDS and "dedupe_horizon" not in bad:
         yield (
             f"{arrived.source('ledger_webhook')}: needs to know what was received in the last minutes; give "

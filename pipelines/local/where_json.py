@@ -44,11 +44,12 @@ def _iso(at: float | None) -> str | None:
 
 def in_words(found: Found) -> Iterator[str]:
     """Lines for a person."""
-    if found.received_at is None:
+    if found.received_at is None and (found.expired or not found.destinations):
         yield f"{found.id}  {_not_received(found)}"
         return
     by = f" by {found.connection}" if found.connection else ""
-    yield f"{found.id}  received {iso(found.received_at)}{by}"
+    when = "" if found.received_at is None else f"  received {iso(found.received_at)}{by}"
+    yield f"{found.id}{when}"
     if not found.destinations:
         yield "  no destination was there then"
     width = max([len(name) for name in found.destinations], default=0)

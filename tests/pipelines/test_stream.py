@@ -72,9 +72,9 @@ def lane(tmp_path: Path) -> Iterator[Callable[[Destination], Any]]:
     journal.close()
 
 
-def cluster(reading: str) -> Any:
+def cluster(reading: str, *more: str) -> Any:
     """The proto of the one job with every destination."""
-    settings = parse([*DATAFLOW, *EVERYWHERE, *READING[reading]], ENVIRON)
+    settings = parse([*DATAFLOW, *EVERYWHERE, *READING[reading], *more], ENVIRON)
     pipeline = beam.Pipeline(in_process_runner(), PipelineOptions([]))
     build(pipeline, destinations(settings), on_a_cluster(settings), settings.window_size)
     return pipeline.to_runner_api()
@@ -97,6 +97,18 @@ def test_the_labels_are_those_that_running_jobs_know(reading: str) -> None:
     other = next(each for each in READING if each != reading)
     golden = [line for line in GOLDEN.read_text().splitlines() if not line.startswith(other)]
     assert sorted(labels(cluster(reading))) == golden
+
+
+def test_receipts_are_stages_of_their_own_behind_each_sink() -> None:
+    """So that a running job may be given them, and have them taken away."""
+    without, with_receipts = (
+        labels(cluster("ReadFromGrantex", *more)) for more in ((), ("--receipts=gs://b/r",))
+    )
+    added = with_receipts - without
+    assert without < with_receipts
+    assert {name.partition("/")[0] for name in added} == {
+        f"Write{name}Receipts" for name in ("BigQuery", "S3", "Datadog", "Splunk", "Kafka", "PubSub")
+    }
 
 
 def test_a_lane_s_stages_are_called_as_on_a_cluster(lane: Callable[[Destination], Any]) -> None:

@@ -103,6 +103,12 @@ class IdBlock:
         origin = int(np.searchsorted(self.ends, number, side="right"))
         return int(self.at[origin]) / 1000, self.names[int(self.connections[origin])]
 
+    def received_all(self, numbers: Integers) -> tuple[list[float], list[str]]:
+        """As `received`, of many: the times, and the connections."""
+        origins = np.searchsorted(self.ends, numbers, side="right")
+        names = [self.names[index] for index in self.connections[origins].tolist()]
+        return (self.at[origins] / 1000).tolist(), names
+
 
 class Wanted:
     """Ids that are looked for."""

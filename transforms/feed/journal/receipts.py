@@ -14,11 +14,12 @@ from __future__ import annotations
 
 import contextlib
 import sqlite3
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any, TypeVar
+from types import MappingProxyType
+from typing import Any, NamedTuple, TypeVar
 
 import msgspec
 import numpy as np
@@ -57,8 +58,7 @@ class Standing:
     attempts: int = 0
 
 
-@dataclass(frozen=True)
-class Found:
+class Found(NamedTuple):
     """What is known of one id. `destinations` has those that were there when it was received.
 
     received_at: epoch seconds; None when it was not received, or nobody knows any more (`expired`). gap: the
@@ -68,7 +68,7 @@ class Found:
     id: str
     received_at: float | None = None
     connection: str = ""
-    destinations: Mapping[str, Standing] = field(default_factory=dict)
+    destinations: Mapping[str, Standing] = MappingProxyType({})
     gap: Gap | None = None
     expired: bool = False
 
@@ -145,8 +145,7 @@ class Receipts:
             times[plain] = block.ids.times
             for number in block.ids.odd.tolist():
                 times[number] = round(block.ids.received(number)[0] * 1000)
-            for number in np.nonzero((times >= low) & (times < high))[0].tolist():
-                yield block.found(texts[number], number)
+            yield from block.all_found(texts, np.nonzero((times >= low) & (times < high))[0])
 
     def _find_some(self, ids: list[str]) -> Iterator[Found]:
         wanted = Wanted(ids)
@@ -359,9 +358,24 @@ class _Block:
     def found(self, text: str, number: int) -> Found:
         """All that is known of the event with a number."""
         at, connection = self.ids.received(number)
-        standings = {
+        return Found(
+            text, at, connection, self._standings([codes[number] for _, codes in self.tables.values()])
+        )
+
+    def all_found(self, texts: Sequence[str], numbers: npt.NDArray[np.int64]) -> Iterator[Found]:
+        """All that is known of the events with these numbers; texts: the ids of the whole block."""
+        at, connections = self.ids.received_all(numbers)
+        codes = [codes[numbers].tolist() for _, codes in self.tables.values()]
+        combinations = list(zip(*codes, strict=True)) if codes else [()] * len(numbers)
+        known = {each: self._standings(each) for each in set(combinations)}
+        facts = zip(numbers.tolist(), at, connections, combinations, strict=True)
+        for number, received_at, connection, combination in facts:
+            yield Found(texts[number], received_at, connection, known[combination])
+
+    def _standings(self, codes: Sequence[int]) -> Mapping[str, Standing]:
+        """By destination, from each one's code."""
+        return {
             name: standing
-            for name, (table, codes) in self.tables.items()
-            if (standing := table[codes[number]]) is not None
+            for (name, (table, _)), code in zip(self.tables.items(), codes, strict=True)
+            if (standing := table[code]) is not None
         }
-        return Found(text, at, connection, standings)

@@ -55,7 +55,7 @@ class LetterWriter(Writer):
     """One object a batch; a batch that is written again replaces its own object."""
 
     def __init__(self, prefix: str) -> None:
-        _give_beam_options()
+        give_beam_options()
         self._prefix = prefix.rstrip("/")
 
     def write(self, batch: Batch) -> Outcome | None:
@@ -151,14 +151,14 @@ def is_prefix(directory: str) -> bool:
 
 def lines_under(prefix: str) -> Iterator[bytes]:
     """The lines of all objects under `prefix`, in the order of their names. Raises BeamIOError."""
-    _give_beam_options()
+    give_beam_options()
     (found,) = FileSystems.match([f"{prefix.rstrip('/')}/**.ndjson"])
     for path in sorted(metadata.path for metadata in found.metadata_list):
         with FileSystems.open(path, BINARY, CompressionTypes.UNCOMPRESSED) as file:
             yield from file
 
 
-def _give_beam_options() -> None:
+def give_beam_options() -> None:
     """Beam's S3 refuses to work in a process that was given no options, as are the workers of a pool without
     containers: there the environment alone says where the store is, and who asks."""
     if FileSystems._pipeline_options is None and RuntimeValueProvider.runtime_options is None:
