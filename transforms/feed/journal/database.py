@@ -203,9 +203,11 @@ class Database:
             make_private(suspect_mark(self.path))
 
     def sound(self) -> bool:
-        """Whether SQLite's own quick check finds nothing wrong."""
+        """Whether SQLite's own quick check finds nothing wrong in the tables that delivery needs. To read the
+        receipts, too, would be seconds in which the feed is not heard."""
+        tables = [found.split()[0] for found in SCHEMA.split("CREATE TABLE ")[1:]]
         try:
-            return self.rows("PRAGMA quick_check(1)") == [("ok",)]
+            return all(self.rows(f"PRAGMA quick_check({table})") == [("ok",)] for table in tables)
         except (sqlite3.DatabaseError, JournalDamaged):
             return False
 

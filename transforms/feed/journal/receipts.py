@@ -15,7 +15,7 @@ from __future__ import annotations
 import contextlib
 import sqlite3
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 from types import MappingProxyType
@@ -129,8 +129,9 @@ class Receipts:
         while some := list(islice(left, AT_ONCE)):
             wanted = Wanted(some)
             for block in self._walk(wanted):
-                standing = block.standings(destination)
-                found.update(text for text, at in block.ids.find(wanted) if standing(at).state == "delivered")
+                if hits := block.ids.find(wanted):
+                    standing = self._judged(block, destination).standings(destination)
+                    found.update(text for text, number in hits if standing(number).state == "delivered")
         return found
 
     def received(self, since: float, until: float) -> Iterator[Found]:
@@ -145,14 +146,17 @@ class Receipts:
             times[plain] = block.ids.times
             for number in block.ids.odd.tolist():
                 times[number] = round(block.ids.received(number)[0] * 1000)
-            yield from block.all_found(texts, np.nonzero((times >= low) & (times < high))[0])
+            numbers = np.nonzero((times >= low) & (times < high))[0]
+            if len(numbers):
+                yield from self._judged(block).all_found(texts, numbers)
 
     def _find_some(self, ids: list[str]) -> Iterator[Found]:
         wanted = Wanted(ids)
         found: dict[str, Found] = {}
         for block in self._walk(wanted):
-            for text, number in block.ids.find(wanted):
-                found[text] = block.found(text, number)
+            if hits := block.ids.find(wanted):
+                self._judged(block)
+                found.update((text, block.found(text, number)) for text, number in hits)
         missing = [each for each in ids if each not in found]
         if missing:
             found.update(self._moment(lambda: self._not_found(wanted, missing)))
@@ -248,7 +252,7 @@ class Receipts:
             origins.append(Origin(len(chunk.events), chunk.taken_at, ""))
         if not ids:
             return None
-        return self._with_standings(first, unpack_block(pack_block(ids, origins).body))
+        return _Block(first, first + len(ids), unpack_block(pack_block(ids, origins).body))
 
     def _block(self, first: int) -> _Block | None:
         """The block that begins there; None when it is gone, or its ids are."""
@@ -263,11 +267,18 @@ class Receipts:
         except (BadChecksum, ValueError, TypeError, msgspec.MsgspecError, zstandard.ZstdError):
             self._damaged_until = max(self._damaged_until, float(rows[0][3]))
             return None
-        return self._with_standings(first, ids)
+        return _Block(first, first + ids.count, ids)
 
-    def _with_standings(self, first: int, ids: IdBlock) -> _Block:
-        end = first + ids.count
-        return _Block(first, end, ids, {row[0]: self._standings(row, first, end) for row in self._cursors()})
+    def _judged(self, block: _Block, only: str | None = None) -> _Block:
+        """The block, with what became of its events; only: at this destination."""
+
+        def judge() -> None:
+            for row in self._cursors():
+                if only is None or row[0] == only:
+                    block.tables[row[0]] = self._standings(row, block.first, block.end)
+
+        self._moment(judge)
+        return block
 
     def _standings(
         self, cursor: tuple[Any, ...], first: int, end: int
@@ -348,7 +359,7 @@ class _Block:
     first: int
     end: int
     ids: IdBlock
-    tables: dict[str, tuple[list[Standing | None], Codes]]
+    tables: dict[str, tuple[list[Standing | None], Codes]] = field(default_factory=dict)
 
     def standings(self, destination: str) -> Callable[[int], Standing]:
         """What became of the event with a number, at a destination."""
