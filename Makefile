@@ -8,6 +8,8 @@ WORKERS ?= 2
 KILLS ?= 20
 ROUNDS ?= 50
 OUTAGE ?= 10
+MINUTES ?= 10
+SEED ?=
 FUZZ_SECONDS ?= 60
 # The first interpreter that fits, unless you name one: make run PYTHON=/opt/python3.12/bin/python3
 FITS := import sys, venv, ensurepip; sys.exit(not (3, 10) <= sys.version_info < (3, 14))
@@ -21,7 +23,7 @@ PIP_INSTALL := $(BIN)/python -m pip install --disable-pip-version-check
 CONFIGURED := $(strip $(value ARGS) $(filter GRANTEX_%,$(.VARIABLES)))
 
 .DELETE_ON_ERROR:
-.PHONY: help run check test test-flink bench bench-memory bench-receipts bench-replay bench-reconcile drop-test fuzz fuzz-journal gap-test webhook-flood kill-test standby-test outage-test lock clean
+.PHONY: help run check test test-flink bench bench-memory bench-receipts bench-replay bench-reconcile drop-test fuzz fuzz-journal gap-test webhook-flood kill-test standby-test outage-test torture lock clean
 .DEFAULT_GOAL := help
 
 help:  ## list what there is
@@ -126,6 +128,9 @@ standby-test: $(TEST_READY)  ## two processes that stand by for each other, upgr
 
 outage-test: $(TEST_READY)  ## two of six destinations away for 60 s each; ARGS="--away=hang:kafka --seconds=20"
 	@exec $(BIN)/python -m tests.integration.outage $(ARGS)
+
+torture: $(TEST_READY)  ## all faults at once for MINUTES=10, then every id is accounted for; SEED=1 for the same deeds
+	@exec $(BIN)/python -m tests.integration.torture --minutes $(MINUTES) $(if $(SEED),--seed $(SEED)) $(ARGS)
 
 fuzz-journal: $(TEST_READY)  ## damage a journal at random; ARGS="--damages=5000 --kills=300 --seed=1"
 	@exec $(BIN)/python -m tests.fuzz.journal $(ARGS)

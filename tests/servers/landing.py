@@ -45,11 +45,18 @@ class Landing:
     environment: Mapping[str, str] = field(default_factory=dict)
     pid: int = 0
     outages: Mapping[How, Outage] = field(default_factory=dict)
+    stored: Callable[[str], bytes] | None = None
 
 
 def files(directory: Path) -> Landing:
     """A directory of this machine."""
-    return Landing("files", True, {"files_dir": directory}, lambda: _lines(_archive(directory)))
+    return Landing(
+        "files",
+        True,
+        {"files_dir": directory},
+        lambda: _lines(_archive(directory)),
+        stored=lambda place: Path(place).read_bytes(),
+    )
 
 
 def splunk(server: PracticeSplunk) -> Landing:
@@ -101,6 +108,7 @@ def s3(server: SeaweedFS, bucket: str) -> Landing:
         {"AWS_ACCESS_KEY_ID": server.access_key, "AWS_SECRET_ACCESS_KEY": server.secret_key},
         pid=server.process.pid,
         outages={"hang": server.process.hanging},
+        stored=lambda place: server.stored(bucket, place.removeprefix(f"s3://{bucket}/")),
     )
 
 

@@ -51,6 +51,11 @@ class SeaweedFS:
         keys = [one["Key"] for page in pages for one in page.get("Contents", ())]
         return {key: client.get_object(Bucket=bucket, Key=key)["Body"].read() for key in keys}
 
+    def stored(self, bucket: str, key: str) -> bytes:
+        """One of them."""
+        body: bytes = self.client().get_object(Bucket=bucket, Key=key)["Body"].read()
+        return body
+
 
 def install() -> Path:
     """Where it is kept. Skips the test when the program cannot be had."""
