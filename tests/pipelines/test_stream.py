@@ -37,6 +37,7 @@ ENVIRON = {"KEY": "0123456789abcdef"}
 EVERYWHERE = [
     "--bigquery_table=my-project.d.t",
     "--s3_bucket=archive",
+    "--gcs_bucket=archive",
     "--datadog_api_key=env:KEY",
     "--splunk_hec_url=https://splunk.example.com:8088",
     "--splunk_hec_token=env:KEY",

@@ -63,6 +63,11 @@ REFERENCE = re.compile(r"(env|file|secret|aws-secret):")
 QUOTED_VALUE = re.compile(r'\bvalue (".*?"|\S+)', re.DOTALL)
 
 
+def shown(key: str) -> str:
+    """A key as a message may repeat it: a secret may stand where a key should."""
+    return key if re.fullmatch(r"[a-z][a-z._]{0,60}", key) else "what stands before the ="
+
+
 def value_of(key: str, text: str) -> Value:
     """`text` as a reference to a secret where it is one, or where `key` holds a password; else itself.
 
@@ -73,7 +78,7 @@ def value_of(key: str, text: str) -> Value:
     try:
         return parse_secret(text)
     except SecretError as error:
-        raise ValueError(f"{key}: {error}") from None
+        raise ValueError(f"{shown(key)}: {error}") from None
 
 
 def fault(key: str, value: Value) -> str:
@@ -89,7 +94,7 @@ def fault(key: str, value: Value) -> str:
     except KafkaException as error:
         reason = in_words(error)
         if "No such configuration" in reason:
-            return f"{key} is no setting of librdkafka"
+            return f"{shown(key)} is no setting of librdkafka"
         # Alone it may lack others; whether they fit together is seen when the first batch is written.
         if isinstance(value, str) and "Failed to create" not in reason:
             return f"{key}: {reason}"
