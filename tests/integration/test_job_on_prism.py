@@ -42,6 +42,7 @@ def flags(made: World, datadog: PracticeDatadog, **more: object) -> list[str]:
         "prism_log_level": "warn",
         "feed_url": made.feed.url,
         "feed_api_key": "env:PRACTICE_FEED_KEY",
+        "feed_connections": 1,  # a range that is split would be a second stream
         "splunk_hec_url": made.splunk.url,
         "splunk_hec_token": "env:PRACTICE_HEC_TOKEN",
         "splunk_max_age": 0.5,
