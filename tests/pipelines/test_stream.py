@@ -108,7 +108,7 @@ def test_receipts_are_stages_of_their_own_behind_each_sink() -> None:
     added = with_receipts - without
     assert without < with_receipts
     assert {name.partition("/")[0] for name in added} == {
-        f"Write{name}Receipts" for name in ("BigQuery", "S3", "Datadog", "Splunk", "Kafka", "PubSub")
+        f"Write{name}Receipts" for name in ("BigQuery", "S3", "GCS", "Datadog", "Splunk", "Kafka", "PubSub")
     }
 
 
