@@ -68,12 +68,12 @@ def systemd_analyze(
 @pytest.mark.parametrize("path", UNITS, ids=lambda path: path.name)
 def test_systemd_accepts_the_unit(tmp_path: Path, path: Path) -> None:
     # The command is not installed here; any that is will do.
-    code, said = systemd_analyze(tmp_path, "verify", replacing={f"={COMMAND}": "=/bin/true"}, path=path)
+    code, said = systemd_analyze(tmp_path, "verify", replacing={f"={COMMAND}": "=/bin/sh"}, path=path)
     assert (code, said) == (0, "")
 
 
 def test_systemds_verdict_would_find_a_misspelt_setting(tmp_path: Path) -> None:
-    replacing = {f"={COMMAND}": "=/bin/true", "TimeoutStopSec": "TimeoutStopSecs"}
+    replacing = {f"={COMMAND}": "=/bin/sh", "TimeoutStopSec": "TimeoutStopSecs"}
     code, said = systemd_analyze(tmp_path, "verify", replacing=replacing)
     assert "TimeoutStopSecs" in said, code
 
@@ -81,7 +81,7 @@ def test_systemds_verdict_would_find_a_misspelt_setting(tmp_path: Path) -> None:
 @pytest.mark.parametrize("path", UNITS, ids=lambda path: path.name)
 def test_the_unit_is_hardened(tmp_path: Path, path: Path) -> None:
     arguments = ("security", "--offline=true", f"--threshold={MOST_EXPOSED}", "--no-pager")
-    code, said = systemd_analyze(tmp_path, *arguments, replacing={f"={COMMAND}": "=/bin/true"}, path=path)
+    code, said = systemd_analyze(tmp_path, *arguments, replacing={f"={COMMAND}": "=/bin/sh"}, path=path)
     assert code == 0, said
 
 

@@ -110,7 +110,10 @@ def namespace() -> tuple[str, ...]:
     kinds = (("--net", *ALL_END_WITH_IT), ("--map-root-user", "--net", *ALL_END_WITH_IT))
     for kind in (*kinds, ("--net",), ("--map-root-user", "--net")):
         command = ("unshare", *kind)
-        if shutil.which("unshare") and not subprocess.run([*command, "true"], capture_output=True).returncode:
+        if (
+            shutil.which("unshare")
+            and not subprocess.run([*command, sys.executable, "-c", ""], capture_output=True).returncode
+        ):
             return command
     return ()
 
