@@ -102,6 +102,8 @@ class Lane:
             self.tick()
             idle = self.status.in_flight == 0 and not self.delivery.ready()
             if idle and (self._position >= self.journal.end or not self.delivery.room()):
+                if done():  # by what ended between the two looks
+                    break
                 self.clock.advance(step)
             self.wait()
         self.tick()
