@@ -23,7 +23,7 @@ from pipelines.practice.feed import PRACTICE_KEY, PracticeFeed, Slots
 from pipelines.practice.feed_stream import at_rate
 from tests.integration.evidence import WITNESS, accepted, call_witness
 from tests.integration.job import Job, World, world
-from tests.servers.feed_proxy import FeedProxy
+from tests.servers.feed_proxy import FeedProxy, Link
 from transforms.clock import SystemClock
 from transforms.feed import reconnect
 from transforms.feed.intake import Gap
@@ -163,24 +163,33 @@ class Pair:
     feed: PracticeFeed
     reader: FeedReader
     most_streams: int = 0
+    hit: list[Link] = field(default_factory=list)  # whose end may not have been noticed yet
 
     def is_whole(self) -> bool:
         """Both streams are there and none is in doubt."""
         self.most_streams = max(self.most_streams, len(self.feed.open_streams))
+        if any(link in self.proxy.links for link in self.hit):
+            return False
         states = [status.state for status in self.reader.statuses]
         awake = [link for link in list(self.proxy.links) if not link.is_frozen]
-        return states == [State.LIVE, State.LIVE] and len(awake) == len(self.proxy.links) == 2
+        live = states == [State.LIVE, State.LIVE] and len(awake) == len(self.proxy.links) == 2
+        return live and self._overlap()
+
+    def _overlap(self) -> bool:
+        """Each has brought what was published since the other is live: what was before it may still have been
+        on its way by the older one."""
+        streams = list(self.reader._coverage._streams)
+        heard = min((each.heard for each in streams), default=None)
+        return heard is not None and heard > max(each.live_from for each in streams)
 
     def suffer(self, fault: str, dice: random.Random, most_wait: float) -> None:
         """One fault on either of them, once both are there; "both": on one, and within three times the most
         wait, or at once, on the other."""
+        time.sleep(dice.uniform(0.0, most_wait))
         _wait_until(self.is_whole)
-        # What was published before the newer stream was there may still be on its way by the older one.
-        time.sleep(dice.uniform(0.3, 0.3 + most_wait))
         links = list(self.proxy.links)
-        if len(links) != 2:
-            return
         dice.shuffle(links)
+        self.hit = links if fault == "both" else links[:1]
         if fault == "both":
             links[1].freeze()
             time.sleep(dice.choice((0.0, dice.uniform(0.0, 3.0 * most_wait))))
@@ -235,7 +244,8 @@ def torment_pair(
             published, before = Published(), len(journal.gaps())
             first = journal.end
             with publishing(feed, published, rate):
-                _wait_until(lambda first=first: journal.end > first)
+                # Who falls silent in the same moment is told by a flow that was steady before.
+                _wait_until(lambda first=first: journal.end > first + 3 * rate)
                 for fault in part:
                     pair.suffer(fault, dice, most_wait)
                 _wait_until(pair.is_whole)
