@@ -24,6 +24,8 @@ _log = logging.getLogger("grantex.feed")
 # that was live, after one second: to be cut is normal, and each second without it may be a gap.
 HEALTHY_AFTER = 10.0
 LIVE_AFTER = 1.0
+# A stream that was live and ended sooner counts as no more failures than these: two seconds at most.
+MOST_WHEN_LIVE = 3
 # The service counts slots with a time to live of 300 s that every refused attempt re-arms: a try before
 # that has passed renews the lock-out.
 SLOT_WAIT = 305.0
@@ -94,6 +96,8 @@ class Streak:
         kind = (ending.kind, ending.status, ending.code)
         healthy = ending.lived >= (LIVE_AFTER if ending.was_live else HEALTHY_AFTER)
         failures = 1 if healthy else self.failures + 1
+        if ending.was_live:
+            failures = min(failures, MOST_WHEN_LIVE)
         return Streak(failures, self.same + 1 if kind == self.kind else 1, kind)
 
 

@@ -228,3 +228,14 @@ def test_other_ends_tell_nothing(learnt: CutAge) -> None:
 
 def test_silence_is_more_than_a_keepalive_s_interval_and_at_most_forty_seconds() -> None:
     assert 30 < FeedSettings("https://feed.test", LiteralSecret("key")).read_timeout <= 40
+
+
+def test_a_stream_that_is_cut_young_again_and_again_is_away_for_two_seconds_at_most() -> None:
+    """The other one is alone meanwhile; and so it costs no more than some fifty requests a minute."""
+    streak = Streak()
+    for _ in range(50):
+        streak = streak.after(Ending(EndingKind.CUT, lived=0.1, was_live=True))
+    assert 1.0 <= decide(Ending(EndingKind.CUT), streak, 1, None, high).wait <= 2.0
+    for _ in range(50):
+        streak = streak.after(Ending(EndingKind.REFUSED))
+    assert decide(Ending(EndingKind.REFUSED), streak, 1, None, high).wait == 30.0
