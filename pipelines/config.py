@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import re
@@ -16,7 +15,7 @@ from pipelines.flags import command_line, completion, config_schema, custom
 from pipelines.flags import config as config_file
 from pipelines.flags.command_line import Arrived
 from pipelines.flags.destinations import KINDS
-from pipelines.flags.manual import PACKAGE, add_groups
+from pipelines.flags.manual import program_help
 from pipelines.flags.parameter import Group, Parameter, declared
 from pipelines.flags.settings import PARAMETERS, BadParameters, Program, parse
 from transforms.secret import LiteralSecret, SecretError, parse_secret
@@ -42,14 +41,9 @@ OWN: Mapping[str, Parameter] = {each.name: each for each in declared(ConfigParam
 
 def help_text() -> str:
     """For `--help`."""
-    parser = argparse.ArgumentParser(
-        prog=f"{PACKAGE} config",
-        usage=f"{PACKAGE} config [--print=true | --schema=true | --completion=SHELL] [the job's own flags]",
-        description="Checks settings as the job would, and starts nothing. Exit code 2: they are wrong.",
-        add_help=False,
-    )
-    add_groups(parser, OWN)
-    return parser.format_help()
+    usage = "config [--print=true | --schema=true | --completion=SHELL] [the job's own flags]"
+    about = "Checks settings as the job would, and starts nothing. Exit code 2: they are wrong."
+    return program_help(usage, about, OWN, epilog="")
 
 
 PROGRAM = Program("config", OWN, help=help_text)

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import json
 import os
 import sys
-import textwrap
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import ClassVar
 
 from pipelines import exit_codes
-from pipelines.flags.manual import PACKAGE, USAGE, add_groups
+from pipelines.flags.manual import program_help
 from pipelines.flags.parameter import Group, Parameter, parameter
 from pipelines.flags.settings import BadParameters, Program, Settings, parse
 from pipelines.local.where_json import answer, in_words
@@ -47,16 +45,8 @@ OWN: dict[str, Parameter] = {
 
 def help_text() -> str:
     """For `--help`."""
-    parser = argparse.ArgumentParser(
-        prog=f"{PACKAGE} where",
-        usage=f"{PACKAGE} where --state_dir=DIRECTORY|--receipts=PLACE [--json=true] EVENT_ID ...",
-        description=textwrap.dedent(ABOUT),
-        epilog=USAGE.replace("`", ""),
-        add_help=False,
-        allow_abbrev=False,
-    )
-    add_groups(parser, PROGRAM.parameters())
-    return parser.format_help()
+    usage = "where --state_dir=DIRECTORY|--receipts=PLACE [--json=true] EVENT_ID ..."
+    return program_help(usage, ABOUT, PROGRAM.parameters())
 
 
 PROGRAM = Program(

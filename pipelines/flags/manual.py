@@ -23,6 +23,8 @@ USAGE = (
     "`aws-secret:NAME[#KEY]`; anything else is taken as the value itself, for one machine only."
 )
 
+EPILOG = USAGE.replace("`", "")
+
 
 def version() -> str:
     """The installed version, for `--version`."""
@@ -41,24 +43,30 @@ def help_text(parameters: Mapping[str, Parameter]) -> str:
 
 def argument_parser(parameters: Mapping[str, Parameter]) -> argparse.ArgumentParser:
     """argparse's view of the parameters. Its help is used; parsing is ours, to report all faults at once."""
+    return _parser(f"{PACKAGE} [PROGRAM] [--demo=true] [--name=value ...]", None, parameters, EPILOG)
+
+
+def program_help(
+    usage: str, about: str, parameters: Mapping[str, Parameter], epilog: str | None = None
+) -> str:
+    """For `--help` of a program: its usage, what it does, then its parameters; `epilog` is EPILOG unless
+    given."""
+    epilog = EPILOG if epilog is None else epilog
+    return _parser(f"{PACKAGE} {usage}", textwrap.dedent(about), parameters, epilog).format_help()
+
+
+def _parser(
+    usage: str, about: str | None, parameters: Mapping[str, Parameter], epilog: str
+) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog=PACKAGE,
-        usage=f"{PACKAGE} [PROGRAM] [--demo=true] [--name=value ...]",
-        epilog=USAGE.replace("`", ""),
-        add_help=False,
-        allow_abbrev=False,
+        prog=PACKAGE, usage=usage, description=about, epilog=epilog, add_help=False, allow_abbrev=False
     )
-    add_groups(parser, parameters)
-    return parser
-
-
-def add_groups(parser: argparse.ArgumentParser, parameters: Mapping[str, Parameter]) -> None:
-    """The parameters, by group."""
     for title, members in groupby(parameters.values(), key=lambda each: each.group.title):
         group = parser.add_argument_group(title)
         for each in members:
             text = f"{each.help} ({_facts(each)})" if _facts(each) else each.help
             group.add_argument(each.flag, metavar=each.placeholder, help=text.replace("%", "%%"))
+    return parser
 
 
 def _facts(parameter: Parameter) -> str:

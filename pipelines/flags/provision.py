@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import argparse
-import textwrap
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
-from pipelines.flags.manual import PACKAGE, USAGE, add_groups
-from pipelines.flags.parameter import Group, Parameter, declared
+from pipelines.flags.manual import PACKAGE, program_help
+from pipelines.flags.parameter import Group, declared
 from pipelines.flags.settings import PARAMETERS, Program
 from transforms.setting import setting
 
@@ -35,7 +33,7 @@ def program(name: str, about: str, uses: str, new_secrets: Iterable[str] = ()) -
     own = {**ASKING, **{each: replace(PARAMETERS[each], secret=False) for each in new_secrets}}
 
     def help() -> str:
-        return _help(f"{PACKAGE} provision {name}", about, made.parameters())
+        return program_help(f"provision {name} [--yes=true] [--name=value ...]", about, made.parameters())
 
     made = Program(
         f"provision {name}",
@@ -46,19 +44,6 @@ def program(name: str, about: str, uses: str, new_secrets: Iterable[str] = ()) -
         lenient=True,
     )
     return made
-
-
-def _help(command: str, about: str, parameters: Mapping[str, Parameter]) -> str:
-    parser = argparse.ArgumentParser(
-        prog=command,
-        usage=f"{command} [--yes=true] [--name=value ...]",
-        description=textwrap.dedent(about),
-        epilog=USAGE.replace("`", ""),
-        add_help=False,
-        allow_abbrev=False,
-    )
-    add_groups(parser, parameters)
-    return parser.format_help()
 
 
 def help_of_all(names: Iterable[str]) -> str:

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import argparse
-import textwrap
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar, Literal
 
 from pipelines.flags.destinations import KINDS, group_of
-from pipelines.flags.manual import PACKAGE, USAGE, add_groups
+from pipelines.flags.manual import program_help
 from pipelines.flags.parameter import Group, Parameter, parameter
 from pipelines.flags.settings import PARAMETERS, Program, Settings
 from transforms import readers
@@ -73,16 +71,8 @@ USES = frozenset({*GENERAL.split(), *(name for name, each in PARAMETERS.items() 
 
 def help_text() -> str:
     """For `--help`: what it does, its own flags, then those that it shares with the job."""
-    parser = argparse.ArgumentParser(
-        prog=f"{PACKAGE} reconcile",
-        usage=f"{PACKAGE} reconcile --feed_api_key=SECRET [--against=WHAT] [--name=value ...]",
-        description=textwrap.dedent(ABOUT),
-        epilog=USAGE.replace("`", ""),
-        add_help=False,
-        allow_abbrev=False,
-    )
-    add_groups(parser, PROGRAM.parameters())
-    return parser.format_help()
+    usage = "reconcile --feed_api_key=SECRET [--against=WHAT] [--name=value ...]"
+    return program_help(usage, ABOUT, PROGRAM.parameters())
 
 
 PROGRAM = Program(

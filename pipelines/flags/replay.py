@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import argparse
 import re
-import textwrap
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
 from pipelines.flags.general import IN_PROCESS, REMOTE
-from pipelines.flags.manual import PACKAGE, USAGE, add_groups
+from pipelines.flags.manual import program_help
 from pipelines.flags.parameter import Group, Parameter, parameter
 from pipelines.flags.settings import PARAMETERS, BadParameters, Program, Settings
 from transforms import event_types, readers
@@ -172,16 +170,8 @@ USES = frozenset({*GENERAL.split(), *(name for name, each in PARAMETERS.items() 
 
 def help_text() -> str:
     """For `--help`: what it does, its own flags, then those that it shares with the job."""
-    parser = argparse.ArgumentParser(
-        prog=f"{PACKAGE} replay",
-        usage=f"{PACKAGE} replay --from=SOURCE [--plan_only=true] [--name=value ...]",
-        description=textwrap.dedent(ABOUT),
-        epilog=USAGE.replace("`", ""),
-        add_help=False,
-        allow_abbrev=False,
-    )
-    add_groups(parser, PROGRAM.parameters())
-    return parser.format_help()
+    usage = "replay --from=SOURCE [--plan_only=true] [--name=value ...]"
+    return program_help(usage, ABOUT, PROGRAM.parameters())
 
 
 PROGRAM = Program("replay", OWN, USES, ", which reads no feed; --help lists what has", help_text)
