@@ -62,9 +62,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         settings = parse(argv, os.environ, PROGRAM)
     except BadParameters as error:
-        for line in error.lines:
-            print(line, file=sys.stderr)
-        return exit_codes.BAD_PARAMETERS
+        return exit_codes.refuse(error.lines)
     for line in settings.warnings:
         print(line, file=sys.stderr)
     print("\n".join(in_force(arrived)))

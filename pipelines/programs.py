@@ -29,8 +29,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if arguments and not arguments[0].startswith("-"):
         name = arguments.pop(0)
     if name not in PROGRAMS:
-        print(_unknown(name), file=sys.stderr)
-        return exit_codes.BAD_PARAMETERS
+        return exit_codes.refuse([_unknown(name)])
     code: int = importlib.import_module(f"pipelines.{name}").main(arguments)
     return code
 

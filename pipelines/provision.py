@@ -26,11 +26,8 @@ def main(argv: Sequence[str] | None = None, ask: Callable[[str], str] = input) -
         return exit_codes.DRAINED
     if name not in PROVISIONS:
         what = ", ".join(PROVISIONS)
-        print(
-            f"argument 1 says what is to be provisioned: {what}; and every setting is --name=value",
-            file=sys.stderr,
-        )
-        return exit_codes.BAD_PARAMETERS
+        line = f"argument 1 says what is to be provisioned: {what}; and every setting is --name=value"
+        return exit_codes.refuse([line])
     module = importlib.import_module(PROVISIONS[name])
     try:
         settings = parse(arguments, os.environ, module.PROGRAM)
@@ -39,8 +36,7 @@ def main(argv: Sequence[str] | None = None, ask: Callable[[str], str] = input) -
             print(line, file=sys.stderr)
         return _carry_out(module.plan(settings), settings["yes"], settings["print"], ask)
     except BadParameters as error:
-        print(*error.lines, sep="\n", file=sys.stderr)
-        return exit_codes.BAD_PARAMETERS
+        return exit_codes.refuse(error.lines)
     except (CannotProvision, SecretError) as error:
         print(redact(str(error)), file=sys.stderr)
         is_bad = isinstance(error, CannotProvision) and error.bad

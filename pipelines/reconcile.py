@@ -74,9 +74,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if faults := list(flags.faults(settings)):
             raise BadParameters(faults)
     except BadParameters as error:
-        for line in error.lines:
-            print(line, file=sys.stderr)
-        return exit_codes.BAD_PARAMETERS
+        return exit_codes.refuse(error.lines)
     logs.configure(settings.log_format, settings.log_level)
     for line in settings.warnings:
         log.warning(line)

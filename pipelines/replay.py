@@ -85,7 +85,7 @@ def run(argv: Sequence[str], stop: threading.Event) -> int:
         if faults := list(overlaps(archive.source, to)):
             raise BadParameters(faults)
     except BadParameters as error:
-        return _refuse(error.lines)
+        return exit_codes.refuse(error.lines)
     logs.configure(settings.log_format, settings.log_level)
     for line in (*settings.warnings, *warnings(settings)):
         log.warning(line)
@@ -95,7 +95,7 @@ def run(argv: Sequence[str], stop: threading.Event) -> int:
             raise BadParameters([f"--from: nothing is archived under {archive.source}: look at the name"])
         return _replay(settings, archive, to, stop)
     except BadParameters as error:  # what only running finds out
-        return _refuse(error.lines)
+        return exit_codes.refuse(error.lines)
     except ArchiveError as error:
         log.error("%s", error)
         return exit_codes.FAILED
@@ -232,12 +232,6 @@ class Planned:
         if left := replay_shown.left_out(self._choice.counts):
             found.append(f"  left out: {left}")
         return found
-
-
-def _refuse(lines: Sequence[str]) -> int:
-    for line in lines:
-        print(line, file=sys.stderr)
-    return exit_codes.BAD_PARAMETERS
 
 
 if __name__ == "__main__":

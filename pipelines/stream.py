@@ -54,7 +54,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         settings = parse(sys.argv[1:] if argv is None else argv, os.environ)
     except BadParameters as error:
-        return _refuse(error.lines)
+        return exit_codes.refuse(error.lines)
     logs.configure(settings.log_format, settings.log_level)
     for line in settings.warnings:
         log.warning(line)
@@ -64,9 +64,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         return _on_this_machine(settings, stop) if settings.in_process else _on_a_cluster(settings, stop)
     except BadParameters as error:  # what the cluster's runner finds in its own
-        return _refuse(error.lines)
+        return exit_codes.refuse(error.lines)
     except CannotStart as error:
-        return _refuse([str(error)])
+        return exit_codes.refuse([str(error)])
     except (JournalUnavailable, ListenFailed) as error:
         log.error("%s", error)
         return exit_codes.FAILED
@@ -116,12 +116,6 @@ def _validate(settings: Settings) -> int:
     passed = preflight.wait()
     print(preflight.table())
     return exit_codes.DRAINED if passed else exit_codes.PREFLIGHT_FAILED
-
-
-def _refuse(lines: Sequence[str]) -> int:
-    for line in lines:
-        print(line, file=sys.stderr)
-    return exit_codes.BAD_PARAMETERS
 
 
 if __name__ == "__main__":

@@ -13,12 +13,12 @@ from typing import ClassVar
 
 from pipelines import exit_codes
 from pipelines.flags.manual import program_help
-from pipelines.flags.parameter import Group, Parameter, parameter
+from pipelines.flags.parameter import Group, Parameter, declared
 from pipelines.flags.settings import BadParameters, Program, Settings, parse
 from pipelines.local.where_json import answer, in_words
 from transforms.feed.journal import JournalDamaged, JournalError, JournalUnavailable
 from transforms.feed.journal.receipts import Found, Receipts
-from transforms.setting import setting, settings_of
+from transforms.setting import setting
 
 ABOUT = """
 Says of each event when it was received and on which connection, and for each destination whether it is
@@ -38,9 +38,7 @@ class WhereParameters:
     json: bool = setting("One JSON object a line.", False)
 
 
-OWN: dict[str, Parameter] = {
-    each.name: parameter(each, WhereParameters.group) for each in settings_of(WhereParameters)
-}
+OWN: dict[str, Parameter] = {each.name: each for each in declared(WhereParameters)}
 
 
 def help_text() -> str:
@@ -68,11 +66,9 @@ def main(argv: Sequence[str] | None = None) -> int:
                 lines = [json.dumps(answer(found))] if settings["json"] else in_words(found)
                 print(*lines, sep="\n")
     except BadParameters as error:
-        print(*error.lines, sep="\n", file=sys.stderr)
-        return exit_codes.BAD_PARAMETERS
+        return exit_codes.refuse(error.lines)
     except JournalError as error:
-        print(f"--state_dir: {error}", file=sys.stderr)
-        return exit_codes.BAD_PARAMETERS
+        return exit_codes.refuse([f"--state_dir: {error}"])
     except (JournalDamaged, JournalUnavailable) as error:
         print(error, file=sys.stderr)
         return exit_codes.FAILED

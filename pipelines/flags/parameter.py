@@ -66,7 +66,7 @@ def declared(room: Any) -> Iterator[Parameter]:
     """The parameters that a room of general settings declares, whose class says their `group`."""
     for each in settings_of(room):
         if each.declared:
-            yield parameter(each, room.group)
+            yield parameter(each, room.group, name=each.called or each.name)
 
 
 def parameter(setting: Setting, group: Group, **changes: Any) -> Parameter:

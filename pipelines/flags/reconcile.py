@@ -9,11 +9,11 @@ from typing import ClassVar, Literal
 
 from pipelines.flags.destinations import KINDS, group_of
 from pipelines.flags.manual import program_help
-from pipelines.flags.parameter import Group, Parameter, parameter
+from pipelines.flags.parameter import Group, Parameter, declared
 from pipelines.flags.settings import PARAMETERS, Program, Settings
 from transforms import readers
 from transforms.archive.choice import instant
-from transforms.setting import setting, settings_of
+from transforms.setting import setting
 
 ABOUT = """
 Compares the service's delivery ledger, which has a row for every event of a webhook's types, with what was
@@ -60,9 +60,7 @@ class ReconcileParameters:
     json: bool = setting("Print one JSON object in the place of the table.", False)
 
 
-OWN: dict[str, Parameter] = {
-    each.name: parameter(each, ReconcileParameters.group) for each in settings_of(ReconcileParameters)
-}
+OWN: dict[str, Parameter] = {each.name: each for each in declared(ReconcileParameters)}
 # Of the job's: whose ledger, how it is reached, what was kept, and the destinations that can be read back.
 GENERAL = """config feed_url feed_api_key feed_types ledger_webhook ca_file client_certificate client_key
 http_proxy state_dir dead_letters log_format log_level"""

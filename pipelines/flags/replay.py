@@ -10,14 +10,14 @@ from typing import Any, ClassVar
 
 from pipelines.flags.general import IN_PROCESS, REMOTE
 from pipelines.flags.manual import program_help
-from pipelines.flags.parameter import Group, Parameter, parameter
+from pipelines.flags.parameter import Group, Parameter, declared
 from pipelines.flags.settings import PARAMETERS, BadParameters, Program, Settings
 from transforms import event_types, readers
 from transforms.archive.bigquery_rows import BigQueryRows
 from transforms.archive.choice import Archive, Selection, instant
 from transforms.archive.objects import GoogleObjects, S3Objects
 from transforms.archive.sources import Directory, Source
-from transforms.setting import setting, settings_of
+from transforms.setting import setting
 from transforms.write.bigquery.destination import table_name
 from transforms.write.contract import Destination
 from transforms.write.files.destination import Files
@@ -158,10 +158,7 @@ class ReplayParameters:
     )
 
 
-OWN: dict[str, Parameter] = {
-    each.called or each.name: parameter(each, ReplayParameters.group, name=each.called or each.name)
-    for each in settings_of(ReplayParameters)
-}
+OWN: dict[str, Parameter] = {each.name: each for each in declared(ReplayParameters)}
 # Of the job's: how it runs, what it keeps, how it speaks, and all destinations.
 GENERAL = """config runner preflight drain_timeout ca_file client_certificate client_key http_proxy state_dir
 dead_letters dead_letter_limit log_format log_level http_compression custom_destination"""
