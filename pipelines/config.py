@@ -11,13 +11,11 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from pipelines import exit_codes
-from pipelines.flags import command_line, completion, config_schema, custom
-from pipelines.flags import config as config_file
+from pipelines.flags import completion, config_schema, custom
 from pipelines.flags.command_line import Arrived
-from pipelines.flags.destinations import KINDS
 from pipelines.flags.manual import program_help
 from pipelines.flags.parameter import Group, Parameter, declared
-from pipelines.flags.settings import PARAMETERS, BadParameters, Program, parse
+from pipelines.flags.settings import PARAMETERS, BadParameters, Program, arrived, checked
 from transforms.secret import LiteralSecret, SecretError, parse_secret
 from transforms.setting import setting
 from transforms.write.kafka import config as kafka_config
@@ -51,50 +49,48 @@ PROGRAM = Program("config", OWN, help=help_text)
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Print with these arguments (the process's own by default); returns the exit code."""
-    argv = sys.argv[1:] if argv is None else argv
-    arrived = _arrived(argv)
-    if "schema" in arrived.given:
+    given = arrived(sys.argv[1:] if argv is None else argv, os.environ, PROGRAM)
+    if _switch(given, "schema"):
         print(config_schema.text(config_schema.schema()), end="")
         return exit_codes.DRAINED
-    if (shell := arrived.given.get("completion")) and shell[0][1] in completion.SHELLS:
+    if (shell := given.given.get("completion")) and shell[0][1] in completion.SHELLS:
         print(completion.SHELLS[shell[0][1]](PARAMETERS), end="")
         return exit_codes.DRAINED
     try:
-        settings = parse(argv, os.environ, PROGRAM)
+        settings = checked(given, os.environ, PROGRAM)
     except BadParameters as error:
         return exit_codes.refuse(error.lines)
     for line in settings.warnings:
         print(line, file=sys.stderr)
-    print("\n".join(in_force(arrived)))
+    if settings["print"]:
+        print("\n".join(in_force(given)))
     return exit_codes.DRAINED
 
 
-def _arrived(argv: Sequence[str]) -> Arrived:
-    known = {**OWN, **PARAMETERS}
-    return command_line.read(
-        argv, os.environ, known, lambda place, source: config_file.load(place, known, KINDS, source)
-    )
+def _switch(given: Arrived, name: str) -> bool:
+    """Whether a switch is on, before anything else is read, which may be missing."""
+    return any(text.lower() == "true" for _, text in given.given.get(name, ()))
 
 
-def in_force(arrived: Arrived) -> Iterator[str]:
+def in_force(given: Arrived) -> Iterator[str]:
     """A file for --config that says the same: each value, and behind it where it is from."""
     for name, parameter in PARAMETERS.items():
         group = parameter.group
-        if name in ("config", "custom_destination") or (group.first and group.first not in arrived.given):
+        if name in ("config", "custom_destination") or (group.first and group.first not in given.given):
             continue
-        if given := arrived.given.get(name):
-            yield from _lines(name, parameter.secret, given, "")
+        if texts := given.given.get(name):
+            yield from _lines(name, parameter.secret, texts, "")
         elif parameter.default_in_words and not parameter.default_text:
             yield f"{name}: {quoted(parameter.default_in_words)}  # default"
-    if arrived.config.own:
+    if given.config.own:
         yield "destinations:"
-    for own in arrived.config.own:
+    for own in given.config.own:
         yield f"  {own.name}:  # {_place(own.source)}"
         yield f"    kind: {own.path}"
         known = custom.keys_of(own.kind, own.path)
         for key, texts in own.texts.items():
             yield from _lines(key, known[key].secret, texts, "    ")
-    for source, _ in arrived.given.get("custom_destination", ()):
+    for source, _ in given.given.get("custom_destination", ()):
         yield f"# and a destination by {source}"
 
 

@@ -130,6 +130,11 @@ def parse(argv: Sequence[str], environ: Mapping[str, str], program: Program = JO
 
     Raises BadParameters with every fault found, and SystemExit(0) after `--help` and `--version`.
     """
+    return checked(arrived(argv, environ, program), environ, program)
+
+
+def arrived(argv: Sequence[str], environ: Mapping[str, str], program: Program = JOB) -> command_line.Arrived:
+    """What was given, and where: as it was written. Raises SystemExit(0) after `--help` and `--version`."""
     if "--help" in argv or "-h" in argv:
         print(program.help())
         raise SystemExit(0)
@@ -137,9 +142,13 @@ def parse(argv: Sequence[str], environ: Mapping[str, str], program: Program = JO
         print(manual.version())
         raise SystemExit(0)
     known = {**program.own, **PARAMETERS}
-    arrived = command_line.read(
+    return command_line.read(
         argv, environ, known, lambda place, source: config.load(place, known, destinations.KINDS, source)
     )
+
+
+def checked(arrived: command_line.Arrived, environ: Mapping[str, str], program: Program = JOB) -> Settings:
+    """What was given, read and checked together. Raises BadParameters."""
     parameters = program.parameters()
     _leave_out(arrived, program, parameters)
     read, bad, lines = _values(arrived, parameters)

@@ -265,3 +265,13 @@ def test_the_other_shells_get_every_flag(capsys: pytest.CaptureFixture[str], she
     printed = capsys.readouterr().out
     for name in ("splunk_hec_url", "config", "webhook_port"):
         assert f"-l {name} " in printed or f"--{name}=[" in printed
+
+
+def test_settings_are_checked_without_a_word_when_nothing_is_to_be_printed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name, value in ENVIRON.items():
+        monkeypatch.setenv(name, value)
+    assert config.main([written(tmp_path, TWO_OF_EACH), "--print=false", "--schema=false"]) == 0
+    assert capsys.readouterr().out == ""
+    assert config.main([written(tmp_path, "window_size: x"), "--print=false"]) == 2
