@@ -21,11 +21,10 @@ from apache_beam.io.filesystems import FileSystems
 
 from transforms.batch import BatchPolicy
 from transforms.dead_letter import DeadLetter
-from transforms.event import Batch, Event, Receipt
-from transforms.write.archive import blocks
-from transforms.write.contract import Destination, Outcome, Writer
-from transforms.write.dead_letters.objects import BINARY, give_beam_options
+from transforms.event import Event, Receipt
+from transforms.write.archive import Compression
 from transforms.write.keyed.attempts import DrainTime
+from transforms.write.line_objects import BINARY, LineObjects, objects_under
 from transforms.write.write_to import WriteTo
 
 log = logging.getLogger("grantex.write")
@@ -50,44 +49,15 @@ _decode = msgspec.json.Decoder(ReceiptLine).decode
 
 
 @dataclass(frozen=True)
-class ReceiptObjects(Destination):
-    """Where they go. Its events are the lines."""
+class ReceiptObjects(LineObjects):
+    """Where they go, by the day of delivery. Its events are the lines."""
 
-    prefix: str
     policy: BatchPolicy = POLICY
-    concurrency: int = 1
 
     name: ClassVar[str] = "receipts"
-
-    def partition(self, event: Event) -> str:
-        return f"dt={event.created_at[:10]}"
-
-    def open(self) -> ReceiptWriter:
-        return ReceiptWriter(self.prefix)
-
-
-class ReceiptWriter(Writer):
-    """One object a batch; a batch that is written again replaces its own object."""
-
-    def __init__(self, prefix: str) -> None:
-        give_beam_options()
-        self._prefix = prefix.rstrip("/")
-
-    def write(self, batch: Batch) -> Outcome | None:
-        """Put `batch`. Whatever goes wrong is "later": each file system raises exceptions of its own."""
-        time = batch.events[0].created_at[11:19].replace(":", "")
-        path = f"{self._prefix}/{batch.partition}/{time}-{batch.id}.ndjson.gz"
-        try:
-            with FileSystems.create(path, BINARY, CompressionTypes.UNCOMPRESSED) as file:
-                for block in blocks(batch.events, "gzip"):
-                    file.write(block)
-        except Exception as error:  # noqa: BLE001 - see above
-            cause = (
-                f"receipts cannot be written to {self._prefix}: {type(error).__name__}: {error}. They are "
-                "kept and written once this is fixed: check the bucket, its permissions, --receipts."
-            )
-            return Outcome(later=range(len(batch.events)), cause=cause, unknown=True)
-        return None
+    what: ClassVar[str] = "receipts"
+    flag: ClassVar[str] = "--receipts"
+    compression: ClassVar[Compression] = "gzip"
 
 
 class WriteReceipts(beam.PTransform):  # type: ignore[type-arg]
@@ -147,9 +117,7 @@ def _unwritten(letter: DeadLetter) -> None:
 def read_receipts(prefix: str, since: str = "") -> Iterator[ReceiptLine]:
     """The lines of all objects under the prefix, from the day `since` (YYYY-MM-DD) on, in the order of their
     names. Raises BeamIOError; lines that are none are passed over."""
-    give_beam_options()
-    (found,) = FileSystems.match([f"{prefix.rstrip('/')}/**.ndjson.gz"])
-    for path in sorted(metadata.path for metadata in found.metadata_list):
+    for path in objects_under(prefix, ReceiptObjects.compression):
         if path.rpartition("/dt=")[2][:10] < since:
             continue
         with FileSystems.open(path, BINARY, CompressionTypes.GZIP) as file:

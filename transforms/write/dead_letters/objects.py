@@ -1,8 +1,4 @@
-"""Dead letters as objects under a gs:// or s3:// prefix: NDJSON, partitioned by day, named by content.
-
-Beam's own FileSystems write and read them, with the credentials and options (--s3_endpoint_url, ...) that
-they use for everything else.
-"""
+"""Dead letters as objects under a gs:// or s3:// prefix (line_objects.py)."""
 
 from __future__ import annotations
 
@@ -15,66 +11,29 @@ from typing import Any, ClassVar
 import apache_beam as beam
 from apache_beam.io.filesystem import CompressionTypes
 from apache_beam.io.filesystems import FileSystems
-from apache_beam.options.pipeline_options import PipelineOptions
-from apache_beam.options.value_provider import RuntimeValueProvider
 
 from transforms.batch import BatchPolicy
 from transforms.clock import SystemClock
 from transforms.dead_letter import DeadLetter, DeadLetterError, encode
 from transforms.direct_runner import is_in_process
 from transforms.event import Batch, Event
-from transforms.write.archive import lines
-from transforms.write.contract import Destination, Outcome, Writer
 from transforms.write.keyed.attempts import DrainTime
+from transforms.write.line_objects import BINARY, LineObjects, objects_under
 from transforms.write.write_to import WriteTo
 
 # A person looks for a dead letter after a minute; and few objects a minute, whatever goes wrong.
 POLICY = BatchPolicy(max_events=10_000, max_bytes=16_000_000, max_age=60.0)
-BINARY = "application/octet-stream"
 
 
 @dataclass(frozen=True)
-class LetterObjects(Destination):
-    """Where they go. Its events are the lines."""
+class LetterObjects(LineObjects):
+    """Where they go, by the day on which each became one. Its events are the lines."""
 
-    prefix: str
     policy: BatchPolicy = POLICY
-    concurrency: int = 1
 
     name: ClassVar[str] = "dead_letters"
-
-    def partition(self, event: Event) -> str:
-        """The day (UTC) on which it became one: an object never mixes days."""
-        return f"dt={event.created_at[:10]}"
-
-    def open(self) -> LetterWriter:
-        return LetterWriter(self.prefix)
-
-
-class LetterWriter(Writer):
-    """One object a batch; a batch that is written again replaces its own object."""
-
-    def __init__(self, prefix: str) -> None:
-        give_beam_options()
-        self._prefix = prefix.rstrip("/")
-
-    def write(self, batch: Batch) -> Outcome | None:
-        """Put `batch`. Whatever goes wrong is "later": each file system raises exceptions of its own."""
-        time = batch.events[0].created_at[11:19].replace(":", "")
-        path = f"{self._prefix}/{batch.partition}/{time}-{batch.id}.ndjson"
-        try:
-            with FileSystems.create(path, BINARY, CompressionTypes.UNCOMPRESSED) as file:
-                file.write(lines(batch.events))
-        except Exception as error:  # noqa: BLE001 - see above
-            cause = (
-                f"dead letters cannot be written to {self._prefix}: {type(error).__name__}: {error}. They "
-                "are kept and written once this is fixed: check the bucket, its permissions, --dead_letters."
-            )
-            return Outcome(later=range(len(batch.events)), cause=cause, unknown=True)
-        return None
-
-    def close(self) -> None:
-        """Nothing is held between batches."""
+    what: ClassVar[str] = "dead letters"
+    flag: ClassVar[str] = "--dead_letters"
 
 
 class WriteLetterObjects(beam.PTransform):  # type: ignore[type-arg]
@@ -151,18 +110,9 @@ def is_prefix(directory: str) -> bool:
 
 def lines_under(prefix: str) -> Iterator[bytes]:
     """The lines of all objects under `prefix`, in the order of their names. Raises BeamIOError."""
-    give_beam_options()
-    (found,) = FileSystems.match([f"{prefix.rstrip('/')}/**.ndjson"])
-    for path in sorted(metadata.path for metadata in found.metadata_list):
+    for path in objects_under(prefix, LetterObjects.compression):
         with FileSystems.open(path, BINARY, CompressionTypes.UNCOMPRESSED) as file:
             yield from file
-
-
-def give_beam_options() -> None:
-    """Beam's S3 refuses to work in a process that was given no options, as are the workers of a pool without
-    containers: there the environment alone says where the store is, and who asks."""
-    if FileSystems._pipeline_options is None and RuntimeValueProvider.runtime_options is None:
-        FileSystems.set_options(PipelineOptions([]))
 
 
 def _as_event(letter: DeadLetter) -> Event:
