@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import zstandard
 from isal import isal_zlib
@@ -16,6 +16,7 @@ from isal import isal_zlib
 from transforms import readers
 from transforms.batch import BatchPolicy
 from transforms.event import Batch, Event
+from transforms.write.contract import Destination
 from transforms.write.created_at import date_and_hour
 from transforms.write.over_http.connection import GZIP_LEVEL, GZIP_WINDOW
 
@@ -81,6 +82,41 @@ def key_of(batch: Batch, layout: Layout, prefix: str, compression: Compression) 
         key = f"{prefix.strip('/')}/{key}"
     batch.remember(key.encode())
     return key
+
+
+class InABucket(Destination):
+    """What archives in a bucket have in common; its dataclass has the fields."""
+
+    title: ClassVar[str]
+    scheme: ClassVar[str]  # of its addresses: "s3://"
+    bucket: str
+    prefix: str
+    layout: Layout
+    endpoint: str | None
+
+    def partition(self, event: Event) -> str:
+        """The hour of `created_at` in the Hive layout: an object never mixes hours."""
+        return hour_partition(event) if self.layout == "hive" else ""
+
+    def target(self) -> str:
+        """The bucket and prefix, and the endpoint when it is not the service's own."""
+        place = "/".join(part for part in (self.bucket, self.prefix.strip("/")) if part)
+        return f"{self.scheme}{place}{self._elsewhere}"
+
+    def exactly_once(self) -> bool:
+        return True
+
+    def by_content(self) -> bool:
+        return True
+
+    @property
+    def where(self) -> str:
+        """Who answers, for a person."""
+        return f"{self.title} bucket {self.bucket}{self._elsewhere}"
+
+    @property
+    def _elsewhere(self) -> str:
+        return f" at {self.endpoint}" if self.endpoint else ""
 
 
 def key_prefix(text: str) -> str:

@@ -8,12 +8,10 @@ from typing import TYPE_CHECKING, ClassVar
 
 from transforms import readers
 from transforms.batch import BatchPolicy, batches
-from transforms.event import Event
 from transforms.readers import address_fault
 from transforms.setting import BadSettings, setting, shared
 from transforms.way_out import USUAL, WayOut
-from transforms.write.archive import MOST_BYTES, POLICY, Compression, Layout, hour_partition, key_prefix
-from transforms.write.contract import Destination
+from transforms.write.archive import MOST_BYTES, POLICY, Compression, InABucket, Layout, key_prefix
 
 if TYPE_CHECKING:
     from transforms.write.gcs.writer import GCSWriter
@@ -31,7 +29,7 @@ def bucket_name(text: str) -> str:
 
 
 @dataclass(frozen=True)
-class GCS(Destination):
+class GCS(InABucket):
     """Settings of a bucket of Google Cloud Storage.
 
     prefix: of the objects' names, without slashes around it; "" for none.
@@ -85,6 +83,7 @@ class GCS(Destination):
 
     name: ClassVar[str] = "gcs"
     title: ClassVar[str] = "Google Cloud Storage"
+    scheme: ClassVar[str] = "gs://"
 
     def __post_init__(self) -> None:
         if faults := list(self.faults()):
@@ -99,21 +98,6 @@ class GCS(Destination):
     def anonymous(self) -> bool:
         """Talks to an emulator, which asks for no credentials."""
         return (self.endpoint or "").startswith("http://")
-
-    def partition(self, event: Event) -> str:
-        """The hour of `created_at` in the Hive layout: an object never mixes hours."""
-        return hour_partition(event) if self.layout == "hive" else ""
-
-    def target(self) -> str:
-        """The bucket and prefix, and the endpoint when it is not Google's."""
-        place = "/".join(part for part in (self.bucket, self.prefix.strip("/")) if part)
-        return f"gs://{place}" + (f" at {self.endpoint}" if self.endpoint else "")
-
-    def exactly_once(self) -> bool:
-        return True
-
-    def by_content(self) -> bool:
-        return True
 
     def open(self) -> GCSWriter:
         """Raises OSError when an authority cannot be read."""

@@ -41,9 +41,7 @@ class GCSWriter(Writer):
 
     def __init__(self, settings: GCS) -> None:
         self._settings = settings
-        self._where = f"Google Cloud Storage bucket {settings.bucket}"
-        if settings.endpoint:
-            self._where += f" at {settings.endpoint}"
+        self._where = settings.where
         self._root = settings.endpoint or ROOT
         self._http = GoogleHttp(settings.way_out)
         self._token = GoogleToken(settings.anonymous, SCOPE, settings.way_out)
@@ -52,7 +50,7 @@ class GCSWriter(Writer):
         """Put `batch` once under its name; one that is there already is this batch's earlier attempt."""
         settings, count = self._settings, len(batch.events)
         key = key_of(batch, settings.layout, settings.prefix, settings.compression)
-        batch.place = f"gs://{settings.bucket}/{key}"
+        batch.place = f"{settings.scheme}{settings.bucket}/{key}"
         body = self._body(key, batch)
 
         def judge(reply: Reply) -> Outcome | None:

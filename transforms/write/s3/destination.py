@@ -8,12 +8,10 @@ from typing import TYPE_CHECKING, ClassVar
 
 from transforms import readers
 from transforms.batch import BatchPolicy, batches
-from transforms.event import Event
 from transforms.readers import address_fault
 from transforms.setting import BadSettings, setting, shared
 from transforms.way_out import USUAL, WayOut
-from transforms.write.archive import MOST_BYTES, POLICY, Compression, Layout, hour_partition, key_prefix
-from transforms.write.contract import Destination
+from transforms.write.archive import MOST_BYTES, POLICY, Compression, InABucket, Layout, key_prefix
 
 if TYPE_CHECKING:
     from transforms.write.s3.writer import S3Writer
@@ -41,7 +39,7 @@ def external_id_text(text: str) -> str:
 
 
 @dataclass(frozen=True)
-class S3(Destination):
+class S3(InABucket):
     """Settings of an S3 bucket, or of one that speaks its protocol (MinIO, SeaweedFS, R2, ...).
 
     Credentials come from boto3's usual chain: environment, shared files, container or instance role. On top
@@ -125,6 +123,7 @@ class S3(Destination):
 
     name: ClassVar[str] = "s3"
     title: ClassVar[str] = "S3"
+    scheme: ClassVar[str] = "s3://"
 
     def __post_init__(self) -> None:
         if faults := list(self.faults()):
@@ -136,21 +135,6 @@ class S3(Destination):
             yield "endpoint", fault
         if self.external_id and not self.role_arn:
             yield "external_id", "needs {role_arn}, the role that asks for it"
-
-    def partition(self, event: Event) -> str:
-        """The hour of `created_at` in the Hive layout: an object never mixes hours."""
-        return hour_partition(event) if self.layout == "hive" else ""
-
-    def target(self) -> str:
-        """The bucket and prefix, and the endpoint when it is not AWS's."""
-        place = "/".join(part for part in (self.bucket, self.prefix.strip("/")) if part)
-        return f"s3://{place}" + (f" at {self.endpoint}" if self.endpoint else "")
-
-    def exactly_once(self) -> bool:
-        return True
-
-    def by_content(self) -> bool:
-        return True
 
     def open(self) -> S3Writer:
         """No connection is made yet, and no credential is read."""

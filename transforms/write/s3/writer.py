@@ -156,9 +156,7 @@ class S3Writer(Writer):
 
     def __init__(self, settings: S3) -> None:
         self._settings = settings
-        self._where = f"S3 bucket {settings.bucket}"
-        if settings.endpoint:
-            self._where += f" at {settings.endpoint}"
+        self._where = settings.where
         self._client: Client | None = None
 
     def write(self, batch: Batch) -> Outcome | None:
@@ -166,7 +164,7 @@ class S3Writer(Writer):
         count = len(batch.events)
         settings = self._settings
         key = key_of(batch, settings.layout, settings.prefix, settings.compression)
-        batch.place = f"s3://{settings.bucket}/{key}"
+        batch.place = f"{settings.scheme}{settings.bucket}/{key}"
         request = self._request(key, batch)
         try:
             client = self._client  # which `close` may take away
