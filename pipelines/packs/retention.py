@@ -109,7 +109,8 @@ def bigquery(framework: Framework, table: str = "PROJECT.DATASET.events") -> str
 ERASE = """
 -- Erase one person: everything that names them, and everything that names a grant of theirs. Run it again
 -- after two hours: rows that came just before may still be in the streaming buffer, which DELETE cannot
-change. CREATE OR REPLACE PROCEDURE `{table}_erase`(person STRING)
+-- change.
+CREATE OR REPLACE PROCEDURE `{table}_erase`(person STRING)
 BEGIN
   DELETE FROM `{table}`
   WHERE JSON_VALUE(data, '$.principalId') = person

@@ -78,11 +78,15 @@ def test_aws_knows_every_part_of_the_lock(framework: Framework) -> None:
 
 
 @pytest.mark.parametrize("framework", FRAMEWORKS, ids=lambda one: one.name)
-def test_bigquerys_statement_parses(framework: Framework) -> None:
+def test_bigquerys_script_is_whole_sql(framework: Framework) -> None:
     text = (PACK / framework.name / "bigquery.sql").read_text()
-    statement = text.split(";")[0]
-    assert sqlglot.parse_one(statement, read="bigquery").key == "alter"
-    assert f"partition_expiration_days = {retention.days(framework.advised)}" in statement
+    procedure = ["create", "endstatement"] if framework.erasable else []
+    parsed = [one.key for one in sqlglot.parse(text, read="bigquery") if one is not None]
+    assert parsed == ["alter", *procedure]
+    assert f"partition_expiration_days = {retention.days(framework.advised)}" in text.split(";")[0]
+    head, _, _ = text.partition("\nBEGIN\n")
+    for line in head.splitlines():  # what a comment says must not become a part of a statement
+        assert not line or line.startswith(("-- ", "ALTER TABLE ", "CREATE OR REPLACE PROCEDURE ")), line
 
 
 @pytest.mark.parametrize("framework", FRAMEWORKS, ids=lambda one: one.name)
