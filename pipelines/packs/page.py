@@ -89,6 +89,8 @@ def page() -> str:
     """The text of docs/packs.md."""
     parts = [
         INTRODUCTION,
+        *_setting_up(),
+        AFTER,
         "## Catalogue\n\n",
         *_table(),
         "\n",
@@ -98,6 +100,12 @@ def page() -> str:
         *_retention(),
     ]
     return "".join(parts)
+
+
+def _setting_up() -> Iterator[str]:
+    yield "| | set up | checked here by |\n|---|---|---|\n"
+    for what, how, checked in SETTING_UP:
+        yield f"| {what} | {how} | {checked} |\n"
 
 
 def _table() -> Iterator[str]:

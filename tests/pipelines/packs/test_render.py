@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from pipelines.packs import page
 from pipelines.packs.__main__ import main, write
 from pipelines.packs.detection import LANGUAGES, THRESHOLD
 from pipelines.packs.detections import CATALOGUE, NOT_SHOWN, named
@@ -32,6 +33,18 @@ def test_no_file_is_left_of_a_former_definition() -> None:
     there = {str(path.relative_to(ROOT)) for path in (ROOT / "templates/packs").rglob("*") if path.is_file()}
     made = set(rendered(with_grafana=WITH_MODELS))
     assert {name for name in there - made if not name.startswith("templates/packs/grafana/")} == set()
+
+
+def test_the_page_says_how_each_pack_is_set_up_from_files_that_are_there() -> None:
+    set_up = page.page().partition("\n## Set up\n\n")[2].partition("\n## ")[0]
+    told = [line.split(" | ")[0].removeprefix("| ") for line in set_up.splitlines() if line.count(" | ") == 2]
+    assert told[1:] == ["Splunk", "Datadog", "BigQuery", "Athena", "Prometheus", "Grafana"]
+    named = re.findall(r"`(templates/packs/[^`]+)`", set_up)
+    assert len(named) >= len(told[1:])
+    assert [name for name in named if not (ROOT / name).exists()] == []
+    for body in re.findall(r"`(\w+\.json)`", set_up):
+        assert (ROOT / "templates/packs/datadog" / body).exists()
+    assert "A Datadog monitor counts by the event's own time" in set_up
 
 
 def test_rendering_into_a_directory_removes_what_is_no_longer_made(tmp_path: Path) -> None:
