@@ -114,6 +114,21 @@ class Setting:
             self._check(one)
         return value
 
+    def attempt(self, source: str, text: str) -> tuple[Any, str]:
+        """The value of `text` and "", or None and a line: what was given, what is wrong, what would be right.
+
+        source: where it came from, "--window_size", "GRANTEX_WINDOW_SIZE" or "grantex.yaml:3: window_size".
+        """
+        try:
+            return self.value(text), ""
+        except ValueError as error:
+            given = "" if self.secret else readers.shown(text)
+            return None, f"{source}{given}: {error}{self.hint()}"
+
+    def hint(self) -> str:
+        """What is said behind a fault."""
+        return ""
+
     def _check(self, value: Any) -> None:
         unit = f" {self.unit}" if self.unit else ""
         if self.above is not None and value <= self.above:

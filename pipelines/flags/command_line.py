@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import argparse
-import difflib
 import functools
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from pipelines.cluster import flink
 from pipelines.flags.config import Config
-from pipelines.flags.parameter import PREFIX, Parameter
+from pipelines.flags.parameter import PREFIX, Parameter, did_you_mean, is_plain, normal
 
 # What Kubernetes sets in every pod for a Service named grantex or grantex-SOMETHING ("Service: Discovering
 # services" in its documentation): their prefix is ours as well. PORT by itself may end one of our own names
@@ -131,7 +130,7 @@ def _not_ours(
     parameters: Mapping[str, Parameter],
     of_the_runner: Mapping[str, argparse.Action],
 ) -> None:
-    beam = {} if _normal(name) in parameters else {**of_the_runner, **beam_flags()}
+    beam = {} if normal(name) in parameters else {**of_the_runner, **beam_flags()}
     if name in beam:
         try:
             arrived.beam_args += _beam_argument(name, value, beam[name])
@@ -140,7 +139,7 @@ def _not_ours(
         return
     meant = did_you_mean(name, [*parameters, *beam])
     hint = f"; did you mean --{meant}?" if meant else "; --help lists all flags"
-    if instead := INSTEAD.get(_normal(name)):
+    if instead := INSTEAD.get(normal(name)):
         hint = f"; {instead}"
     shown = _shown_name(name, parameters)
     arrived.faults.append(
@@ -153,7 +152,7 @@ def _shown_name(name: str, parameters: Mapping[str, Parameter]) -> str:
     for parameter in parameters.values():
         if parameter.secret and name.startswith(parameter.name):
             return f"{parameter.name}…"
-    return name if re.fullmatch(r"[A-Za-z][A-Za-z_-]{0,40}\d?[A-Za-z_-]{0,40}", name) else ""
+    return name if is_plain(name) else ""
 
 
 def _environment(arrived: Arrived, environ: Mapping[str, str], parameters: Mapping[str, Parameter]) -> None:
@@ -174,7 +173,7 @@ def _unknown_variables(
         if variable.startswith(PREFIX) and variable not in ours and variable not in targets:
             meant = did_you_mean(variable.removeprefix(PREFIX), parameters)
             hint = f"; did you mean {parameters[meant].variable}?" if meant else "; --help lists all settings"
-            if instead := INSTEAD.get(_normal(variable.removeprefix(PREFIX))):
+            if instead := INSTEAD.get(normal(variable.removeprefix(PREFIX))):
                 hint = f"; {instead}"
             arrived.faults.append(f"{variable}: unknown setting{hint}")
 
@@ -196,21 +195,6 @@ def _variables_referenced(arrived: Arrived, parameters: Mapping[str, Parameter])
         # By itself, or as the value of a key: sasl.password=env:NAME
         for variable in re.findall(r"(?:^|=)env:(\w+)", given)
     )
-
-
-def _normal(name: str) -> str:
-    return name.lower().replace("-", "_").lstrip("_")
-
-
-def did_you_mean(name: str, candidates: Iterable[str]) -> str:
-    """The candidate that `name` is most likely a slip for, or ""."""
-    wanted, known = _normal(name), list(candidates)
-    if wanted in known:
-        return wanted
-    longer = [each for each in known if each.startswith(wanted) or each.endswith(f"_{wanted}")]
-    if len(longer) == 1:
-        return longer[0]
-    return next(iter(difflib.get_close_matches(wanted, known, n=1, cutoff=0.75)), "")
 
 
 @functools.cache

@@ -7,18 +7,16 @@ without their prefix. Values are taken as they are written and read as a flag's 
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 import yaml
 
 from pipelines.flags import custom
-from pipelines.flags.parameter import Parameter
-from transforms import readers
+from pipelines.flags.parameter import Parameter, did_you_mean, is_plain
 from transforms.setting import BadSettings, Setting, worded
 from transforms.write.contract import Destination
 
@@ -91,9 +89,9 @@ def _made(own: Own) -> tuple[Destination | None, list[str]]:
         if each.required and key not in own.texts and key != "name"
     ]
     for key, sources in own.texts.items():
-        read, more = _values(known[key], sources)
-        faults += more
-        if read:
+        found = [known[key].attempt(source, text) for source, text in sources]
+        faults += [fault for _, fault in found if fault]
+        if read := [value for value, fault in found if not fault]:
             values[known[key].name] = sum(read[1:], read[0]) if known[key].repeatable else read[0]
     if faults:
         return None, faults
@@ -111,18 +109,6 @@ def _made(own: Own) -> tuple[Destination | None, list[str]]:
         )
     except ValueError as error:
         return None, [f"{own.source}: {error}"]
-
-
-def _values(told: Setting, sources: Iterable[tuple[str, str]]) -> tuple[list[Any], list[str]]:
-    """Values that could be read, and a line for each that could not."""
-    read: list[Any] = []
-    faults: list[str] = []
-    for source, text in sources:
-        try:
-            read.append(told.value(text))
-        except ValueError as error:  # noqa: PERF203 - a handful
-            faults.append(f"{source}{'' if told.secret else readers.shown(text)}: {error}")
-    return read, faults
 
 
 class _Unreadable(Exception):
@@ -211,7 +197,7 @@ class _Reading:
 
     def _shown(self, key: str) -> str:
         """A key as a message may repeat it: a secret may stand where a key should."""
-        return key if re.fullmatch(r"[A-Za-z][A-Za-z_-]{0,40}\d?[A-Za-z_-]{0,40}", key) else "a key"
+        return key if is_plain(key) else "a key"
 
     def _setting(self, key: str, node: yaml.Node) -> None:
         parameter = self._parameters.get(key)
@@ -325,7 +311,6 @@ class _Reading:
 
     def _hint(self, key: str, known: Iterable[str]) -> str:
         known = list(known)
-        meant = difflib.get_close_matches(key.lower().replace("-", "_"), known, n=1, cutoff=0.7)
-        if meant:
-            return f"did you mean {meant[0]}?"
+        if meant := did_you_mean(key, known):
+            return f"did you mean {meant}?"
         return f"there are {', '.join(known)}" if len(known) <= 30 else "--help lists all"

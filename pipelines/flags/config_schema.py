@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from pipelines.flags import custom
@@ -89,7 +89,7 @@ def _of_kind(known: Mapping[str, Setting]) -> dict[str, Any]:
     }
 
 
-def text(found: Mapping[str, Any] | Iterable[Any]) -> str:
+def text(found: Mapping[str, Any]) -> str:
     """As it is committed."""
     return json.dumps(found, indent=1, ensure_ascii=False) + "\n"
 

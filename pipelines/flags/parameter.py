@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import difflib
+import re
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, fields
 from typing import Any
 
-from transforms.readers import shown
 from transforms.setting import Setting, settings_of
 
 PREFIX = "GRANTEX_"
@@ -45,18 +46,7 @@ class Parameter(Setting):
         """May be given together with --demo=true, which brings its own services."""
         return not self.target
 
-    def attempt(self, source: str, text: str) -> tuple[Any, str]:
-        """The value of `text` and "", or None and a line: what was given, what is wrong, what would be right.
-
-        source: where it came from, "--window_size" or "GRANTEX_WINDOW_SIZE".
-        """
-        try:
-            return self.value(text), ""
-        except ValueError as error:
-            given = "" if self.secret else shown(text)
-            return None, f"{source}{given}: {error}{self._hint()}"
-
-    def _hint(self) -> str:
+    def hint(self) -> str:
         if self.default_in_words:
             return f"; the default is {self.default_in_words}"
         return f"; for example {self.flag}={self.example}" if self.example else ""
@@ -73,3 +63,27 @@ def parameter(setting: Setting, group: Group, **changes: Any) -> Parameter:
     """`setting` as a parameter of `group`, but for `changes`."""
     facts = {each.name: getattr(setting, each.name) for each in fields(Setting)}
     return Parameter(**{**facts, **changes}, group=group)
+
+
+# Names as people type them
+
+
+def normal(name: str) -> str:
+    """As our names are written: small letters and _."""
+    return name.lower().replace("-", "_").lstrip("_")
+
+
+def did_you_mean(name: str, candidates: Iterable[str]) -> str:
+    """The candidate that `name` is most likely a slip for, or ""."""
+    wanted, known = normal(name), list(candidates)
+    if wanted in known:
+        return wanted
+    longer = [each for each in known if each.startswith(wanted) or each.endswith(f"_{wanted}")]
+    if len(longer) == 1:
+        return longer[0]
+    return next(iter(difflib.get_close_matches(wanted, known, n=1, cutoff=0.75)), "")
+
+
+def is_plain(name: str) -> bool:
+    """Whether a message may repeat it: a secret may stand where a name should."""
+    return re.fullmatch(r"[A-Za-z][A-Za-z_-]{0,40}\d?[A-Za-z_-]{0,40}", name) is not None

@@ -108,7 +108,7 @@ def check_a_flag_and_its_variable_say_the_same(given: dict[str, str]) -> None:
         assert [by_flag[name] for name in PARAMETERS] == [by_variable[name] for name in PARAMETERS]
         return
     assert isinstance(by_variable, list)
-    for name in given:
+    for name in sorted(given, key=len, reverse=True):  # one's name may begin another's
         by_variable = [without_source(line, PARAMETERS[name]) for line in by_variable]
     assert sorted(by_flag) == sorted(by_variable)
 
