@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -267,8 +267,3 @@ def kept_at(settings: Settings, source: Source) -> str:
         place += "/replay" if bucket else "_replay"
         if place != root.rstrip("/"):
             return place
-
-
-def everything_to(destination: Destination, seconds: float) -> Destination:
-    """A destination whose batches wait so long to be full: then they follow from the events' order alone."""
-    return replace(destination, policy=replace(destination.policy, max_age=seconds))  # type: ignore[type-var]

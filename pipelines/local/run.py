@@ -129,7 +129,7 @@ def _run(this: Run) -> int:
 
 def _stand_by(this: Run) -> int:
     """Hear the feed until the other process has ended, then deliver. Raises CannotStart, JournalError."""
-    standby = Standby(this.settings, this.feed, this.clock, this.stop.set, this.preflight)
+    standby = Standby(this.settings, this.feed, this.clock, this.stop.set)
     this.health.reader = standby.reader
     with Display(this.settings, this.health, standby.snapshot, this.clock) as display:
         announce(this.feed.root, this.destinations)

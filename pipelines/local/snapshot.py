@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pipelines.local.ages import Ages
 from pipelines.local.lane import Lane
 from pipelines.local.proof import ContinuousProof, ProofStatus
-from pipelines.preflight import FEED, Preflight
+from pipelines.preflight import Preflight
 from transforms.clock import Clock
 from transforms.feed.intake import Gap
 from transforms.feed.journal import Books, Journal
@@ -27,7 +27,6 @@ class DestinationSnapshot:
 
     lag: seconds since the oldest unsettled event was received; 0 when nothing is pending.
     failure: the unexpected error after which its lane restarts, "" while it runs.
-    keeps_failing: it has restarted again and again.
     max_age: seconds that an event may wait for others, so that so much lag is no delay.
     target: where events go, for a person.
     preflight: what the preflight found; None while it is not known.
@@ -39,7 +38,6 @@ class DestinationSnapshot:
     delivery: DeliveryStatus | None = None
     restarts: int = 0
     failure: str = ""
-    keeps_failing: bool = False
     max_age: float = 0.0
     target: str = ""
     preflight: Sequence[Finding] | None = None
@@ -66,7 +64,6 @@ class Snapshot:
 
     latest_gaps: the last few on record, newest first, those of earlier runs included.
     letters_failure: why the feed's dead letters cannot be written, "" while they can.
-    feed_preflight: what trying the feed's key found; None while it is not known.
     webhooks: how many requests came to what, since the start; None when none are taken.
     proof: what the service's ledger proves; None without --ledger_webhook.
     connections_wanted: streams that are to be open; while one is replaced there is one more.
@@ -87,7 +84,6 @@ class Snapshot:
     latest_gaps: Sequence[Gap] = ()
     journal_max_bytes: int = 0
     letters_failure: str = ""
-    feed_preflight: Sequence[Finding] | None = None
     webhooks: Mapping[str, int] | None = None
     proof: ProofStatus | None = None
     standing_by: StandingBy | None = None
@@ -150,7 +146,6 @@ def take(
         latest_gaps=journal.latest_gaps(LATEST_GAPS),
         journal_max_bytes=journal.max_bytes,
         letters_failure=letters_failure,
-        feed_preflight=found.of(FEED),
         webhooks=webhooks,
         proof=proof.status if proof else None,
         connections_wanted=reader.wanted,
@@ -173,7 +168,6 @@ def _destination(
         delivery=lane.status if lane else None,
         restarts=lane.restarts if lane else 0,
         failure=lane.failure if lane else "",
-        keeps_failing=lane is not None and lane.keeps_failing,
         max_age=lane.destination.policy.max_age if lane else 0.0,
         target=lane.destination.target() if lane else "",
         preflight=preflight,

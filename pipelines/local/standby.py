@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING
 
 from pipelines.local.snapshot import Snapshot, StandingBy
 from pipelines.local.standby_ring import StandbyRing
-from pipelines.preflight import FEED, Preflight
 from transforms.clock import Clock
 from transforms.feed.journal import DirectoryInUse, Journal, JournalError, JournalUnavailable, NewerSchema
 from transforms.feed.journal.database import look_beside
@@ -42,7 +41,6 @@ class Standby:
         feed: FeedSettings,
         clock: Clock,
         on_end: Callable[[], None],
-        preflight: Preflight,
     ) -> None:
         """on_end: as for FeedReader."""
         self.ring = StandbyRing(settings.standby_bytes, settings.horizon, clock)
@@ -59,7 +57,6 @@ class Standby:
         self._settings = settings
         self._feed = feed
         self._clock = clock
-        self._preflight = preflight
         self._since = clock.now()
         self._trouble = Reminder()
 
@@ -125,7 +122,6 @@ class Standby:
             journal_bytes=0,
             destinations=(),
             started_at=self._since,
-            feed_preflight=self._preflight.of(FEED),
             connections_wanted=self.reader.wanted,
             standing_by=StandingBy(
                 events=self.ring.events,

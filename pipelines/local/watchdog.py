@@ -151,10 +151,6 @@ class Watchdog:
         """The drain begins."""
         self._tell("STOPPING=1")
 
-    def status(self, text: str) -> None:
-        """One line for `systemctl status`."""
-        self._tell(f"STATUS={text}")
-
     def close(self) -> None:
         """No more signs of life."""
         self._stop.set()

@@ -21,7 +21,6 @@ from pipelines.local.run import CannotStart
 from pipelines.local.standby import Standby
 from pipelines.practice.events import generate
 from pipelines.practice.feed import PracticeFeed
-from pipelines.preflight import Preflight
 from tests.integration.job import free_port, get, metrics_at
 from tests.pipelines.local.test_lane import eventually
 from tests.pipelines.local.test_run import Start
@@ -230,7 +229,7 @@ def test_what_passes_by_itself_is_tried_again_with_what_was_heard(
         return Journal(tmp_path / "state", feed_url=feed.url)
 
     key = FeedSettings(feed.url, LiteralSecret(feed.api_key))
-    standby = Standby(settings, key, SystemClock(), stop.set, Preflight({}))
+    standby = Standby(settings, key, SystemClock(), stop.set)
     journal = standby.wait(open_journal, stop)
     assert journal is not None
     assert "the disk is full" in caplog.text
