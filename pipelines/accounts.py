@@ -16,7 +16,9 @@ import numpy.typing as npt
 from pipelines.flags.destinations import destinations
 from pipelines.flags.settings import Settings
 from transforms.archive import ids as read_back
+from transforms.archive.bigquery_rows import BigQueryRows
 from transforms.archive.choice import Archive
+from transforms.archive.objects import S3Objects
 from transforms.archive.sources import Directory
 from transforms.feed.intake import iso
 from transforms.feed.journal import JournalError
@@ -151,15 +153,22 @@ def _absent(
     gaps that they fell into."""
     missing, expired = absent.copy(), 0
     known: dict[str, dict[str, object]] = {}
-    places = np.nonzero(absent)[0]
-    ids = (rows.event(keys[place])[0] for place in places)
-    for place, found in zip(places, receipts.find(ids), strict=True):
+    for place, found in _looked_up(receipts, keys, absent, rows):
         if found.expired or found.received_at is not None:
             missing[place] = False
             expired += 1
         elif found.gap is not None:
             known[found.id] = {"gap": found.gap.reason}
     return missing, expired, known
+
+
+def _looked_up(
+    receipts: Receipts, keys: Keys, which: Mask, rows: LedgerWindow
+) -> Iterator[tuple[int, Found]]:
+    """For each of the keys that are asked for its place, and what the receipts know of it."""
+    places = np.nonzero(which)[0]
+    ids = (rows.event(keys[place])[0] for place in places)
+    return zip(places, receipts.find(ids), strict=True)
 
 
 def receipts_since(directory: Path) -> float:
@@ -186,7 +195,9 @@ def by_reading_back(
     present = among(keys, there.keys)
     missing = ~present
     standing = _standing(settings, name, keys, missing, rows)
-    dead = missing & (among(keys, dead_lettered(settings, name)) | standing.of("dead_letter"))
+    dead = missing & standing.of("dead_letter")
+    if missing.any():
+        dead |= missing & among(keys, dead_lettered(settings, name))
     pending, filtered = standing.of("pending") & ~dead, standing.of("filtered") & ~dead
     missing &= ~dead & ~pending & ~filtered
     account = Account(
@@ -216,14 +227,14 @@ class _Standing:
 def _standing(settings: Settings, name: str, keys: Keys, absent: Mask, rows: LedgerWindow) -> _Standing:
     """What the journal in --state_dir says of them, if there is one."""
     result = _Standing(np.zeros(len(keys), np.uint8))
-    places = np.nonzero(absent)[0]
+    if not absent.any():
+        return result
     try:
         receipts = Receipts(settings.state_dir)
     except JournalError:
         return result
     with contextlib.closing(receipts):
-        ids = (rows.event(keys[place])[0] for place in places)
-        for place, found in zip(places, receipts.find(ids), strict=True):
+        for place, found in _looked_up(receipts, keys, absent, rows):
             result.codes[place] = _code(found, name)
             standing = found.destinations.get(name)
             if standing is not None and standing.state == "delivered":
@@ -284,13 +295,9 @@ def found_in(settings: Settings, since: float, until: float) -> Iterator[read_ba
     if name == "files":
         return read_back.in_archive(Archive(Directory(to.dir)), since, until)
     if name == "s3":
-        from transforms.archive.objects import S3Objects
-
         return read_back.in_archive(Archive(S3Objects(to)), since, until)
     if name == "kafka":
         return read_back.in_topic(to, since)
-    from transforms.archive.bigquery_rows import BigQueryRows
-
     return read_back.in_table(BigQueryRows(to.table, to.endpoint, to.way_out), since, until)
 
 

@@ -29,7 +29,7 @@ from pipelines.local.signals import stop_on_signals
 from pipelines.preflight import Preflight, tries
 from transforms.archive.choice import Archive, Choice
 from transforms.archive.read_archive import ChooseFor, ReadFromArchive
-from transforms.archive.sources import ArchiveError
+from transforms.archive.sources import ArchiveError, Shard
 from transforms.event import Event
 from transforms.feed.journal import JournalError
 from transforms.secret import redact
@@ -91,9 +91,10 @@ def run(argv: Sequence[str], stop: threading.Event) -> int:
         log.warning(line)
     settings.way_out.lend(os.environ)
     try:
-        if not list(archive.source.shards()) and not archive.source.letters:
+        shards = list(archive.source.shards())
+        if not shards and not archive.source.letters:
             raise BadParameters([f"--from: nothing is archived under {archive.source}: look at the name"])
-        return _replay(settings, archive, to, stop)
+        return _replay(settings, archive, list(filter(archive.selection.may_hold, shards)), to, stop)
     except BadParameters as error:  # what only running finds out
         return exit_codes.refuse(error.lines)
     except ArchiveError as error:
@@ -101,9 +102,16 @@ def run(argv: Sequence[str], stop: threading.Event) -> int:
         return exit_codes.FAILED
 
 
-def _replay(settings: Settings, archive: Archive, to: Sequence[Destination], stop: threading.Event) -> int:
+def _replay(
+    settings: Settings,
+    archive: Archive,
+    shards: Sequence[Shard],
+    to: Sequence[Destination],
+    stop: threading.Event,
+) -> int:
+    """shards: what is to be read, as listed a moment ago."""
     if settings["plan_only"]:
-        return _plan(settings, archive, to)
+        return _plan(settings, archive, shards, to)
     if settings.preflight != "off":
         preflight = Preflight(tries(None, to))
         preflight.start()
@@ -112,7 +120,8 @@ def _replay(settings: Settings, archive: Archive, to: Sequence[Destination], sto
             return exit_codes.PREFLIGHT_FAILED
     kept = kept_at(settings, archive.source)
     if settings.in_process:
-        outcomes: Sequence[Outcome] | None = _on_this_machine(settings, archive, to, kept, stop)
+        work = sum(shard.size for shard in shards)
+        outcomes: Sequence[Outcome] | None = _on_this_machine(settings, archive, to, kept, work, stop)
     else:
         outcomes = _on_a_cluster(settings, archive, to, kept)
     if outcomes is None:
@@ -135,9 +144,14 @@ def _lanes(
 
 
 def _on_this_machine(
-    settings: Settings, archive: Archive, to: Sequence[Destination], kept: str, stop: threading.Event
+    settings: Settings,
+    archive: Archive,
+    to: Sequence[Destination],
+    kept: str,
+    work: int,
+    stop: threading.Event,
 ) -> Sequence[Outcome]:
-    """A pipeline for each destination, so that none waits for another."""
+    """A pipeline for each destination, so that none waits for another. work: how much there is to read."""
     lanes = _lanes(settings, archive, to, stop)
 
     def graph(pipeline: beam.Pipeline, lane: Lane) -> None:
@@ -150,7 +164,6 @@ def _on_this_machine(
             lane,
         )
 
-    work = sum(shard.size for shard in archive.shards())
     return replay_lanes.run(lanes, graph, work, settings.drain_timeout, stop)
 
 
@@ -188,12 +201,12 @@ def _outcome(name: str, counted: Mapping[str, int], failure: str) -> Outcome:
     return Outcome(name, of("archive"), of(name), delivered, lettered, failure)
 
 
-def _plan(settings: Settings, archive: Archive, to: Sequence[Destination]) -> int:
+def _plan(settings: Settings, archive: Archive, shards: Sequence[Shard], to: Sequence[Destination]) -> int:
     """Read everything, send nothing, and say what would be sent."""
     lanes = _lanes(settings, archive, to, threading.Event())
     planned = [Planned(lane.destination, lane.choice(once=True)) for lane in lanes]
     counts: Counter[str] = Counter()
-    for shard in archive.shards():
+    for shard in shards:
         for where, events in archive.read(shard, counts):
             for each in planned:
                 each.add(where, events)
