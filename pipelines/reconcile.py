@@ -33,7 +33,6 @@ from pipelines.flags.destinations import feed_settings
 from pipelines.flags.settings import BadParameters, Settings, parse
 from pipelines.local import logs
 from pipelines.local.signals import stop_on_signals
-from transforms import event_types
 from transforms.archive.sources import ArchiveError
 from transforms.clock import Clock, SystemClock
 from transforms.durable import replace_file
@@ -140,9 +139,7 @@ def window_of(settings: Settings, webhook: Webhook, now: float, checkpoint: Path
 def compare(settings: Settings, webhook: Webhook, rows: LedgerWindow, progress: Progress) -> Result:
     """The ledger's rows against what is known, or there; writes --missing."""
     keys, kinds = asked_for(settings, rows)
-    not_covered = [
-        each for each in settings.feed_types or sorted(event_types.KNOWN) if not webhook.covers(each)
-    ]
+    not_covered = webhook.lacks(settings.feed_types)
     if settings["against"] == "receipts":
         accounts = by_receipts(settings.state_dir, keys, rows, progress, all_types=not not_covered)
     else:

@@ -12,7 +12,6 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
 
-from transforms import event_types
 from transforms.clock import Clock
 from transforms.dead_letter import DeadLetter
 from transforms.feed.intake import Gap, iso
@@ -171,10 +170,7 @@ class ContinuousProof:
         return self._webhook
 
     def _not_covered(self) -> list[str]:
-        if self._webhook is None:
-            return []
-        asked = self._feed.types or sorted(event_types.KNOWN)
-        return [name for name in asked if not self._webhook.covers(name)]
+        return [] if self._webhook is None else self._webhook.lacks(self._feed.types)
 
     def _begin(self, webhook: Webhook, heard: float, known_since: float) -> Proof:
         """The proof that goes on: what was proven last, unless this is the first walk, another webhook's, or

@@ -20,7 +20,7 @@ from urllib.parse import quote
 import httpx
 import msgspec
 
-from transforms import ulid
+from transforms import event_types, ulid
 from transforms.clock import Clock, SystemClock
 from transforms.feed.reconnect import who_answered
 from transforms.feed.request import FeedSettings, read_key
@@ -73,6 +73,10 @@ class Webhook(msgspec.Struct, frozen=True):
     def covers(self, event_type: str) -> bool:
         """Whether the ledger has rows of this type."""
         return event_type in self.events or "*" in self.events
+
+    def lacks(self, types: Sequence[str]) -> list[str]:
+        """Those of `types`, of all known ones when there are none, that the ledger has no rows of."""
+        return [each for each in types or sorted(event_types.KNOWN) if not self.covers(each)]
 
 
 class Delivery(msgspec.Struct, frozen=True, gc=False):
