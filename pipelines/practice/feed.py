@@ -30,7 +30,7 @@ from pipelines.practice.feed_stream import (
 )
 from pipelines.practice.feed_websocket import CLOSING_SECONDS, SOCKET, SocketStream, upgraded
 from pipelines.practice.http_server import Answer, HttpServer, Request, TakeOver, told_to_stop
-from pipelines.practice.ledger import Ledger
+from pipelines.practice.ledger import Ledger, error
 from pipelines.practice.webhooks import WebhookSender
 from transforms.clock import Clock, SystemClock
 
@@ -146,7 +146,7 @@ class PracticeFeed(HttpServer):
 
     def publish_prepared(self, prepared: Prepared) -> int:
         if self.webhook_sender is not None:
-            self.webhook_sender.publish(prepared.events)
+            self.webhook_sender.publish_prepared(prepared)
         prepared, streams = self.ledger.published(prepared), self.open_streams
         for stream in streams:
             heads, events = prepared.heads, prepared.events
@@ -314,11 +314,6 @@ class PracticeFeed(HttpServer):
 
     def _ids(self, heads: list[tuple[str, str]]) -> list[str]:
         return [event_id for event_id, _ in heads] if self.keep_ids else []
-
-
-def error(status: int, code: str, message: str) -> Answer:
-    """An answer in the service's form of errors."""
-    return Answer(status, json.dumps({"message": message, "code": code, "requestId": "req-1"}).encode())
 
 
 def types_of(query: str) -> frozenset[str] | None:

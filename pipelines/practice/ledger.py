@@ -151,7 +151,7 @@ class Ledger:
             ("Date", formatdate(self._clock.now(), usegmt=True)),
         )
         if count >= limit:
-            refused = _error(429, "RATE_LIMIT_EXCEEDED", "Rate limit exceeded")
+            refused = error(429, "RATE_LIMIT_EXCEEDED", "Rate limit exceeded")
             return refused._replace(headers=(*headers, ("Retry-After", reset)))
         return answer._replace(headers=(*answer.headers, *headers))
 
@@ -168,27 +168,27 @@ class Ledger:
             asked = json.loads(request.body)
             url, events = str(asked["url"]), list(asked["events"])
         except (ValueError, KeyError, TypeError):
-            return _error(400, "BAD_REQUEST", "url and events are required")
+            return error(400, "BAD_REQUEST", "url and events are required")
         if sum(each.developer == developer for each in self.webhooks.values()) >= self.most_webhooks:
             most = f"free plan allows {self.most_webhooks} webhook(s). Upgrade at /v1/billing/checkout"
-            return _error(402, "PLAN_LIMIT_EXCEEDED", f"Plan limit reached: {most}")
+            return error(402, "PLAN_LIMIT_EXCEEDED", f"Plan limit reached: {most}")
         try:
             made = self.register(developer, url, events)
-        except ValueError as error:
-            return _error(400, "BAD_REQUEST", str(error))
+        except ValueError as why:
+            return error(400, "BAD_REQUEST", str(why))
         shown = {"id": made.id, "url": url, "events": events, "createdAt": iso(made.created_at)}
         return Answer(201, json.dumps({**shown, "secret": made.secret}).encode())
 
     def _page(self, webhook_id: str, request: Request, developer: str) -> Answer:
         webhook = self.webhooks.get(webhook_id)
         if webhook is None or webhook.developer != developer:
-            return _error(404, "NOT_FOUND", "Webhook not found")
+            return error(404, "NOT_FOUND", "Webhook not found")
         query = parse_qs(request.query)
         try:
             number = max(1, int(query.get("page", ["1"])[0]))
             size = max(1, min(LARGEST_PAGE, int(query.get("pageSize", [str(USUAL_PAGE)])[0])))
         except ValueError:
-            return _error(400, "BAD_REQUEST", "page and pageSize must be integers")
+            return error(400, "BAD_REQUEST", "page and pageSize must be integers")
         with self._lock:
             self._let_arrive(webhook)
             total = len(webhook.rows)
@@ -222,5 +222,6 @@ def _delivery(webhook: Webhook, row: Entry, number: int) -> dict[str, object]:
     }
 
 
-def _error(status: int, code: str, message: str) -> Answer:
+def error(status: int, code: str, message: str) -> Answer:
+    """An answer in the service's form of errors."""
     return Answer(status, json.dumps({"message": message, "code": code, "requestId": "req-1"}).encode())

@@ -13,14 +13,14 @@ from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Literal, Protocol
+from typing import Protocol
 from urllib.parse import urlsplit
 
-from pipelines.practice.feed_stream import prepare
+from pipelines.practice.feed_stream import Prepared, prepare
+from pipelines.practice.ledger import Generation
 from transforms.clock import Clock, SystemClock
 from transforms.feed.webhook_signature import sign, sign_v1
 
-Generation = Literal["O", "N"]
 TICK = 30.0  # seconds
 PER_TICK = 20
 AT_ONCE = 5
@@ -77,7 +77,10 @@ class WebhookSender:
 
     def publish(self, events: Sequence[bytes]) -> None:
         """Events for every webhook whose types they are; the first attempt is the next tick's."""
-        prepared = prepare(events)
+        self.publish_prepared(prepare(events))
+
+    def publish_prepared(self, prepared: Prepared) -> None:
+        """As `publish`, of events that are prepared for the streams as well."""
         now = self._clock.now()
         with self._lock:
             for webhook in self._webhooks:

@@ -13,7 +13,8 @@ import pytest
 from pipelines.local.webhook import WebhookReceiver, WebhookSettings
 from pipelines.practice.events import generate
 from pipelines.practice.feed import PracticeFeed
-from pipelines.practice.webhooks import PER_TICK, TICK, Generation, WebhookSender
+from pipelines.practice.ledger import Generation
+from pipelines.practice.webhooks import PER_TICK, TICK, WebhookSender
 from tests.pipelines.local.test_listener import until
 from tests.transforms.write.manual_clock import ManualClock
 from transforms.event_types import KNOWN

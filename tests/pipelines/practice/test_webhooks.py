@@ -12,7 +12,8 @@ import pytest
 from grantex import verify_webhook
 
 from pipelines.practice.events import generate
-from pipelines.practice.webhooks import PER_TICK, TICK, Generation, WebhookSender
+from pipelines.practice.ledger import Generation
+from pipelines.practice.webhooks import PER_TICK, TICK, WebhookSender
 from tests.transforms.write.manual_clock import ManualClock
 
 
