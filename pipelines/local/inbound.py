@@ -164,10 +164,7 @@ class Channel(HTTPChannel):
                 self.handle_close()
 
     def handle_write(self) -> None:
-        if self.will_close or not self.close_when_flushed:
-            super().handle_write()
-            return
-        if not self.leaves_rest:
+        if self.will_close or not self.close_when_flushed or not self.leaves_rest:
             super().handle_write()
             return
         self.close_when_flushed = False  # which would close with unread bytes in the socket

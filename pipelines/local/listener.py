@@ -88,9 +88,17 @@ class Listener:
             inbuf_overflow=2 * (max_body + MAX_FRAMING),
             outbuf_overflow=2**30,
         )
-        self._server = Loop(bound, settings, self._dispatcher)
-        self._server.limits(max_body, connections, monotonic)
-        self._server.answer, self._server.at_once, self._server.refused = answer, at_once, refused
+        self._server = Loop(
+            bound,
+            settings,
+            self._dispatcher,
+            answer=answer,
+            at_once=at_once,
+            refused=refused,
+            max_body=max_body,
+            connections=connections,
+            monotonic=monotonic,
+        )
         self._threads = threads
         self._is_closed = False
         self._thread = threading.Thread(target=self._server.serve, name=name, daemon=True)
@@ -153,12 +161,24 @@ def _why_not(host: str, port: int, error: Exception) -> str:
 class Loop(TcpWSGIServer):
     """The loop: accepts, reads and writes, and ends what has had its time."""
 
-    answer: Callable[[Request], Answer]
-    at_once: Callable[[Request], Answer | None]
-    refused: Callable[[str, str], None]
-
-    def __init__(self, bound: socket.socket, settings: Any, dispatcher: ThreadedTaskDispatcher) -> None:
-        self.limits(0, 0, time.monotonic)
+    def __init__(
+        self,
+        bound: socket.socket,
+        settings: Any,
+        dispatcher: ThreadedTaskDispatcher,
+        *,
+        answer: Callable[[Request], Answer],
+        at_once: Callable[[Request], Answer | None],
+        refused: Callable[[str, str], None],
+        max_body: int,
+        connections: int,
+        monotonic: Callable[[], float],
+    ) -> None:
+        """max_body, connections: what strangers may take up; the others as for Listener."""
+        self.answer, self.at_once, self.refused = answer, at_once, refused
+        self.max_body, self.max_dropped = max_body, 16 * max(max_body, RECEIVE)
+        self.monotonic = monotonic
+        self._connections, self._accept_from = connections, -math.inf
         self._trouble = Reminder()
         self._is_over = self._has_callers = False
         self._whole: list[Channel] = []  # with a request that nobody has looked at yet
@@ -173,14 +193,6 @@ class Loop(TcpWSGIServer):
             sockinfo=where,
             bind_socket=False,
         )
-
-    def limits(self, max_body: int, connections: int, monotonic: Callable[[], float]) -> None:
-        """What strangers may take up."""
-        self.monotonic = monotonic
-        self._connections = connections
-        self.max_body = max_body
-        self.max_dropped = 16 * max(max_body, RECEIVE)
-        self._accept_from = -math.inf
 
     def serve(self) -> None:
         """Until `end` is called."""
