@@ -31,3 +31,13 @@ class SystemClock:
 
     def wait(self, event: threading.Event, timeout: float | None) -> bool:
         return event.wait(timeout)
+
+
+def monotonic_of(clock: Clock, epoch: float) -> float:
+    """The monotonic time of a moment, as the wall clock stands now."""
+    return clock.monotonic() - (clock.now() - epoch)
+
+
+def epoch_of(clock: Clock, monotonic: float) -> float:
+    """When a monotonic time was, as the wall clock stands now."""
+    return clock.now() - (clock.monotonic() - monotonic)

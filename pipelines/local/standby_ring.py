@@ -13,7 +13,7 @@ from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from transforms.clock import Clock
+from transforms.clock import Clock, epoch_of, monotonic_of
 from transforms.dead_letter import DeadLetter
 from transforms.event import Event
 from transforms.feed.intake import JournalFull
@@ -82,7 +82,7 @@ class StandbyRing:
     def reaches_back_to(self) -> float | None:
         """Epoch seconds since when it holds everything but for its holes; None before its first stream."""
         reaches = self._reaches
-        return None if reaches == math.inf else self._epoch(reaches)
+        return None if reaches == math.inf else epoch_of(self._clock, reaches)
 
     def append(
         self,
@@ -106,9 +106,9 @@ class StandbyRing:
         """See `Intake.heard`."""
         if not self._through:
             with self._lock:
-                at = self._clock.monotonic() if until is None else self._monotonic(until)
+                at = self._clock.monotonic() if until is None else monotonic_of(self._clock, until)
                 self._heard = max(self._heard, at)
-                if self._journal is None or not self._try_to_pass_on(self._journal):
+                if not self._try_to_pass_on():
                     return
         assert self._journal is not None
         self._journal.heard(until)
@@ -118,10 +118,10 @@ class StandbyRing:
         if not self._through:
             with self._lock:
                 if self._hole is None and self._reaches < math.inf:
-                    at = self._clock.monotonic() if since is None else self._monotonic(since)
+                    at = self._clock.monotonic() if since is None else monotonic_of(self._clock, since)
                     self._hole = _Hole(at, None, reason)
                     self._add(self._hole)
-                if self._journal is None or not self._try_to_pass_on(self._journal):
+                if not self._try_to_pass_on():
                     return
         assert self._journal is not None
         self._journal.open_gap(reason, since)
@@ -130,12 +130,12 @@ class StandbyRing:
         """See `Intake.close_gap`."""
         if not self._through:
             with self._lock:
-                at = self._clock.monotonic() if until is None else self._monotonic(until)
+                at = self._clock.monotonic() if until is None else monotonic_of(self._clock, until)
                 self._reaches = min(self._reaches, at)
                 if self._hole is not None:
                     self._hole.until = at
                     self._hole = None
-                if self._journal is None or not self._try_to_pass_on(self._journal):
+                if not self._try_to_pass_on():
                     return
         assert self._journal is not None
         self._journal.close_gap(until)
@@ -158,7 +158,7 @@ class StandbyRing:
             if self.account:
                 journal.check_account(self.account)
             if journal.heard_until:
-                self._taken_from = self._monotonic(journal.heard_until)
+                self._taken_from = monotonic_of(self._clock, journal.heard_until)
             reaches = None if self._reaches == math.inf else self._reaches
             first = _Hole(-math.inf, reaches, self._why)
             if reaches is None:
@@ -169,7 +169,7 @@ class StandbyRing:
             if journal.gap_open and not any(hole.holds(self._taken_from) for hole in holes):
                 journal.gap_was_heard()
             held, self._journal = self.events, journal
-            if self._try_to_pass_on(journal):
+            if self._try_to_pass_on():
                 log.info(
                     "took over: %d events heard while standing by are in the journal or were there", held
                 )
@@ -182,7 +182,7 @@ class StandbyRing:
         connection: str,
     ) -> None:
         at = self._clock.monotonic()
-        until = at if heard_until is None else self._monotonic(heard_until)
+        until = at if heard_until is None else monotonic_of(self._clock, heard_until)
         size = ITEM_BYTES + EVENT_BYTES * (len(events) + len(strays))
         size += sum([len(event.raw) for event in events]) + sum([len(stray.raw) for stray in strays])
         self.events += len(events)
@@ -211,9 +211,12 @@ class StandbyRing:
         self.events -= len(item.events) if isinstance(item, _Heard) else 0
         return item
 
-    def _try_to_pass_on(self, journal: Journal) -> bool:
+    def _try_to_pass_on(self) -> bool:
+        """Whether all that was heard is in the journal now; False while there is none."""
+        if self._journal is None:
+            return False
         try:
-            self._pass_on(journal)
+            self._pass_on(self._journal)
         except JournalFull as full:
             log.debug("%d events heard while standing by wait for room: %s", self.events, full)
         return self._through
@@ -228,7 +231,7 @@ class StandbyRing:
             else:
                 self._append_some(journal)
         if self._heard > -math.inf:
-            journal.heard(self._epoch(max(self._heard, self._taken_from)))
+            journal.heard(epoch_of(self._clock, max(self._heard, self._taken_from)))
         self._through = True
 
     def _record(self, journal: Journal, hole: _Hole) -> None:
@@ -236,9 +239,9 @@ class StandbyRing:
         if hole.until is not None and hole.until <= self._taken_from:
             return
         since = max(hole.since, self._taken_from)
-        journal.open_gap(hole.reason, self._epoch(since) if since > -math.inf else None)
+        journal.open_gap(hole.reason, epoch_of(self._clock, since) if since > -math.inf else None)
         if hole.until is not None:
-            journal.close_gap(self._epoch(hole.until))
+            journal.close_gap(epoch_of(self._clock, hole.until))
 
     def _append_some(self, journal: Journal) -> None:
         known_since = self._clock.monotonic() - self._horizon * KNOWN
@@ -258,12 +261,6 @@ class StandbyRing:
             if item.at > min(self._taken_from, known_since):
                 events += item.events
         if events or strays:
-            journal.append(events, strays, self._epoch(max(until, self._taken_from)), connection)
+            journal.append(events, strays, epoch_of(self._clock, max(until, self._taken_from)), connection)
         for _ in range(number):
             self._pop()
-
-    def _monotonic(self, epoch: float) -> float:
-        return self._clock.monotonic() - (self._clock.now() - epoch)
-
-    def _epoch(self, monotonic: float) -> float:
-        return self._clock.now() - (self._clock.monotonic() - monotonic)

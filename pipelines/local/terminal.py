@@ -135,7 +135,7 @@ def _feed(snapshot: Snapshot, rates: Rates) -> Text:
     parts = [f"{snapshot.received:,} received", f"{rates.received:,.0f}/s"]
     if standby is not None:
         parts = [f"{standby.events:,} events held, {standby.bytes / 1e6:.1f} MB"]
-    heard = max((each.last_event_at or 0.0 for each in snapshot.connections), default=0.0)
+    heard = snapshot.last_event_at
     if heard:
         parts.append(f"last event {duration(snapshot.at - heard)} ago")
     parts.append(f"{snapshot.live} of {len(snapshot.connections)} connected")

@@ -6,7 +6,7 @@ import logging
 import sqlite3
 from collections.abc import Iterable, Sequence
 
-from transforms.clock import Clock
+from transforms.clock import Clock, epoch_of, monotonic_of
 from transforms.feed.intake import Gap, as_dead_letter, iso
 from transforms.feed.journal.database import Database, note, put_note
 from transforms.feed.journal.letters import FeedLetters
@@ -28,7 +28,7 @@ class GapLog:
         heard = note(database, "heard")
         # 0: this journal never heard a feed. Not in the future: the clock may have been set back since.
         self._heard = min(heard, clock.now()) if isinstance(heard, float) else 0.0
-        self._heard_at = self._monotonic(self._heard)
+        self._heard_at = monotonic_of(self._clock, self._heard)
         self._noted = clock.monotonic() - HEARD_EVERY
         self.total = int(str(database.rows("SELECT coalesce(max(number), 0) FROM gaps")[0][0]))
         # Of those on record now, and later ones; an open one counts when it has ended.
@@ -42,19 +42,12 @@ class GapLog:
             self._open(Gap(min(float(str(since)), clock.now()), None, str(reason)), int(str(number)))
         self._until: float | None = None  # when the open gap ended, while that cannot be written
 
-    def _monotonic(self, epoch: float) -> float:
-        """The monotonic time of a moment, as the wall clock stands now."""
-        return self._clock.monotonic() - (self._clock.now() - epoch)
-
-    def _epoch(self, monotonic: float) -> float:
-        return self._clock.now() - (self._clock.monotonic() - monotonic)
-
     def _open(self, gap: Gap, number: int) -> None:
-        self.open, self._number, self._opened = gap, number, self._monotonic(gap.since)
+        self.open, self._number, self._opened = gap, number, monotonic_of(self._clock, gap.since)
 
     def _not_later(self, since: float, at: float) -> float:
         """`since`, which was at `at` (monotonic); as the wall clock now has it, when it was set back."""
-        corrected = self._epoch(at)
+        corrected = epoch_of(self._clock, at)
         return corrected if since - corrected > CORRECTED else since
 
     def heard(self, until: float | None = None) -> None:
@@ -138,7 +131,7 @@ class GapLog:
             log.error("the end of a feed gap will be written when the journal can be: %s", error)
             return
         self.seconds += gap.seconds
-        ended = self._monotonic(self._until)
+        ended = monotonic_of(self._clock, self._until)
         if ended > self._heard_at:
             self._heard, self._heard_at = self._until, ended
         self.open = self._until = None
