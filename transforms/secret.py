@@ -220,7 +220,7 @@ def aws_client(region: str | None, way_out: WayOut | None) -> Any:
     region = region or session.get_config_variable("region")
     way = way_out or USUAL
     endpoint = os.environ.get("AWS_ENDPOINT_URL_SECRETS_MANAGER")
-    proxies = way.aws_proxies(endpoint or f"https://secretsmanager.{region}.amazonaws.com")
+    proxies = way.proxies_of(endpoint or f"https://secretsmanager.{region}.amazonaws.com")
     return way.aws(session, region).create_client(
         "secretsmanager", region_name=region, config=limits.merge(Config(proxies=proxies))
     )

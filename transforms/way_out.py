@@ -86,9 +86,10 @@ class WayOut:
             return [("grpc.enable_http_proxy", 0)]
         return [("grpc.http_proxy", proxy.url_with_login())]
 
-    def aws_proxies(self, url: str) -> dict[str, str]:
-        """botocore's `Config(proxies=...)` for `url`; empty for the direct way, which must be said as well,
-        because without it botocore reads the environment. Raises ProxyError, SecretError."""
+    def proxies_of(self, url: str) -> dict[str, str]:
+        """The `proxies` of botocore's Config and of a session of requests, for `url`; empty for the direct
+        way, which must be said as well: botocore reads the environment without it. Raises ProxyError,
+        SecretError."""
         proxy = self.proxy(url)
         return {} if proxy is None else dict.fromkeys(("http", "https"), proxy.url_with_login())
 
@@ -98,7 +99,7 @@ class WayOut:
         from botocore.config import Config  # type: ignore[import-untyped]
 
         url = f"https://sts.{region or 'us-east-1'}.amazonaws.com"
-        session.set_default_client_config(Config(proxies=self.aws_proxies(url)))
+        session.set_default_client_config(Config(proxies=self.proxies_of(url)))
         if file := self.bundle():
             session.set_config_variable("ca_bundle", file)
         return session

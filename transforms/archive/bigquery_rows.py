@@ -9,10 +9,10 @@ hold it. All others are rebuilt from their columns: the same id, type, time and 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
 
@@ -26,8 +26,8 @@ if TYPE_CHECKING:
     from transforms.archive.choice import Selection
 
 ROWS_AT_ONCE = 5_000  # of some hundred bytes each; a page has 10 MB at most
-QUERY = "https://www.googleapis.com/auth/bigquery"
 NEEDED = {"event_id", "event_type", "created_at", "data"}
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -54,27 +54,41 @@ class BigQueryRows:
         self, shard: Shard, selection: Selection, counts: Counter[str]
     ) -> Iterator[tuple[Sequence[bytes], bool]]:
         """By a query that asks for the selection's time and sorts, so that the order stays."""
-        from google.cloud.bigquery import QueryJobConfig, ScalarQueryParameter
-
         client = self.client()
         columns = {field.name.lower(): field.field_type for field in self.found(client).schema}
         typed = columns["created_at"].upper() == "TIMESTAMP"
-        given = [
-            ScalarQueryParameter(name, "TIMESTAMP", datetime.fromtimestamp(value, timezone.utc))
+        given = {
+            name: datetime.fromtimestamp(value, timezone.utc)
             for name, value in (("since", selection.since), ("until", selection.until))
             if value is not None and typed
-        ]
+        }
+        asked = query(self.table, columns, set(given))
+        for rows in self.pages(client, asked, given, ROWS_AT_ONCE, lambda row: row_as_event(row, typed)):
+            counts["rebuilt"] += sum(1 for _, exact in rows if not exact)
+            yield [raw for raw, _ in rows], True
+
+    def pages(
+        self,
+        client: Any,
+        text: str,
+        given: Mapping[str, datetime | str],
+        size: int,
+        read: Callable[[Any], T],
+    ) -> Iterator[list[T]]:
+        """The rows that a query finds, `size` at a time, each as `read` makes of it. Raises ArchiveError.
+
+        given: values of the query's parameters.
+        """
+        from google.cloud.bigquery import QueryJobConfig, ScalarQueryParameter
+
         try:
-            job = client.query(
-                query(self.table, columns, {str(each.name) for each in given}),
-                job_config=QueryJobConfig(query_parameters=given),
-            )
-            for page in job.result(page_size=ROWS_AT_ONCE).pages:
-                rows = [row_as_event(row, typed) for row in page]
-                counts["rebuilt"] += sum(1 for _, exact in rows if not exact)
-                yield [raw for raw, _ in rows], True
-        except GeneratorExit:
-            raise
+            parameters = [
+                ScalarQueryParameter(name, "TIMESTAMP" if isinstance(value, datetime) else "STRING", value)
+                for name, value in given.items()
+            ]
+            job = client.query(text, job_config=QueryJobConfig(query_parameters=parameters))
+            for page in job.result(page_size=size).pages:
+                yield [read(row) for row in page]
         except Exception as error:
             raise self.error(error) from error
 
@@ -94,7 +108,9 @@ class BigQueryRows:
         """Google's own client. Raises ArchiveError."""
         from google.cloud.bigquery import Client  # half a second
 
-        session = google_session(self.way_out, self.endpoint, QUERY, str(self))
+        from transforms.write.google import BIGQUERY
+
+        session = google_session(self.way_out, self.endpoint, BIGQUERY, str(self))
         return Client(parse_table(self.table).project, **session)
 
     def error(self, error: Exception) -> ArchiveError:

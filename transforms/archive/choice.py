@@ -22,7 +22,6 @@ from transforms.write.created_at import epoch_text
 
 log = logging.getLogger("grantex.archive")
 EVERYWHERE = "*"  # where an archive's events belong; a dead letter's have a destination
-NOWHERE = ""  # dead letters of the feed itself
 IN_DOUBT = "in_doubt"  # the cause of a dead letter that may have been delivered
 ID_CONFLICT = "id_conflict"  # that of the one letter of the feed's that is an event
 AT_ONCE = 500  # events that travel together
@@ -63,25 +62,27 @@ class Selection:
     def of(self, events: Sequence[Event], counts: Counter[str]) -> Sequence[Event]:
         """Those of `events` that are asked for; the others are counted by what kept them out."""
         if self.types:
-            events = self._kept(events, lambda event: wanted(event.type, self.types), "other types", counts)
+            events = _kept(events, lambda event: wanted(event.type, self.types), "other types", counts)
         if self.ids is not None:
             known = self.ids
-            events = self._kept(events, lambda event: event.id in known, "other ids", counts)
+            events = _kept(events, lambda event: event.id in known, "other ids", counts)
         if self.in_time:
-            events = self._kept(events, self._is_in_time, "other times", counts)
+            events = _kept(events, self._is_in_time, "other times", counts)
         return events
-
-    def _kept(
-        self, events: Sequence[Event], keep: Callable[[Event], bool], why: str, counts: Counter[str]
-    ) -> Sequence[Event]:
-        kept = [event for event in events if keep(event)]
-        if len(kept) < len(events):
-            counts[why] += len(events) - len(kept)
-        return kept
 
     def _is_in_time(self, event: Event) -> bool:
         at = epoch(event.created_at)
         return at is not None and _or(self.since, -math.inf) <= at < _or(self.until, math.inf)
+
+
+def _kept(
+    events: Sequence[Event], keep: Callable[[Event], bool], why: str, counts: Counter[str]
+) -> Sequence[Event]:
+    """Those of `events` that are to be kept; the others are counted as `why`."""
+    found = [event for event in events if keep(event)]
+    if len(found) < len(events):
+        counts[why] += len(events) - len(found)
+    return found
 
 
 def _or(given: float | None, else_: float) -> float:
@@ -214,9 +215,7 @@ class Choice:
         return events, conflicts
 
     def _without(self, events: Sequence[Event], known: Collection[str], why: str) -> Sequence[Event]:
-        kept = [event for event in events if event.id not in known] if known else events
-        self._left_out(why, len(events) - len(kept))
-        return kept
+        return _kept(events, lambda event: event.id not in known, why, self.counts) if known else events
 
     def _left_out(self, why: str, number: int) -> None:
         if number:

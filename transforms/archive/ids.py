@@ -14,9 +14,10 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 from transforms.archive.bigquery_rows import BigQueryRows
 from transforms.archive.choice import Archive
 from transforms.archive.sources import ArchiveError
+from transforms.feed.intake import iso
 from transforms.secret import SecretError, redact
 from transforms.write.bigquery.table import parse_table
-from transforms.write.created_at import epoch_milliseconds
+from transforms.write.created_at import epoch_seconds
 from transforms.write.kafka import config as kafka_config
 from transforms.write.kafka.destination import Kafka
 
@@ -50,13 +51,10 @@ def in_archive(archive: Archive, since: float, until: float) -> Iterator[Some]:
     size, done = sum(shard.size for shard in shards) or 1, 0
     for shard in shards:
         for _, events in archive.read(shard, Counter()):
-            yield [Found(event.id, event.type, _epoch(event.created_at)) for event in events], done / size
+            found = [Found(event.id, event.type, epoch_seconds(event.created_at)) for event in events]
+            yield found, done / size
         done += shard.size
     yield (), 1.0
-
-
-def _epoch(created_at: str) -> float:
-    return (epoch_milliseconds(created_at) or 0) / 1000
 
 
 def in_table(rows: BigQueryRows, since: float, until: float) -> Iterator[Some]:
@@ -64,8 +62,6 @@ def in_table(rows: BigQueryRows, since: float, until: float) -> Iterator[Some]:
 
     Raises ArchiveError.
     """
-    from google.cloud.bigquery import QueryJobConfig, ScalarQueryParameter
-
     client = rows.client()
     columns = {str(field.name).lower(): str(field.field_type).upper() for field in rows.found(client).schema}
     typed = columns["created_at"] == "TIMESTAMP"
@@ -76,19 +72,12 @@ def in_table(rows: BigQueryRows, since: float, until: float) -> Iterator[Some]:
     )
     start, end = since - MARGIN, until + MARGIN
     for begin, stop in days(start, end):
-        kind = "TIMESTAMP" if typed else "STRING"
-        given = [
-            ScalarQueryParameter(key, kind, _moment(value) if typed else _text(value))
-            for key, value in (("since", begin), ("until", stop))
-        ]
-        try:
-            job = client.query(query, job_config=QueryJobConfig(query_parameters=given))
-            for page in job.result(page_size=ROWS_AT_ONCE).pages:
-                yield [_row(row) for row in page], (begin - start) / (end - start)
-        except GeneratorExit:
-            raise
-        except Exception as error:
-            raise rows.error(error) from error
+        # Texts as the service writes them, which sort as they follow each other.
+        given = {
+            key: _moment(value) if typed else iso(value) for key, value in (("since", begin), ("until", stop))
+        }
+        for page in rows.pages(client, query, given, ROWS_AT_ONCE, _row):
+            yield page, (begin - start) / (end - start)
     yield (), 1.0
 
 
@@ -104,14 +93,9 @@ def _moment(epoch: float) -> datetime:
     return datetime.fromtimestamp(epoch, timezone.utc)
 
 
-def _text(epoch: float) -> str:
-    """As the service writes times, which sort as they follow each other."""
-    return _moment(epoch).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-
-
 def _row(row: Any) -> Found:
     at = row["created_at"]
-    created = at.timestamp() if isinstance(at, datetime) else _epoch(str(at or ""))
+    created = at.timestamp() if isinstance(at, datetime) else epoch_seconds(str(at or ""))
     return Found(str(row["event_id"]), str(row["event_type"] or ""), created)
 
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import threading
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from transforms.archive.sources import ArchiveError, Shard, is_archived, lines_in
@@ -32,6 +35,28 @@ def ranges(size: int) -> Iterator[tuple[int, int]]:
         yield start, min(start + PART, size) - 1
 
 
+@contextmanager
+def client_of(source: S3Objects | GoogleObjects, name: str = "") -> Iterator[Any]:
+    """A source's client, the same one for all its objects that a thread reads. What is raised meanwhile is
+    ArchiveError; after that a new client reads its credentials anew.
+
+    name: of the object that is read with it.
+    """
+    try:
+        yield _client(source, threading.get_ident())
+    except ArchiveError:
+        raise
+    except Exception as error:
+        _client.cache_clear()
+        raise source.error(error, name) from error
+
+
+@lru_cache(maxsize=16)
+def _client(source: S3Objects | GoogleObjects, thread: int) -> Any:
+    # Each costs a walk through the chain of credentials, their token, and a TLS connection.
+    return source.new_client()
+
+
 @dataclass(frozen=True)
 class S3Objects:
     """Objects of NDJSON in a bucket of S3, or of a service with its protocol.
@@ -47,17 +72,10 @@ class S3Objects:
         return f"dead_letters:{place}" if self.letters else place
 
     def shards(self) -> list[Shard]:
-        client = self._client()
-        prefix = directory_of(self.settings.prefix)
-        try:
-            pages = client.get_paginator("list_objects_v2").paginate(
-                Bucket=self.settings.bucket, Prefix=prefix
-            )
+        about = {"Bucket": self.settings.bucket, "Prefix": directory_of(self.settings.prefix)}
+        with client_of(self) as client:
+            pages = client.get_paginator("list_objects_v2").paginate(**about)
             found = [(one["Key"], one["Size"]) for page in pages for one in page.get("Contents", ())]
-        except Exception as error:
-            raise self._error(error) from error
-        finally:
-            client.close()
         return [Shard(key, size) for key, size in sorted(found) if is_archived(key)]
 
     def lines(
@@ -66,29 +84,22 @@ class S3Objects:
         return lines_in(self._parts(shard), f"{self}: {shard.name}")
 
     def _parts(self, shard: Shard) -> Iterator[bytes]:
-        client = self._client()
-        try:
+        about = {"Bucket": self.settings.bucket, "Key": shard.name}
+        with client_of(self, shard.name) as client:
             for first, last in ranges(shard.size):
-                about = {"Bucket": self.settings.bucket, "Key": shard.name}
                 yield client.get_object(**about, Range=f"bytes={first}-{last}")["Body"].read()
-        except GeneratorExit:
-            raise
-        except Exception as error:
-            raise self._error(error, shard.name) from error
-        finally:
-            client.close()
 
-    def _client(self) -> Any:
+    def new_client(self) -> Any:
+        """botocore's own. Raises ArchiveError when there is no way out, and what botocore does."""
         from transforms.write.s3.writer import NoWayOut, new_client  # boto3 takes a third of a second
 
         try:
             return new_client(self.settings, ATTEMPTS)
         except NoWayOut as error:
             raise ArchiveError(f"{self} cannot be read: {error}") from None
-        except Exception as error:
-            raise self._error(error) from error
 
-    def _error(self, error: Exception, key: str = "") -> ArchiveError:
+    def error(self, error: Exception, key: str = "") -> ArchiveError:
+        """What to say of whatever the client raised."""
         at = f" at {self.settings.endpoint}" if self.settings.endpoint else ""
         return ArchiveError(
             redact(
@@ -115,13 +126,9 @@ class GoogleObjects:
         return f"dead_letters:{place}" if self.letters else place
 
     def shards(self) -> list[Shard]:
-        try:
-            blobs = self._client().list_blobs(self.bucket, prefix=directory_of(self.prefix) or None)
+        with client_of(self) as client:
+            blobs = client.list_blobs(self.bucket, prefix=directory_of(self.prefix) or None)
             found = [(blob.name, int(blob.size or 0)) for blob in blobs]
-        except ArchiveError:
-            raise
-        except Exception as error:
-            raise self._error(error) from error
         return [Shard(name, size) for name, size in sorted(found) if is_archived(name)]
 
     def lines(
@@ -130,24 +137,22 @@ class GoogleObjects:
         return lines_in(self._parts(shard), f"{self}: {shard.name}")
 
     def _parts(self, shard: Shard) -> Iterator[bytes]:
-        try:
-            blob = self._client().bucket(self.bucket).blob(shard.name)
+        with client_of(self, shard.name) as client:
+            blob = client.bucket(self.bucket).blob(shard.name)
             for first, last in ranges(shard.size):
                 # As it is stored: what was uploaded as Content-Encoding: gzip would be unpacked on its way,
                 # whole, whatever part was asked for. A part has no checksum.
                 yield blob.download_as_bytes(start=first, end=last, raw_download=True, checksum=None)
-        except (ArchiveError, GeneratorExit):
-            raise
-        except Exception as error:
-            raise self._error(error, shard.name) from error
 
-    def _client(self) -> Any:
+    def new_client(self) -> Any:
+        """Google's own. Raises ArchiveError."""
         from google.cloud.storage import Client  # type: ignore[import-untyped]  # half a second
 
         # It has no use for a project, and would look for one.
         return Client("none", **google_session(self.way_out, self.endpoint, READ_OBJECTS, str(self)))
 
-    def _error(self, error: Exception, name: str = "") -> ArchiveError:
+    def error(self, error: Exception, name: str = "") -> ArchiveError:
+        """What to say of whatever the client raised."""
         return ArchiveError(
             redact(
                 f"{self}{': ' if name else ''}{name} cannot be read: {error}. Reading takes the role Storage "
@@ -169,9 +174,7 @@ def google_session(way_out: WayOut, endpoint: str | None, scope: str, who: str) 
 
     root = endpoint or "https://www.googleapis.com"
     try:
-        proxy = way_out.proxy(root)
-        proxies = {} if proxy is None else dict.fromkeys(("http", "https"), proxy.url_with_login())
-        authorities = way_out.bundle()
+        proxies, authorities = way_out.proxies_of(root), way_out.bundle()
 
         def on_our_way(session: Any) -> Any:
             # Left to itself it reads the environment in its own way.

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, Protocol
 
 import apache_beam as beam
+import msgspec
 from apache_beam.metrics import Metrics
 from apache_beam.pvalue import TaggedOutput
 
@@ -179,8 +180,7 @@ class _Once(beam.DoFn):
 
 def conflict(name: str, event: Event) -> DeadLetter:
     """The dead letter of an event that was not sent because its id came before with other bytes."""
-    letter = id_conflict(event, time.time())
-    return DeadLetter("write", name, letter.cause, letter.raw, letter.event_id, 0, letter.at)
+    return msgspec.structs.replace(id_conflict(event, time.time()), stage="write", destination=name)
 
 
 class Counters:

@@ -28,7 +28,7 @@ from transforms.proxies import ProxyError
 from transforms.retry import Backoff, retry_after
 from transforms.secret import SecretError, redact
 from transforms.write.answer import decoded, described
-from transforms.write.created_at import epoch_milliseconds
+from transforms.write.created_at import epoch_seconds
 from transforms.write.over_http.connection import HttpConnection, Reply, Target
 
 log = logging.getLogger("grantex.ledger")
@@ -68,7 +68,7 @@ class Webhook(msgspec.Struct, frozen=True):
     @property
     def created_at(self) -> float:
         """Epoch seconds; 0 when it is not told."""
-        return (epoch_milliseconds(self.createdAt) or 0) / 1000
+        return epoch_seconds(self.createdAt)
 
     def covers(self, event_type: str) -> bool:
         """Whether the ledger has rows of this type."""
@@ -95,7 +95,7 @@ class Delivery(msgspec.Struct, frozen=True, gc=False):
     @property
     def written_at(self) -> float:
         """When the row was written; 0 when it is not told. Epoch seconds."""
-        return (epoch_milliseconds(self.createdAt) or 0) / 1000
+        return epoch_seconds(self.createdAt)
 
 
 class Page(msgspec.Struct, frozen=True):

@@ -134,6 +134,11 @@ def short_epoch_milliseconds(created_at: str) -> int | None:
     return int(whole + (fraction + b"000")[:3]) if whole else None
 
 
+def epoch_seconds(created_at: str) -> float:
+    """`created_at` in seconds since the epoch, to the millisecond; 0 when it is missing or not RFC 3339."""
+    return (epoch_milliseconds(created_at) or 0) / 1000
+
+
 def date_and_hour(created_at: str) -> tuple[str, str] | None:
     """The UTC date and hour of `created_at`, ("2026-03-01", "12"); None when it is not RFC 3339."""
     if len(created_at) > MAX_LENGTH:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import gzip
+import pickle
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -20,7 +22,9 @@ from transforms.archive.objects import GoogleObjects, S3Objects, ranges
 from transforms.archive.sources import ArchiveError
 from transforms.event import Batch, Event
 from transforms.write.archive import Compression
+from transforms.write.s3 import writer
 from transforms.write.s3.destination import S3
+from transforms.write.s3.writer import new_client
 
 HOURS = {f"dt=2026-03-01/hour={hour:02}": batch(700).events for hour in (9, 10)}
 
@@ -68,6 +72,26 @@ def test_a_bucket_that_cannot_be_read_says_what_it_takes(stored: S3, monkeypatch
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "somebody-else")
     with pytest.raises(ArchiveError, match=rf"s3://{stored.bucket}/kept at .* cannot be read.*s3:ListBucket"):
         S3Objects(stored).shards()
+
+
+def test_one_client_reads_all_objects_and_after_a_failure_another_one(
+    stored: S3, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = []
+
+    def counted(settings: S3, attempts: int) -> Any:
+        made.append(settings)
+        return new_client(settings, attempts)
+
+    monkeypatch.setattr(writer, "new_client", counted)
+    source = S3Objects(stored)
+    with monkeypatch.context() as other:
+        other.setenv("AWS_ACCESS_KEY_ID", "somebody-else")
+        with pytest.raises(ArchiveError):
+            source.shards()
+    assert read(Archive(source)) == [event for events in HOURS.values() for event in events]
+    assert len(made) == 2
+    assert pickle.loads(pickle.dumps(source)) == source
 
 
 @pytest.fixture(scope="module")

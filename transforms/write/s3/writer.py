@@ -59,7 +59,7 @@ def new_client(settings: S3, attempts: int = 1) -> Any:
     url = settings.endpoint or f"https://{settings.bucket}.s3.{region}.amazonaws.com"
     try:
         way_out.aws(session, region)
-        proxies = way_out.aws_proxies(url)
+        proxies = way_out.proxies_of(url)
     except OSError as error:
         raise NoWayOut(way_out.fault(error)) from None
     except (ProxyError, SecretError) as error:
