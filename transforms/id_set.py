@@ -16,11 +16,6 @@ Keys = npt.NDArray[np.bytes_]
 KEY = np.dtype(f"S{ulid.SIZE}")
 
 
-def no_keys() -> Keys:
-    """None."""
-    return np.empty(0, KEY)
-
-
 def key_of(event_id: str) -> bytes:
     """The 16 bytes that stand for an id: its ULID, or a hash of an id that has another form."""
     return ulid.pack(event_id) or hashlib.blake2b(event_id.encode(), digest_size=ulid.SIZE).digest()

@@ -21,7 +21,7 @@ from apache_beam.transforms.userstate import BagStateSpec, TimerSpec, on_timer
 from apache_beam.utils.timestamp import Timestamp
 from xxhash import xxh3_64_intdigest
 
-from transforms import coders  # noqa: F401 - elements travel by them
+from transforms import coders, ulid  # noqa: F401 - elements travel by coders
 from transforms.dead_letter import DeadLetter, id_conflict
 from transforms.event import Chunk, Event
 from transforms.refuse_splits import refuse_splits
@@ -33,7 +33,6 @@ DEAD_LETTERS = "dead_letters"
 HASHED_KEYS = 16
 _VERSION = 1
 _ULID = re.compile(r"(?:.*_)?([0-7][0-9A-HJKMNP-TV-Z]{9})[0-9A-HJKMNP-TV-Z]{16}")
-_DIGITS = str.maketrans("ABCDEFGHJKMNPQRSTVWXYZ", "abcdefghijklmnopqrstuv")  # Crockford's to Python's
 
 
 class Deduplicated(NamedTuple):
@@ -81,7 +80,7 @@ def key_of(event_id: str) -> int:
     found = _ULID.fullmatch(event_id)
     if found is None:
         return -1 - zlib.crc32(event_id.encode()) % HASHED_KEYS
-    return int(found[1].translate(_DIGITS), 32) // 1000
+    return int(found[1].translate(ulid.TO_PYTHON), 32) // 1000
 
 
 class PackedIdsCoder(Coder):  # type: ignore[misc]

@@ -179,8 +179,9 @@ class Cursor:
                     for event in self._events(some)
                 ]
                 seal = Seal("in doubt", "", some, some)
-                rows = [receipt_row(self.name, list(offsets_in(some)), DEAD_LETTER, now, 0, IN_DOUBT)]
-                rows = rows if self._state.receipts.on else []
+                rows = []
+                if self._state.receipts.on:
+                    rows = [receipt_row(self.name, list(offsets_in(some)), DEAD_LETTER, now, 0, IN_DOUBT)]
                 change = Change(self._state, new=[seal], doubt=doubt, receipts=rows)
                 letters.keep(kept, change.write)
                 change.apply()

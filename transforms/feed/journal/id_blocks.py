@@ -17,10 +17,12 @@ import numpy.typing as npt
 import zstandard
 from xxhash import xxh3_128_intdigest
 
-PREFIX = b"evt_"
+from transforms import ulid
+
+PREFIX = ulid.PREFIX.encode()
 LENGTH = len(PREFIX) + 26
 RANDOM = 10  # bytes of a ULID behind its six of time
-ALPHABET = np.frombuffer(b"0123456789ABCDEFGHJKMNPQRSTVWXYZ", np.uint8)  # Crockford's
+ALPHABET = np.frombuffer(ulid.CROCKFORD.encode(), np.uint8)
 _VALUES = np.full(256, 255, np.uint8)
 _VALUES[ALPHABET] = np.arange(32)
 _TIME_SHIFTS = np.arange(45, -1, -5)  # of ten digits, 48 bits in use
@@ -191,22 +193,37 @@ class PackedBlock:
     body: bytes
 
 
-def pack_block(ids: Sequence[str], origins: Sequence[Origin]) -> PackedBlock:
-    """Bytes for the ids of consecutive events. The origins' counts add up to as many."""
+def block_of(ids: Sequence[str], origins: Sequence[Origin]) -> IdBlock:
+    """The ids of consecutive events. The origins' counts add up to as many."""
     good, times, random = parse_ulids(ids)
     odd = np.nonzero(~good)[0]
-    texts = [ids[at] for at in odd.tolist()]
     names = list(dict.fromkeys([origin.connection for origin in origins]))
-    layout = _Layout(
+    return IdBlock(
         count=len(ids),
-        times=_pack(times),
-        random=random.tobytes(),
-        odd=_pack(odd),
-        texts=zstandard.ZstdCompressor(level=1).compress(_encode(texts)) if texts else b"",
-        ends=_pack(np.cumsum([origin.count for origin in origins])),
-        at=_pack(np.array([round(origin.at * 1000) for origin in origins], np.int64)),
-        connections=_pack(np.array([names.index(origin.connection) for origin in origins], np.int64)),
+        times=times,
+        random=random,
+        odd=odd,
+        texts=[ids[at] for at in odd.tolist()],
+        ends=np.cumsum([origin.count for origin in origins]),
+        at=np.array([round(origin.at * 1000) for origin in origins], np.int64),
+        connections=np.array([names.index(origin.connection) for origin in origins], np.int64),
         names=names,
+    )
+
+
+def pack_block(block: IdBlock) -> PackedBlock:
+    """Its bytes."""
+    times, texts = block.times, block.texts
+    layout = _Layout(
+        count=block.count,
+        times=_pack(times),
+        random=block.random.tobytes(),
+        odd=_pack(block.odd),
+        texts=zstandard.ZstdCompressor(level=1).compress(_encode(texts)) if texts else b"",
+        ends=_pack(block.ends),
+        at=_pack(block.at),
+        connections=_pack(block.connections),
+        names=block.names,
     )
     low, high = (int(times.min()), int(times.max())) if len(times) else (NEVER, NEVER)
     return PackedBlock(low, high, _filter(texts), _encode(layout))

@@ -318,11 +318,6 @@ class Journal:
         with self._database.lock:
             return self._chunks.taken_at(position)
 
-    @property
-    def receipt_bytes(self) -> int:
-        """About how many bytes the receipts and the ids kept with them take."""
-        return self._kept.bytes
-
     def pending_bytes(self, position: int) -> int:
         """About how many raw bytes wait from `position` on."""
         return self._chunks.bytes_from(position)

@@ -9,13 +9,12 @@ import logging
 import sqlite3
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 
 from transforms.clock import Clock
 from transforms.event import Event
 from transforms.feed.journal.chunks import ChunkStore
 from transforms.feed.journal.database import Database, note, number_noted, put_note
-from transforms.feed.journal.id_blocks import NEVER, Origin, PackedBlock, pack_block
+from transforms.feed.journal.id_blocks import NEVER, Origin, block_of, pack_block
 from transforms.feed.journal.receipt_log import ReceiptLog, delete_below
 from transforms.feed.journal.schema import sign, sign_body
 
@@ -87,7 +86,7 @@ class KeptIds:
         addition = Addition([event.id for event in events], Origin(len(events), at, connection))
         if len(self._tail) + len(events) >= self.block:
             ids, origins = self._tail + addition.ids, [*self._origins, addition.origin]
-            addition.block, addition.body = self._row(pack_block(ids, origins), len(ids), origins)
+            addition.block, addition.body = self._row(ids, origins)
         return addition
 
     def write(self, connection: sqlite3.Connection, addition: Addition | None) -> None:
@@ -121,7 +120,7 @@ class KeptIds:
     def flush(self, *, now: bool = False) -> None:
         """Write what has gathered for a while; now: without waiting. Raises sqlite3.OperationalError."""
         if self._tail and (now or self._clock.monotonic() - self._tail_since >= BLOCK_EVERY):
-            self._write_block(pack_block(self._tail, self._origins), len(self._tail), self._origins)
+            self._put(*self._row(self._tail, self._origins))
 
     def close(self) -> None:
         """Write what has gathered, and how long this journal was open."""
@@ -180,9 +179,9 @@ class KeptIds:
                     self._write_unknown(chunk.first)
                 addition = self.add(chunk.events, chunk.taken_at, "")
                 if addition is not None and addition.block is not None:
-                    row, body = addition.block, addition.body
-                    self._database.write(partial(self._insert, row=row, body=body))
-                self.added(addition)
+                    self._put(addition.block, addition.body)
+                else:
+                    self.added(addition)
                 position = chunk.end if chunk.events else self._chunks.end
         if self.until + len(self._tail) < self._chunks.end:
             self.flush(now=True)
@@ -190,22 +189,20 @@ class KeptIds:
 
     def _write_unknown(self, end: int) -> None:
         """A block for events up to an offset whose ids nobody knows any more."""
-        row = unknown_row(self.until, end, self._clock.now(), self.lived)
-        self._database.write(lambda connection: self._insert(connection, row, b""))
-        self._inserted(row)
+        self._put(unknown_row(self.until, end, self._clock.now(), self.lived))
 
-    def _write_block(self, packed: PackedBlock, count: int, origins: Sequence[Origin]) -> None:
-        row, body = self._row(packed, count, origins)
+    def _put(self, row: tuple[object, ...], body: bytes = b"") -> None:
+        """Write a block in a transaction of its own."""
         self._database.write(lambda connection: self._insert(connection, row, body))
         self._inserted(row)
 
-    def _row(
-        self, packed: PackedBlock, count: int, origins: Sequence[Origin]
-    ) -> tuple[tuple[object, ...], bytes]:
+    def _row(self, ids: Sequence[str], origins: Sequence[Origin]) -> tuple[tuple[object, ...], bytes]:
+        """A block's row, and its body."""
+        packed = pack_block(block_of(ids, origins))
         times = [origin.at for origin in origins]
         size = HEAD_BYTES + len(packed.body) + len(packed.odd) + self._receipts.bytes
         head = (float(min(times)), float(max(times)), packed.low, packed.high, self.lived, size, packed.odd)
-        row = (self.until, count, *head)
+        row = (self.until, len(ids), *head)
         return (*row, sign("received", *row)), packed.body
 
     def _insert(self, connection: sqlite3.Connection, row: tuple[object, ...], body: bytes) -> None:

@@ -33,8 +33,11 @@ class ReceiptLog:
         """on: whether receipts are kept; else none are made."""
         self.on = on
         self.bytes = 0
-        self.troubles = {str(name): float(str(at)) for name, at in _troubles(database)}
-        self._causes: dict[str, str] = {}
+        # When and why each destination failed last. Why is not known of before this start: it is noted anew.
+        self._troubles = {
+            str(name): (float(str(at)), "")
+            for name, at in database.rows("SELECT destination, at FROM troubles")
+        }
 
     def rows(self, destination: str, settlement: Settlement) -> list[ReceiptRow]:
         """Rows of `receipts` for what a settlement settled."""
@@ -55,11 +58,10 @@ class ReceiptLog:
             return None
         failed = next((each for each in reversed(settlements) if each.error), None)
         if failed is None:
-            return (destination,) if destination in self.troubles else None
+            return (destination,) if destination in self._troubles else None
         cause = failed.error[:MOST_SAID]
-        before = self.troubles.get(destination)
-        known = before is not None and self._causes.get(destination) == cause
-        if known and abs(failed.at - self.troubles[destination]) < TROUBLE_EVERY:
+        at, before = self._troubles.get(destination, (0.0, ""))
+        if cause == before and abs(failed.at - at) < TROUBLE_EVERY:
             return None
         row = (destination, failed.at, cause)
         return (*row, sign("troubles", *row))
@@ -80,14 +82,9 @@ class ReceiptLog:
         for row in rows:
             self.bytes += ROW_BYTES + len(str(row[0])) + len(str(row[7])) + len(row[8])  # type: ignore[arg-type]
         if trouble is not None and len(trouble) == 1:
-            self.troubles.pop(str(trouble[0]), None)
+            self._troubles.pop(str(trouble[0]), None)
         elif trouble is not None:
-            self.troubles[str(trouble[0])] = float(str(trouble[1]))
-            self._causes[str(trouble[0])] = str(trouble[2])
-
-
-def _troubles(database: Database) -> list[tuple[object, ...]]:
-    return database.rows("SELECT destination, at FROM troubles")
+            self._troubles[str(trouble[0])] = (float(str(trouble[1])), str(trouble[2]))
 
 
 def receipt_row(

@@ -15,7 +15,7 @@ from __future__ import annotations
 import contextlib
 import sqlite3
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
 from types import MappingProxyType
@@ -29,7 +29,7 @@ import zstandard
 from transforms.feed.intake import Gap
 from transforms.feed.journal.chunks import decode_row
 from transforms.feed.journal.database import JournalDamaged, JournalError, JournalUnavailable, file_uri
-from transforms.feed.journal.id_blocks import IdBlock, Origin, Wanted, pack_block, unpack_block
+from transforms.feed.journal.id_blocks import IdBlock, Origin, Wanted, block_of, unpack_block
 from transforms.feed.journal.kept_ids import BLOCK, is_unknown
 from transforms.feed.journal.ranges import Range, unpack
 from transforms.feed.journal.receipt_log import DEAD_LETTER, DELIVERED, FILTERED, LEVELS
@@ -167,9 +167,8 @@ class Receipts:
         """Expired, or not received: then with the gap."""
         since = self._kept_since()
         unknown = self._rows("SELECT max(until) FROM received WHERE low < 0 AND odd = x''")[0][0] or 0.0
-        notes = self._notes()
         trimmed = self._rows("SELECT min(first) FROM chunks")[0][0]
-        if notes["received"] < (notes["end"] if trimmed is None else trimmed):
+        if self._note("received", 0) < (self._note("end", 0) if trimmed is None else trimmed):
             unknown = float("inf")  # receipts were off: nobody knows
         since = max(since, unknown, self._damaged_until)
         gone = {name: NOT_KEPT for name, *_ in self._cursors()}
@@ -192,10 +191,11 @@ class Receipts:
         return Gap(*rows[0]) if rows else None
 
     def _kept_since(self) -> float:
-        return float(self._notes().get("receipts_since", 0.0))
+        return float(self._note("receipts_since", 0.0))
 
-    def _notes(self) -> dict[str, Any]:
-        return dict(self._rows("SELECT key, value FROM meta"))
+    def _note(self, key: str, default: float) -> Any:
+        rows = self._rows("SELECT value FROM meta WHERE key = ?", key)
+        return rows[0][0] if rows else default
 
     def _walk(self, wanted: Wanted | None, since: float = 0.0, until: float = 0.0) -> Iterator[_Block]:
         """Blocks in which one of the wanted ids, or the time window, may lie, and what no block holds yet."""
@@ -213,7 +213,7 @@ class Receipts:
 
     def _heads(self, wanted: Wanted | None, since: float, until: float) -> tuple[list[int], int]:
         """Where the blocks begin that may hold it; where the blocks end."""
-        end = int(self._notes()["received"])
+        end = int(self._note("received", 0))
         if wanted is None:
             rows = self._rows(
                 "SELECT first FROM received WHERE (low <= ? AND high >= ? AND low >= 0) OR "
@@ -252,7 +252,7 @@ class Receipts:
             origins.append(Origin(len(chunk.events), chunk.taken_at, ""))
         if not ids:
             return None
-        return _Block(first, first + len(ids), unpack_block(pack_block(ids, origins).body))
+        return _Block(first, first + len(ids), block_of(ids, origins))
 
     def _block(self, first: int) -> _Block | None:
         """The block that begins there; None when it is gone, or its ids are."""
@@ -285,7 +285,10 @@ class Receipts:
     ) -> tuple[list[Standing | None], Codes]:
         """What became of the events of [first, end) at a destination: standings, and which each has."""
         name, born, position = cursor
-        table: list[Standing | None] = [None, NOT_KEPT, self._pending(name, 0)]
+        pending = PENDING
+        for at, cause in self._rows("SELECT at, cause FROM troubles WHERE destination = ?", name):
+            pending = Standing("pending", at, cause=cause)
+        table: list[Standing | None] = [None, NOT_KEPT, pending]
         codes: Codes = np.full(end - first, 2, np.int32)
 
         def put(ranges: Iterable[Range], standing: Standing | None) -> None:
@@ -298,7 +301,7 @@ class Receipts:
             "SELECT offsets, settled, attempts FROM seals WHERE destination = ?", name
         ):
             if attempts:
-                put(unpack(offsets), self._pending(name, attempts))
+                put(unpack(offsets), replace(pending, attempts=attempts))
             put(unpack(settled), NOT_KEPT)
         for row in self._receipts(name, first, end):
             _, _, start, stop, at, kind, attempts, said, packed = row
@@ -307,11 +310,6 @@ class Receipts:
             put(unpack(packed) if packed else [(start, stop)], standing)
         put([(0, born)], None)
         return table, codes
-
-    def _pending(self, name: str, attempts: int) -> Standing:
-        for at, cause in self._rows("SELECT at, cause FROM troubles WHERE destination = ?", name):
-            return Standing("pending", at, cause=cause, attempts=attempts)
-        return Standing("pending", attempts=attempts)
 
     def _receipts(self, name: str, first: int, end: int) -> Iterator[tuple[Any, ...]]:
         """Those that reach into [first, end), the oldest first; altered ones are as if they were gone."""

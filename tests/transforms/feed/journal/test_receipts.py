@@ -197,7 +197,7 @@ def test_they_keep_within_their_bytes_in_short_transactions(tmp_path: Path) -> N
         s3.commit([Settlement(batch, batch.offsets, at=clock.now(), place=f"key {start}")], [])
         clock.advance(1)
         journal.trim()
-        assert journal.receipt_bytes < 100_000 + 256 * 12 + 1000
+        assert journal._kept.bytes < 100_000 + 256 * 12 + 1000
     assert 5_000 < 20_000 - journal._kept.first < 9_000, "some twelve bytes an event"
     rows = journal._database.rows("SELECT min(first), count(*) FROM receipts")[0]
     assert int(str(rows[0])) >= journal._kept.first - 100
