@@ -12,11 +12,11 @@ import httpx
 import msgspec
 
 from transforms.clock import SystemClock
-from transforms.feed.reconnect import who_answered
+from transforms.feed.reconnect import something_in_between
 from transforms.feed.request import FeedSettings, Wire, open_client, read_key
 from transforms.preflight import Finding
 from transforms.secret import SecretError, redact
-from transforms.write.answer import decoded, described
+from transforms.write.answer import decoded
 
 ACCOUNT_PATH = "/v1/me"
 MAX_BODY = 64 * 1024
@@ -120,9 +120,7 @@ def try_key(settings: FeedSettings) -> Iterator[Finding]:
         key = read_key(settings)
         with open_client(settings) as client, _asking(client, settings, key) as reply:
             status, body = reply.status_code, _body(reply, time.monotonic() + settings.account_timeout)
-            in_between = (
-                described(reply.headers, body) if status == 200 else who_answered(reply.headers, body)
-            )
+            in_between = something_in_between(where, status, reply.headers, body)
     except SecretError as error:
         yield Finding(what, False, f"{error}.")
     except Exception as error:  # noqa: BLE001 - whatever an answer causes, the key may still be right
@@ -131,9 +129,8 @@ def try_key(settings: FeedSettings) -> Iterator[Finding]:
     else:
         if status == 200 and decoded(_me, body) is not None:
             yield Finding(what, True)
-        elif in_between and status < 500:
-            answered = f"something in between answered {status} in the place of {where} ({in_between})"
-            yield Finding(what, None, f"{answered}: let this program through it, or correct --feed_url.")
+        elif in_between:
+            yield Finding(what, None, f"{in_between}: let this program through it, or correct --feed_url.")
         elif status in (401, 403):
             yield Finding(what, False, f"{where} refused the key (status {status}): give one that is valid.")
         else:

@@ -133,7 +133,7 @@ class FeedConnection:
                     return
                 self._on_ending(ending)
                 streak = streak.after(ending)
-                others = coverage.open - self._is_live
+                others = coverage.open - (self.stream is not None)
                 decision = decide(ending, streak, others, self._server_retry, self._uniform)
                 if self._reader is not None:
                     self._reader.lost(decision.reason)
@@ -143,10 +143,6 @@ class FeedConnection:
                 if decision.reread_secret:
                     self._key = ""
                 self._wait(decision)
-
-    @property
-    def _is_live(self) -> bool:
-        return self._reader is not None and self._reader.is_live
 
     def _attempt(self, client: httpx.Client, intake: Intake, coverage: Coverage) -> Ending:
         """Connect, read until the connection ends, and say how. Raises what is no failure of the network."""
@@ -205,10 +201,8 @@ class FeedConnection:
     def _read_frames(
         self, response: httpx.Response, wire: Wire, reader: StreamReader, transport: Transport
     ) -> None:
-        is_live = False
         for frames, size in transport.frames(response):
-            if not is_live and transport.is_live:
-                is_live = True
+            if not reader.has_been_live and transport.is_live:
                 self._went_live(reader)
             reader.add_frames(frames, size)
             if not wire.is_watched:  # behind a kind of proxy that httpcore does not trace

@@ -172,8 +172,8 @@ class KeptConnection:
     def _after(self, ended: _Running) -> _Running | None:
         """Whose turn it is after `ended`; None when it was the last one."""
         with self._lock:
-            goes_on = self._next is not None and not self._stopped and self.failure is None
-            if self._current is ended and self._next is not None and goes_on:
+            goes_on = self._current is ended and not self._stopped and self.failure is None
+            if goes_on and self._next is not None:
                 self._take_over(self._next)  # `ended` was told that its input has ended, this one not yet
                 self._watch.spare.give_back()
             return None if self._current is ended else self._current

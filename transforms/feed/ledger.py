@@ -22,12 +22,12 @@ import msgspec
 
 from transforms import event_types, ulid
 from transforms.clock import Clock, SystemClock
-from transforms.feed.reconnect import who_answered
+from transforms.feed.reconnect import something_in_between
 from transforms.feed.request import FeedSettings, read_key
 from transforms.proxies import ProxyError
 from transforms.retry import Backoff, retry_after
 from transforms.secret import SecretError, redact
-from transforms.write.answer import decoded, described
+from transforms.write.answer import decoded
 from transforms.write.created_at import epoch_seconds
 from transforms.write.over_http.connection import HttpConnection, Reply, Target
 
@@ -203,7 +203,6 @@ class Ledger:
         failures = 0
         while True:
             self._wait(self._free_at - self._clock.monotonic())
-            why, wait = "", 0.0
             try:
                 reply = self._ask(path)
             except (httpx.TransportError, OSError, SecretError, ProxyError) as error:
@@ -211,16 +210,15 @@ class Ledger:
                     f"{self._settings.root} could not be asked ({redact(str(error)) or type(error).__name__})"
                 )
             else:
-                if reply.status == 200 and (found := decoded(decode, reply.body)) is not None:
-                    return found
-                if reply.status != 429:
-                    why, is_final = self._refused(reply, path)
-                    if is_final:
-                        raise LedgerGone(why) if reply.status == 404 else LedgerError(why)
-                else:
+                if reply.status == 429:
                     wait = retry_after(reply.headers, self._clock.now()) or MINUTE
                     self._free_at = max(self._free_at, self._clock.monotonic() + wait)
                     continue
+                if reply.status == 200 and (found := decoded(decode, reply.body)) is not None:
+                    return found
+                why, is_final = self._refused(reply, path)
+                if is_final:
+                    raise LedgerGone(why) if reply.status == 404 else LedgerError(why)
             failures += 1
             if failures >= self._tries:
                 raise LedgerError(why)
@@ -275,11 +273,8 @@ class Ledger:
     def _refused(self, reply: Reply, path: str) -> tuple[str, bool]:
         """Why it was not answered, and whether another try is no use."""
         root, status = self._settings.root, reply.status
-        other = (
-            described(reply.headers, reply.body) if status == 200 else who_answered(reply.headers, reply.body)
-        )
-        if other and status < 500:
-            return f"something in between answered {status} in the place of {root} ({other})", False
+        if other := something_in_between(root, status, reply.headers, reply.body):
+            return other, False
         if status in (401, 403):
             return (
                 f"{root} refused the key (status {status}): give one that may read webhooks",

@@ -21,13 +21,12 @@ import numpy.typing as npt
 from transforms import ulid
 from transforms.durable import open_private
 from transforms.feed.ledger import SLACK, Delivery, Ledger
-from transforms.id_set import Keys, as_bytes, key_of
+from transforms.id_set import KEY, Keys, as_bytes, key_of
 
 log = logging.getLogger("grantex.ledger")
 FORMAT = 1
 OLD = 86_400.0  # seconds since a checkpoint was written
 _LENGTH = struct.Struct("<I")
-_KEY = np.dtype(f"S{ulid.SIZE}")
 
 
 class Window(msgspec.Struct, frozen=True):
@@ -86,10 +85,11 @@ class LedgerWindow:
         for rows in ledger.walk(window.webhook, first):
             inside = [row for row in rows if window.since <= row.at <= window.until]
             # Not the page's oldest: its ids' times are in order to within seconds only.
-            self.reached = min(self.reached, max([row.at for row in rows], default=self.reached))
+            newest = max([row.at for row in rows], default=np.inf)
+            self.reached = min(self.reached, newest)
             self._add(self._block(inside, self.reached))
             on_page(self)
-            if rows and max(row.at for row in rows) < window.since - SLACK:
+            if newest < window.since - SLACK:
                 break
         self.reached = -np.inf
         self._add(self._block([], self.reached))
@@ -97,7 +97,7 @@ class LedgerWindow:
 
     def sorted(self) -> tuple[Keys, npt.NDArray[np.uint16]]:
         """The keys in order, each once, with their kinds."""
-        keys = np.frombuffer(b"".join(self._keys), _KEY)
+        keys = np.frombuffer(b"".join(self._keys), KEY)
         kinds = np.concatenate([np.empty(0, np.uint16), *self._kinds])
         different, at = np.unique(keys, return_index=True)
         return different, kinds[at]

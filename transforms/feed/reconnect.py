@@ -370,6 +370,15 @@ def who_answered(headers: Mapping[str, str], body: bytes) -> str:
     return "" if own or not body.strip() else described(headers, body)
 
 
+def something_in_between(root: str, status: int, headers: Mapping[str, str], body: bytes) -> str:
+    """Who gave, in the place of the service at `root`, an answer that is not what was asked for, as a
+    sentence without its end; "" when that may have been the service itself."""
+    who = described(headers, body) if status == 200 else who_answered(headers, body)
+    if not who or status >= 500:
+        return ""
+    return f"something in between answered {status} in the place of {root} ({who})"
+
+
 def one_line(text: str) -> str:
     """Text from outside, fit for a log line."""
     return shown("".join(c if c.isprintable() else " " for c in text))

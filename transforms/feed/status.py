@@ -44,7 +44,6 @@ class State(str, enum.Enum):
 class ConnectionStatus:
     """A snapshot; times are seconds since the epoch, None for never.
 
-    transport: by which its events travel.
     live_since: when its stream went live, None while it has none.
     state: None where nobody compares it with others.
 

@@ -179,11 +179,12 @@ class StreamReader:
         if self._stream is None:
             self._intake.append(events, strays, self._coverage.frontier, self._connection)
             return
-        since = self._coverage.frontier
+        too_large = any(stray.cause.startswith(TOO_LARGE) for stray in strays)
+        since = self._coverage.frontier if too_large else None
         reach = self._coverage.reach(self._stream, heard)
         fresh = self._intake.append(events, strays, reach, self._connection)
         self._coverage.took(self._stream, heard, events, fresh)
-        if any(stray.cause.startswith(TOO_LARGE) for stray in strays):
+        if too_large:
             self._coverage.missed("an event was too large to be taken: its beginning is a dead letter", since)
 
     def _pause(self, full: JournalFull, held: int) -> None:
