@@ -10,9 +10,11 @@ from collections.abc import Generator, Iterator
 
 import pytest
 
+from pipelines.local import logs
 from transforms import secret
 
 pytest_plugins = ["pytester", "tests.servers.tiers", "tests.servers.own_network", "tests.servers.shared"]
+_LOGGERS = [logging.getLogger(name) for name in ("", *logs.QUIET, *logs.REPEATING)]
 
 
 @pytest.hookimpl(wrapper=True)
@@ -27,16 +29,19 @@ def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.Tes
 
 @pytest.fixture(autouse=True)
 def _as_it_was() -> Iterator[None]:
-    """What a program in this process sets up for good is undone: its log, and what it takes out of texts (the
-    word "splunk", where a test gave that as a token)."""
-    root = logging.getLogger()
-    handlers, level = list(root.handlers), root.level
+    """What a program in this process sets up for good is undone: its log (all of logs.configure), and what it
+    takes out of texts (the word "splunk", where a test gave that as a token)."""
+    handlers = logging.getLogger().handlers
+    streams = [one for one in handlers if type(one) is logging.StreamHandler]
+    levels = [(logger.level, logger.propagate) for logger in _LOGGERS]
     hooks = sys.excepthook, threading.excepthook
     known, pattern, longest = OrderedDict(secret._known), secret._pattern, secret._longest
     yield
-    for handler in list(root.handlers):
-        if type(handler) is logging.StreamHandler and handler not in handlers:
-            root.removeHandler(handler)
-    root.setLevel(level)
+    handlers[:] = [*(one for one in handlers if type(one) is not logging.StreamHandler), *streams]
+    for logger, (level, propagate) in zip(_LOGGERS, levels, strict=True):
+        if logger.level != level:  # setLevel goes through every logger there is
+            logger.setLevel(level)
+        logger.propagate = propagate
+    logging.captureWarnings(False)
     sys.excepthook, threading.excepthook = hooks
     secret._known, secret._pattern, secret._longest = known, pattern, longest

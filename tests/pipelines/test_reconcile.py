@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 import threading
 import time
 from collections.abc import Iterator, Sequence
@@ -71,14 +70,6 @@ class Service:
 
     def arguments(self) -> list[str]:
         return [f"--feed_url={self.feed.url}", f"--feed_api_key={PRACTICE_KEY}"]
-
-
-@pytest.fixture(autouse=True)
-def no_log_is_left(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
-    """The program writes its log to where stderr was: only while that is there."""
-    handlers = logging.getLogger().handlers[:]
-    yield
-    logging.getLogger().handlers[:] = handlers
 
 
 @pytest.fixture

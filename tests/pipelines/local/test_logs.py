@@ -9,7 +9,6 @@ import re
 import sys
 import threading
 import warnings
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -27,19 +26,8 @@ class Terminal(io.StringIO):
 
 
 @pytest.fixture(autouse=True)
-def _as_before() -> Iterator[None]:
+def _known() -> None:
     LiteralSecret(SECRET).read()
-    root = logging.getLogger()
-    names = (*logs.QUIET, *logs.REPEATING, "")
-    levels = [(logging.getLogger(name).level, logging.getLogger(name).propagate) for name in names]
-    hooks = sys.excepthook, threading.excepthook
-    yield
-    logging.captureWarnings(False)
-    root.handlers[:] = [handler for handler in root.handlers if type(handler) is not logging.StreamHandler]
-    for name, (level, propagate) in zip(names, levels, strict=True):
-        logging.getLogger(name).setLevel(level)
-        logging.getLogger(name).propagate = propagate
-    sys.excepthook, threading.excepthook = hooks
 
 
 def configured(format: Any = "json", level: str = "INFO") -> io.StringIO:

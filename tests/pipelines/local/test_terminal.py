@@ -5,8 +5,6 @@ from __future__ import annotations
 import io
 import logging
 import sys
-import threading
-from collections.abc import Iterator
 
 import pytest
 from rich.console import Console
@@ -99,16 +97,12 @@ class Tty(io.StringIO):
 
 
 @pytest.fixture
-def tty(monkeypatch: pytest.MonkeyPatch) -> Iterator[Tty]:
+def tty(monkeypatch: pytest.MonkeyPatch) -> Tty:
     """Standard error and standard output on one terminal, with logging set up as the job does."""
     stream = Tty()
-    root = logging.getLogger()
-    before = list(root.handlers), root.level, sys.excepthook, threading.excepthook
     monkeypatch.setattr(sys, "stderr", stream)
     logs.configure("text", "INFO")
-    yield stream
-    root.handlers[:], root.level, sys.excepthook, threading.excepthook = before
-    logging.captureWarnings(False)
+    return stream
 
 
 def test_log_lines_stand_whole_above_the_live_lines(tty: Tty) -> None:
