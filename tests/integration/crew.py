@@ -148,8 +148,9 @@ class Crew:
         """Tend until it holds. Raises AssertionError, with the end of each log."""
         until = time.monotonic() + timeout
         while not condition():
-            logs = "\n--\n".join(life.job.log[-2000:] for life in self.lives)
-            assert time.monotonic() < until, f"not within {timeout:.0f} s: {what}\n{logs}"
+            if time.monotonic() >= until:
+                logs = "\n--\n".join(life.job.log[-2000:] for life in self.lives)
+                raise AssertionError(f"not within {timeout:.0f} s: {what}\n{logs}")
             self.tend()
             time.sleep(0.05)
 

@@ -98,13 +98,14 @@ def tally(published: Published, taken: Iterable[str], gaps: Sequence[Gap], late:
             blind = published.at[one] - last if lost else 0.0
             true, longest, last = true + blind, max(longest, blind), published.at[one]
         lost = one not in kept
-    outside = [one for one in missing if not _within(published.at[one], gaps)]
+    outside = [one for one in missing if not within(published.at[one], gaps)]
     recorded = sum((gap.until or gap.since) - gap.since for gap in gaps)
     return Tally(len(ids), len(missing), len(outside), len(gaps), true, recorded, late, longest)
 
 
-def _within(at: float, gaps: Sequence[Gap]) -> bool:
-    return any(gap.since <= at and (gap.until is None or at <= gap.until) for gap in gaps)
+def within(at: float, gaps: Sequence[Gap], slack: float = 0.0) -> bool:
+    """Whether a moment lies in one of them, which may begin earlier and end later by `slack` seconds."""
+    return any(gap.since - slack <= at and (gap.until is None or at <= gap.until + slack) for gap in gaps)
 
 
 @contextmanager

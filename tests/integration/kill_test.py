@@ -38,6 +38,14 @@ KILLED_WHILE_STARTING = 0.15  # share of the kills
 DRAIN = 60.0
 
 
+def paced(landings: Sequence[Landing]) -> dict[str, object]:
+    """The flags that give each of them its pace."""
+    return {
+        **{f"{one.name}_max_events": PACE[one.name][0] for one in landings},
+        **{f"{one.name}_max_age": PACE[one.name][1] for one in landings},
+    }
+
+
 @dataclass
 class Found:
     """What one destination holds. lost: accepted by the journal and not there; invented: there, and not one
@@ -125,13 +133,8 @@ def run(
 
 
 def _flags(around: World, landings: Sequence[Landing], transport: str) -> list[str]:
-    pace = {one.name: PACE[one.name] for one in landings}
-    return around.flags(
-        feed_transport=transport,
-        feed_connections=2 if transport == "both" else 1,
-        **{f"{name}_max_events": events for name, (events, _) in pace.items()},
-        **{f"{name}_max_age": age for name, (_, age) in pace.items()},
-    )
+    connections = 2 if transport == "both" else 1
+    return around.flags(feed_transport=transport, feed_connections=connections, **paced(landings))
 
 
 def count(around: World, landings: Sequence[Landing], kills: int) -> Tally:

@@ -22,7 +22,7 @@ from pipelines.local import proof
 from pipelines.local.proof import ContinuousProof
 from pipelines.practice.feed import PracticeFeed
 from tests.integration.evidence import WITNESS, accepted
-from tests.integration.gap_test import Published
+from tests.integration.gap_test import Published, within
 from tests.integration.job import ROOT, World
 from tests.servers.landing import Landing
 from transforms.clock import SystemClock
@@ -162,7 +162,7 @@ def _feed(
     dropped: Sequence[str],
 ) -> None:
     missing = [each for each in published.ids if each not in taken]
-    in_gaps = {each for each in missing if _lies_in(published.at[each], gaps, MILLISECOND)}
+    in_gaps = {each for each in missing if within(published.at[each], gaps, MILLISECOND)}
     found.lines += [
         f"feed: {len(published.ids):,} published, {len(taken):,} received, {len(missing):,} missing: "
         f"{len(in_gaps):,} in gaps, {len(named & set(missing)):,} named by the ledger",
@@ -244,7 +244,7 @@ def _is_right(
     event_id, standings, gap = answer["id"], answer["destinations"], answer["gap"]
     if event_id not in taken:
         at = published.at[event_id]
-        may, must = _lies_in(at, gaps, SKEW + MILLISECOND), _lies_in(at, gaps, 0.0)
+        may, must = within(at, gaps, SKEW + MILLISECOND), within(at, gaps)
         return answer["received_at"] is None and not standings and (may if gap else not must)
     if answer["received_at"] is None or gap:
         return False
@@ -253,7 +253,3 @@ def _is_right(
         if standing.get("state") != "delivered" or not lies_at(event_id, standing["place"]):
             return False
     return True
-
-
-def _lies_in(at: float, gaps: Sequence[Gap], slack: float) -> bool:
-    return any(gap.since - slack <= at and (gap.until is None or at <= gap.until + slack) for gap in gaps)

@@ -23,7 +23,7 @@ import pytest
 
 from tests.integration.gap_test import Published, publishing
 from tests.integration.job import ROOT, Job, World, world
-from tests.integration.kill_test import PACE
+from tests.integration.kill_test import paced
 from tests.servers import bigquery, landing, seaweedfs
 from tests.servers.landing import DATASET, Landing
 from transforms.feed.journal import Journal
@@ -250,13 +250,7 @@ def other_version(place: Path) -> Path:
 
 
 def _flags(around: World, landings: Sequence[Landing]) -> list[str]:
-    pace = {one.name: PACE[one.name] for one in landings}
-    return around.flags(
-        standby="true",
-        feed_connections=2,
-        **{f"{name}_max_events": events for name, (events, _) in pace.items()},
-        **{f"{name}_max_age": age for name, (_, age) in pace.items()},
-    )
+    return around.flags(standby="true", feed_connections=2, **paced(landings))
 
 
 @contextlib.contextmanager

@@ -13,23 +13,17 @@ from pipelines.practice.events import generate
 from pipelines.practice.webhooks import post, signed
 from tests.integration import webhook_flood
 from tests.integration.evidence import ids_in_files
-from tests.integration.job import World, free_port, world
+from tests.integration.gap_test import FILES_ONLY
+from tests.integration.job import World, world
+from tests.integration.webhook_flood import SECRET
 from tests.servers import pubsub as server
 from transforms.feed.pubsub import ToChunks
-
-SECRET = "webhook-9d2c-for-nobodys-eyes"
-NONE: dict[str, object] = {"splunk_hec_url": None, "splunk_hec_token": None, "splunk_max_age": None}
 
 
 def taking(around: World) -> tuple[str, dict[str, object]]:
     """Where webhooks go, and the flags that make the job take them."""
-    port = free_port()
-    around.environment = {**around.environment, "WEBHOOK_SECRET": SECRET}
-    return f"http://127.0.0.1:{port}/grantex", {
-        "webhook_port": port,
-        "webhook_path": "/grantex",
-        "webhook_secret": "env:WEBHOOK_SECRET",
-    }
+    port, flags = webhook_flood.taking(around)
+    return f"http://127.0.0.1:{port}/grantex", {**flags, "webhook_path": "/grantex"}
 
 
 def send(url: str, event: bytes, *, secret: str = SECRET, chunked: bool = False) -> int:
@@ -39,10 +33,10 @@ def send(url: str, event: bytes, *, secret: str = SECRET, chunked: bool = False)
 def test_what_was_answered_with_200_is_delivered_whatever_is_killed(around: World) -> None:
     url, flags = taking(around)
     events = list(islice(generate(), 40))
-    with around.live_job(**flags, **NONE) as job:
+    with around.live_job(**flags, **FILES_ONLY) as job:
         answers = [send(url, event, chunked=bool(n % 2)) for n, event in enumerate(events[:20])]
         job.kill()
-    with around.live_job(**flags, **NONE) as job:
+    with around.live_job(**flags, **FILES_ONLY) as job:
         answers += [send(url, event) for event in events[10:]]
         assert send(url, events[0], secret="forged") == 401
         around.feed.publish_many(events)  # what came by webhook is known
@@ -61,7 +55,7 @@ def test_after_the_end_of_a_run_no_webhook_is_taken_that_is_not_kept(around: Wor
     url, flags = taking(around)
     events = generate()
     taken = []
-    with around.live_job(**flags, **NONE) as job:
+    with around.live_job(**flags, **FILES_ONLY) as job:
         job.signal(signal.SIGTERM)
         while job.process.poll() is None:
             event = next(events)
@@ -71,7 +65,7 @@ def test_after_the_end_of_a_run_no_webhook_is_taken_that_is_not_kept(around: Wor
             except OSError:
                 pass
         assert job.wait() == 0
-    with around.live_job(**flags, **NONE) as job:
+    with around.live_job(**flags, **FILES_ONLY) as job:
         job.wait_until(lambda: set(taken) <= set(ids_in_files(around.out)), "all that was taken")
     assert len(ids_in_files(around.out)) == len(set(ids_in_files(around.out)))
 
@@ -87,7 +81,7 @@ def test_webhooks_reach_a_cluster_through_the_relay(tmp_path: Path) -> None:
             "files_dir": None,
             "files_max_age": None,
         }
-        with made.live_job(**flags, **NONE, **relay) as job:
+        with made.live_job(**flags, **FILES_ONLY, **relay) as job:
             assert [send(url, event) for event in events] == [200] * 30
             job.wait_until_settled("pubsub")
             assert job.drain() == 0
@@ -103,7 +97,7 @@ def test_webhooks_reach_a_cluster_through_the_relay(tmp_path: Path) -> None:
 def test_a_flood_of_bad_requests_takes_nothing_from_the_feed(around: World) -> None:
     """In short; webhook_flood.py measures what it costs."""
     port, flags = webhook_flood.taking(around)
-    with around.live_job(**flags, **NONE) as job:
+    with around.live_job(**flags, **FILES_ONLY) as job:
         flood = webhook_flood.Flood(port, rate=1000)
         with flood.running():
             with around.feed.publishing(rate=500):

@@ -32,7 +32,7 @@ from pipelines.practice.webhooks import WebhookSender
 from tests.integration.crew import Crew, Life
 from tests.integration.gap_test import Published, publishing
 from tests.integration.job import World, free_port, world
-from tests.integration.kill_test import PACE
+from tests.integration.kill_test import paced
 from tests.integration.reckoning import Reckoning, begin, prove_now, reckon
 from tests.servers.feed_proxy import FeedProxy
 from tests.servers.landing import Landing
@@ -316,7 +316,6 @@ def _settle(crew: Crew, destinations: Sequence[str], proven: float) -> None:
 
 
 def _flags(around: World, landings: Sequence[Landing], url: str, port: int) -> list[str]:
-    pace = {one.name: PACE[one.name] for one in landings}
     return around.flags(
         feed_url=url,
         feed_transport="both",
@@ -326,8 +325,7 @@ def _flags(around: World, landings: Sequence[Landing], url: str, port: int) -> l
         webhook_path="/grantex",
         webhook_secret="env:WEBHOOK_SECRET",
         ledger_webhook="auto",
-        **{f"{name}_max_events": events for name, (events, _) in pace.items()},
-        **{f"{name}_max_age": age for name, (_, age) in pace.items()},
+        **paced(landings),
     )
 
 

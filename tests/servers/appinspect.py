@@ -10,9 +10,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from tests.servers.process import cache_directory, fetch, install_once, may_start, unavailable
+from tests.servers.process import cache_directory, install_once, may_start, own_environment, unavailable
 
 VERSION = "4.3.1"
+# AppInspect asks for setuptools at its start and takes whichever is there.
+PACKAGES = (f"splunk-appinspect=={VERSION}", "setuptools<81")
 INSTALL_SECONDS = 300.0
 
 
@@ -24,17 +26,7 @@ def installed() -> Path:
     fault = f"splunk-appinspect {VERSION} cannot be installed here"
     with install_once(home) as missing:
         if missing:
-            pip = [
-                str(home / "venv/bin/python"),
-                "-m",
-                "pip",
-                "install",
-                "--quiet",
-                "--disable-pip-version-check",
-            ]
-            fetch([sys.executable, "-m", "venv", "--clear", str(home / "venv")], fault, INSTALL_SECONDS)
-            # AppInspect asks for it at its start and takes whichever setuptools is there.
-            fetch([*pip, f"splunk-appinspect=={VERSION}", "setuptools<81"], fault, INSTALL_SECONDS)
+            own_environment(home, PACKAGES, fault, INSTALL_SECONDS)
     return home / "venv/bin/splunk-appinspect"
 
 

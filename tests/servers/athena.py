@@ -15,7 +15,7 @@ from typing import Any
 
 import sqlglot
 
-from tests.servers.process import cache_directory, fetch, install_once, may_start
+from tests.servers.process import cache_directory, install_once, may_start, own_environment
 
 VERSION = "1.5.5"
 PACKAGES = (f"duckdb=={VERSION}", f"duckdb-extension-icu=={VERSION}", f"duckdb-extensions=={VERSION}")
@@ -49,10 +49,7 @@ def installed() -> Path:
     home = cache_directory(f"duckdb-{VERSION}-py{sys.version_info.major}.{sys.version_info.minor}")
     with install_once(home) as missing:
         if missing:
-            fault = f"DuckDB {VERSION} cannot be installed here"
-            pip = [str(home / "venv/bin/python"), "-m", "pip", "install", "--quiet"]
-            fetch([sys.executable, "-m", "venv", "--clear", str(home / "venv")], fault, INSTALL_SECONDS)
-            fetch([*pip, "--disable-pip-version-check", *PACKAGES], fault, INSTALL_SECONDS)
+            own_environment(home, PACKAGES, f"DuckDB {VERSION} cannot be installed here", INSTALL_SECONDS)
     return home
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,7 @@ from tests.servers.process import (
     free_port,
     install_once,
     listens,
+    own_environment,
 )
 
 VERSION = "1.4.0"
@@ -114,16 +115,11 @@ def running(log: Path) -> Iterator[Emulator]:
 def installed() -> Path:
     """Its own environment, because its requirements are not ours; made once (about a minute)."""
     home = cache_directory(f"bqemulator-{VERSION}-py{sys.version_info.major}.{sys.version_info.minor}")
+    fault = f"bqemulator {VERSION} cannot be installed here"
     with install_once(home) as missing:
         if missing:
-            python = str(home / "venv/bin/python")
-            _run([sys.executable, "-m", "venv", "--clear", str(home / "venv")])
-            _run([python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", *PACKAGES])
+            own_environment(home, PACKAGES, fault, INSTALL_SECONDS)
+            extend = [str(home / "venv/bin/python"), "-c", INSTALL_EXTENSION]
             # DuckDB keeps its extensions in the home directory.
-            _run([python, "-c", INSTALL_EXTENSION], {"HOME": str(home)})
+            fetch(extend, fault, INSTALL_SECONDS, env={**os.environ, "HOME": str(home)})
     return home
-
-
-def _run(command: list[str], env: Mapping[str, str] | None = None) -> None:
-    fault = f"bqemulator {VERSION} cannot be installed here"
-    fetch(command, fault, INSTALL_SECONDS, env={**os.environ, **(env or {})})

@@ -71,6 +71,14 @@ def pip_install(directory: Path, requirements: str, timeout: float = 300.0) -> N
         fetch(command, f"pip cannot install {requirements.split()[0]}", timeout)
 
 
+def own_environment(home: Path, packages: Sequence[str], fault: str, seconds: float) -> None:
+    """A virtual environment with `packages` in home/venv, for what has other requirements than ours. Each of
+    its two steps may last so many seconds; skips or fails as `unavailable`, with `fault` first."""
+    fetch([sys.executable, "-m", "venv", "--clear", str(home / "venv")], fault, seconds)
+    pip = [str(home / "venv/bin/python"), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+    fetch([*pip, *packages], fault, seconds)
+
+
 def fetch(
     command: Sequence[str],
     fault: str,
