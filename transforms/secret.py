@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 from urllib.parse import quote
 
 if TYPE_CHECKING:
+    from botocore.exceptions import ClientError  # type: ignore[import-untyped]
+
     from transforms.way_out import WayOut
 
 from transforms.in_process import Ticket
@@ -120,20 +123,13 @@ class GoogleSecret:
 
     def read(self, way_out: WayOut | None = None) -> str:
         """The value as it is now. Raises SecretError."""
-        from google.api_core.exceptions import GoogleAPICallError, RetryError
-        from google.auth.exceptions import GoogleAuthError
-
         version = self.resource if "/versions/" in self.resource else f"{self.resource}/versions/latest"
-        try:
+        with asking_google(self):
             client, metadata = google_client(way_out)
             with client:
                 answer = client.access_secret_version(
                     name=version, timeout=NETWORK_TIMEOUT, metadata=metadata
                 )
-        except (GoogleAPICallError, RetryError, GoogleAuthError) as error:
-            raise SecretError(f"{self}: Google Secret Manager says {type(error).__name__}") from None
-        except (OSError, ValueError) as error:  # a proxy that is none, a file with authorities
-            raise SecretError(f"{self}: Google Secret Manager cannot be asked: {error}") from None
         return usable(decoded(answer.payload.data, str(self)), str(self))
 
     def __str__(self) -> str:
@@ -151,15 +147,8 @@ class AwsSecret:
 
     def read(self, way_out: WayOut | None = None) -> str:
         """The value as it is now. Raises SecretError."""
-        from botocore.exceptions import BotoCoreError, ClientError  # type: ignore[import-untyped]
-
-        try:
+        with asking_aws(self):
             answer = aws_client(self.region, way_out).get_secret_value(SecretId=self.name)
-        except ClientError as error:
-            code = error.response.get("Error", {}).get("Code", "an error")
-            raise SecretError(f"{self}: AWS Secrets Manager says {code}") from None
-        except (BotoCoreError, ValueError, OSError) as error:
-            raise SecretError(f"{self}: AWS Secrets Manager: {type(error).__name__}") from None
         value = answer.get("SecretString")
         if not isinstance(value, str):
             raise SecretError(f"{self}: holds bytes; store the value as text")
@@ -186,6 +175,38 @@ class AwsSecret:
         return f"aws-secret:{self.name}{'#' if self.key else ''}{self.key}"
 
     __repr__ = __str__
+
+
+@contextlib.contextmanager
+def asking_google(secret: GoogleSecret) -> Iterator[None]:
+    """Inside, Secret Manager is asked about `secret`: what it or the way to it refuses is a SecretError."""
+    from google.api_core.exceptions import GoogleAPICallError, RetryError
+    from google.auth.exceptions import GoogleAuthError
+
+    try:
+        yield
+    except (GoogleAPICallError, RetryError, GoogleAuthError) as error:
+        raise SecretError(f"{secret}: Google Secret Manager says {type(error).__name__}") from None
+    except (OSError, ValueError) as error:  # a proxy that is none, a file with authorities
+        raise SecretError(f"{secret}: Google Secret Manager cannot be asked: {error}") from None
+
+
+@contextlib.contextmanager
+def asking_aws(secret: AwsSecret) -> Iterator[None]:
+    """Inside, Secrets Manager is asked about `secret`: what it or the way to it refuses is a SecretError."""
+    from botocore.exceptions import BotoCoreError, ClientError  # type: ignore[import-untyped]
+
+    try:
+        yield
+    except ClientError as error:
+        raise SecretError(f"{secret}: AWS Secrets Manager says {aws_code(error)}") from None
+    except (BotoCoreError, ValueError, OSError) as error:
+        raise SecretError(f"{secret}: AWS Secrets Manager: {type(error).__name__}") from None
+
+
+def aws_code(error: ClientError) -> str:
+    """What AWS calls it."""
+    return str(error.response.get("Error", {}).get("Code", "an error"))
 
 
 def google_client(way_out: WayOut | None) -> tuple[Any, list[tuple[str, str]]]:

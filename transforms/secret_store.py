@@ -14,7 +14,10 @@ from transforms.secret import (
     GoogleSecret,
     Secret,
     SecretError,
+    asking_aws,
+    asking_google,
     aws_client,
+    aws_code,
     google_client,
     usable,
 )
@@ -94,41 +97,31 @@ class GooglePlace(Place):
     def is_free(self) -> bool:
         from google.api_core.exceptions import NotFound
 
-        try:
-            self._call("access_secret_version", name=f"{self._secret.resource}/versions/latest")
-        except SecretError as error:
-            if isinstance(error.__cause__, NotFound):
-                return True
-            raise
-        return False
+        return not self._call(
+            "access_secret_version", NotFound, name=f"{self._secret.resource}/versions/latest"
+        )
 
     def prepare(self) -> None:
         from google.api_core.exceptions import AlreadyExists
 
         project, _, name = self._secret.resource.partition("/secrets/")
         request = {"parent": project, "secret_id": name, "secret": {"replication": {"automatic": {}}}}
-        try:
-            self._call("create_secret", request=request)
-        except SecretError as error:
-            if not isinstance(error.__cause__, AlreadyExists):
-                raise
+        self._call("create_secret", AlreadyExists, request=request)
 
     def put(self, value: str) -> None:
         payload = {"data": usable(value, str(self._secret)).encode()}
         self._call("add_secret_version", request={"parent": self._secret.resource, "payload": payload})
 
-    def _call(self, method: str, **arguments: Any) -> None:
-        from google.api_core.exceptions import GoogleAPICallError, RetryError
-        from google.auth.exceptions import GoogleAuthError
-
-        try:
+    def _call(self, method: str, *foreseen: type[Exception], **arguments: Any) -> bool:
+        """Whether it worked; False when the answer is one of `foreseen`, any other is a SecretError."""
+        with asking_google(self._secret):
             client, metadata = google_client(self._way_out)
             with client:
-                getattr(client, method)(**arguments, timeout=NETWORK_TIMEOUT, metadata=metadata)
-        except (GoogleAPICallError, RetryError, GoogleAuthError) as error:
-            raise SecretError(f"{self._secret}: Google Secret Manager says {type(error).__name__}") from error
-        except (OSError, ValueError) as error:
-            raise SecretError(f"{self._secret}: Google Secret Manager cannot be asked: {error}") from None
+                try:
+                    getattr(client, method)(**arguments, timeout=NETWORK_TIMEOUT, metadata=metadata)
+                except foreseen:
+                    return False
+        return True
 
 
 class AwsPlace(Place):
@@ -150,15 +143,13 @@ class AwsPlace(Place):
 
     def _call(self, method: str, missing: str = "ResourceNotFoundException", **arguments: str) -> str:
         """ "" when it worked, `missing` when it said that; whatever else it says is a SecretError."""
-        from botocore.exceptions import BotoCoreError, ClientError  # type: ignore[import-untyped]
+        from botocore.exceptions import ClientError  # type: ignore[import-untyped]
 
-        try:
-            getattr(aws_client(self._secret.region, self._way_out), method)(**arguments)
-        except ClientError as error:
-            code = str(error.response.get("Error", {}).get("Code", "an error"))
-            if code == missing:
-                return code
-            raise SecretError(f"{self._secret}: AWS Secrets Manager says {code}") from None
-        except (BotoCoreError, ValueError, OSError) as error:
-            raise SecretError(f"{self._secret}: AWS Secrets Manager: {type(error).__name__}") from None
+        with asking_aws(self._secret):
+            try:
+                getattr(aws_client(self._secret.region, self._way_out), method)(**arguments)
+            except ClientError as error:
+                if aws_code(error) != missing:
+                    raise
+                return missing
         return ""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
+import traceback
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -135,11 +136,13 @@ def test_aws_secrets_are_made_or_given_their_first_value(aws: type[SecretsManage
         assert AwsSecret(name).read() == VALUE
     assert not place(AwsSecret("full")).is_free()
     aws.refuse = "AccessDeniedException"
-    for call in (place(AwsSecret("x")).is_free, place(AwsSecret("x")).prepare):
+    store = place(AwsSecret("x"))
+    for call in (store.is_free, store.prepare, lambda: store.put(VALUE)):
         with pytest.raises(
             SecretError, match=r"aws-secret:x: AWS Secrets Manager says AccessDeniedException"
-        ):
+        ) as raised:
             call()
+        assert VALUE not in "".join(traceback.format_exception(raised.value))
 
 
 @pytest.fixture
@@ -171,6 +174,8 @@ def google(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, list[bytes]]]:
         return api.Secret(name=name)
 
     def add(request: Any, context: Any) -> Any:
+        if request.parent not in secrets:
+            context.abort(grpc.StatusCode.NOT_FOUND, f"no place for {request.payload.data!r}")
         secrets[request.parent].append(request.payload.data)
         return api.SecretVersion()
 
@@ -213,3 +218,6 @@ def test_google_secrets_are_made_or_given_their_first_version(google: dict[str, 
     assert google["projects/p/secrets/full"] == [b"another"]
     with pytest.raises(SecretError, match=r"secret:projects/p/secrets/forbidden: .* says PermissionDenied"):
         place(GoogleSecret("projects/p/secrets/forbidden")).prepare()
+    with pytest.raises(SecretError, match=r"secret:projects/p/secrets/gone: .* says NotFound") as raised:
+        place(GoogleSecret("projects/p/secrets/gone")).put(VALUE)
+    assert VALUE not in "".join(traceback.format_exception(raised.value))
