@@ -45,7 +45,6 @@ class Search:
     cron: str = "7 * * * *"
     once_per: tuple[str, ...] = ()
     quiet: str = "1h"
-    chart: Literal["", "line", "area", "bar", "column", "pie", "table"] = ""
 
 
 @dataclass(frozen=True)

@@ -46,9 +46,9 @@ def expanded(spl: str, index: str | None = None, source: str = "grantex") -> str
     return MACRO.sub(lambda found: macros[found[1]], spl)
 
 
-def searches() -> Mapping[str, tuple[Detection, Search]]:
+def searches() -> Mapping[str, Detection]:
     """The catalogue's entries that Splunk can say, by the saved search's name."""
-    return {f"Grantex - {one.title}": (one, one.splunk) for one in CATALOGUE if one.splunk is not None}
+    return {f"Grantex - {one.title}": one for one in CATALOGUE if one.splunk is not None}
 
 
 def spl(detection: Detection) -> str:
@@ -121,7 +121,7 @@ def saved_searches() -> Mapping[str, Mapping[str, str]]:
         "dispatch.earliest_time": "0",
         "dispatch.latest_time": "now",
     }
-    found = {name: saved_search(one) for name, (one, _) in searches().items()}
+    found = {name: saved_search(one) for name, one in searches().items()}
     return {"Grantex - Owners of grants": keep, "Grantex - Owners of grants, first fill": fill, **found}
 
 
@@ -307,7 +307,7 @@ To be verified on a Splunk: AppInspect passes, what each search finds was not tr
 def files() -> Mapping[str, str]:
     """Path below templates/packs, and text."""
     app = f"splunk/{APP}"
-    found = {f"splunk/searches/{one.name}.spl": expanded(spl(one)) + "\n" for one, _ in searches().values()}
+    found = {f"splunk/searches/{one.name}.spl": expanded(spl(one)) + "\n" for one in searches().values()}
     return {
         **found,
         f"{app}/README.md": README,

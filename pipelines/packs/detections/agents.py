@@ -152,7 +152,6 @@ LIMIT @{most}
 | rename data.agentId AS agent_id, data.principalId AS principal_id
 | stats count AS tokens dc(principal_id) AS principals by agent_id
 | sort @{most} -tokens agent_id""",
-        chart="bar",
     ),
     on_dashboard=True,
 )

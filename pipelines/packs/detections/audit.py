@@ -103,7 +103,6 @@ ORDER BY created_at, event_id
 | table _time event_type event_id grant_id agent_id
 | sort 0 _time""",
         earliest="-90d",
-        chart="table",
     ),
     on_dashboard=True,
 )
@@ -131,7 +130,6 @@ ORDER BY grants DESC, scope
 | stats count AS grants dc(agent_id) AS agents by scope
 | sort 0 -grants scope""",
         earliest="-7d",
-        chart="bar",
     ),
     on_dashboard=True,
 )
@@ -156,7 +154,6 @@ ORDER BY 1, 2
 | rename type AS event_type
 | bin span=1h _time AS hour
 | stats count AS events by hour event_type""",
-        chart="area",
     ),
     on_dashboard=True,
 )
@@ -189,7 +186,6 @@ ORDER BY 1
 | eval repeats=rows-events
 | table day events repeats hours""",
         earliest="-35d",
-        chart="table",
     ),
     without={
         "datadog": "Datadog drops logs older than 18 h and keeps others for days only: it has no books."
