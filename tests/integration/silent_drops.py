@@ -14,7 +14,6 @@ import logging
 import random
 import sys
 import tempfile
-import threading
 import time
 from collections import Counter, defaultdict
 from dataclasses import dataclass, field
@@ -26,7 +25,7 @@ from pipelines.practice.events import generate
 from pipelines.practice.feed import PRACTICE_DEVELOPER, PRACTICE_KEY, PracticeFeed
 from pipelines.practice.feed_stream import prepare
 from pipelines.practice.ledger import Ledger
-from tests.transforms.write.manual_clock import ManualClock
+from tests.transforms.write.manual_clock import PassingClock
 from transforms.event_types import KNOWN
 from transforms.feed.journal import Journal
 from transforms.feed.request import FeedSettings
@@ -34,14 +33,6 @@ from transforms.parse import parse_frames
 from transforms.secret import LiteralSecret
 
 LATEST = 50  # seconds that an event is on its way at most
-
-
-class PassingClock(ManualClock):
-    """Whoever waits finds that the time has passed."""
-
-    def wait(self, event: threading.Event, timeout: float | None) -> bool:
-        self.advance(timeout or 0.0)
-        return event.is_set()
 
 
 @dataclass

@@ -28,9 +28,9 @@ from datadog_api_client.v2.model.logs_aggregate_request import LogsAggregateRequ
 from pipelines.packs import datadog
 from pipelines.packs.detection import Monitor
 from pipelines.packs.detections import CATALOGUE
-from tests.pipelines.packs.cases import Cases
+from tests.pipelines.packs.cases import Cases, batches
 from tests.pipelines.packs.datadog_cases import Groups, counted, recent
-from transforms.event import Batch, Event
+from transforms.event import Event
 from transforms.secret import LiteralSecret
 from transforms.write.datadog.destination import Datadog
 
@@ -92,8 +92,8 @@ class Verification:
 
     def _send(self, events: Sequence[Event]) -> None:
         writer = self.destination.open()
-        for start in range(0, len(events), BATCH):
-            outcome = writer.write(Batch(events[start : start + BATCH]))
+        for batch in batches(events, BATCH):
+            outcome = writer.write(batch)
             if outcome is not None:
                 raise RuntimeError(f"Datadog did not take the events: {outcome.cause}")
         writer.close()

@@ -24,8 +24,7 @@ from splunklib.results import JSONResultsReader
 from pipelines.packs import splunk
 from pipelines.packs.detection import Detection
 from pipelines.packs.detections import CATALOGUE
-from tests.pipelines.packs.cases import Cases, Row, text
-from transforms.event import Batch
+from tests.pipelines.packs.cases import Cases, Row, batches, text
 from transforms.secret import LiteralSecret
 from transforms.way_out import USUAL, WayOut
 from transforms.write.splunk.destination import Splunk
@@ -88,8 +87,8 @@ class Verification:
     def _send(self, index: str, token: str) -> None:
         writer = Splunk(self.hec_url, LiteralSecret(token), index=index, way_out=self.way_out).open()
         events = self.cases.events()
-        for start in range(0, len(events), BATCH):
-            outcome = writer.write(Batch(events[start : start + BATCH]))
+        for batch in batches(events, BATCH):
+            outcome = writer.write(batch)
             if outcome is not None:
                 raise RuntimeError(f"HEC did not take the events: {outcome.cause}")
         writer.close()

@@ -25,8 +25,7 @@ from tests.servers.bigquery import PROJECT, Emulator
 from tests.servers.kafka import KafkaServer
 from tests.servers.seaweedfs import SeaweedFS
 from tests.transforms.feed.journal.support import open_journal
-from tests.transforms.feed.test_ledger import PassingClock
-from tests.transforms.write.manual_clock import ManualClock
+from tests.transforms.write.manual_clock import ManualClock, PassingClock
 from transforms.dead_letter import DeadLetter, encode
 from transforms.event import Batch, Event
 from transforms.event_types import KNOWN

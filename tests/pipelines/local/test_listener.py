@@ -17,6 +17,7 @@ import pytest
 
 from pipelines.local.inbound import MAX_FRAMING, MAX_HEAD, REQUEST_SECONDS, Answer, Request
 from pipelines.local.listener import ACCEPT_PAUSE, Listener, ListenFailed, Loop, PortTaken
+from tests.pipelines.local.test_lane import eventually
 from tests.transforms.write.manual_clock import ManualClock
 
 MAX_BODY = 10_000
@@ -299,7 +300,7 @@ def test_while_all_are_being_answered_one_more_is_sent_away(served: Served) -> N
     clients = [served.connect() for _ in range(MOST)]
     for client in clients:
         client.sendall(get())
-    until(lambda: len(served.asked) == 2)  # both threads; the others wait in line
+    assert eventually(lambda: len(served.asked) == 2)  # both threads; the others wait in line
     assert served.say(get()) == b""
     assert served.refused == ["busy 127.0.0.1"]
     release.set()
@@ -330,11 +331,11 @@ def test_without_a_free_descriptor_it_waits_and_says_so_once(
             client.settimeout(5)
             client.connect(("127.0.0.1", served.listener.port))
             client.sendall(get())
-        until(lambda: "no connection can be taken now" in caplog.text)
+        assert eventually(lambda: "no connection can be taken now" in caplog.text)
         for turn in range(3):
             before = done.count("_turn")
             served.listener._server.trigger.pull_trigger()  # wakes the loop, which has nothing to do
-            until(lambda before=before: done.count("_turn") > before)  # type: ignore[misc]
+            assert eventually(lambda before=before: done.count("_turn") > before)  # type: ignore[misc]
             assert done.count("_accept_one") == 1, turn
     served.clock.advance(ACCEPT_PAUSE)
     for client in clients:
@@ -364,16 +365,6 @@ def no_descriptors() -> Iterator[None]:
         yield
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (usual, hard))
-
-
-def until(condition: Callable[[], bool]) -> None:
-    """Wait for it. Raises AssertionError when it does not come."""
-    waiting = threading.Event()
-    for _ in range(1000):
-        if condition():
-            return
-        waiting.wait(0.005)
-    raise AssertionError("what was waited for did not come")
 
 
 def test_a_failure_of_ours_is_a_500_and_one_line_and_the_next_is_answered(

@@ -21,8 +21,9 @@ from pipelines.practice.events import generate
 from pipelines.practice.feed import PRACTICE_DEVELOPER, PRACTICE_KEY, PracticeFeed
 from pipelines.practice.feed_stream import prepare
 from pipelines.practice.ledger import Ledger
-from tests.integration.silent_drops import PassingClock, Simulation
+from tests.integration.silent_drops import Simulation
 from tests.pipelines.local import looks
+from tests.transforms.write.manual_clock import PassingClock
 from transforms.dead_letter import DeadLetter, cause_word
 from transforms.event import Event
 from transforms.event_types import KNOWN

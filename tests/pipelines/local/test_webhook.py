@@ -27,7 +27,8 @@ from pipelines.local.webhook import (
 )
 from pipelines.practice.events import generate
 from pipelines.practice.webhooks import signed
-from tests.pipelines.local.test_listener import everything, until
+from tests.pipelines.local.test_lane import eventually
+from tests.pipelines.local.test_listener import everything
 from tests.transforms.write.manual_clock import ManualClock
 from transforms.dead_letter import DeadLetter
 from transforms.event import Event
@@ -348,7 +349,7 @@ class Held:
             self.clock.advance(step)
             return False
 
-        until(is_answered)
+        assert eventually(is_answered)
         return everything(client)
 
     def status(self, step: float) -> int:
@@ -446,4 +447,4 @@ def test_a_client_too_slow_is_counted(posted: Posted) -> None:
         assert posted.post(EVENT) == 200  # so it has been accepted
         posted.clock.advance(10)
         assert everything(client) == b""
-    until(lambda: posted.counts == {"accepted": 1, "slow": 1})
+    assert eventually(lambda: posted.counts == {"accepted": 1, "slow": 1})

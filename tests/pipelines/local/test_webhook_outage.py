@@ -15,7 +15,7 @@ from pipelines.practice.events import generate
 from pipelines.practice.feed import PracticeFeed
 from pipelines.practice.ledger import Generation
 from pipelines.practice.webhooks import PER_TICK, TICK, WebhookSender
-from tests.pipelines.local.test_listener import until
+from tests.pipelines.local.test_lane import eventually
 from tests.transforms.write.manual_clock import ManualClock
 from transforms.event_types import KNOWN
 from transforms.feed.journal import Journal
@@ -59,9 +59,9 @@ def test_webhooks_cover_five_minutes_without_a_stream(tmp_path: Path, generation
 
         until_true(lambda: len(feed.open_streams) == 2, clock, step=1.0)
         publish(before)
-        until(lambda: journal.end == 20)
+        assert eventually(lambda: journal.end == 20)
         feed.down()
-        until(lambda: not feed.open_streams)
+        assert eventually(lambda: not feed.open_streams)
         for minute in range(5):
             publish(during[minute * 28 : minute * 28 + 28])
             for _ in range(2):
@@ -71,7 +71,7 @@ def test_webhooks_cover_five_minutes_without_a_stream(tmp_path: Path, generation
         feed.up()
         until_true(lambda: len(feed.open_streams) >= 1 and not journal.gap_open, clock, step=5.0)
         publish(after)
-        until(lambda: journal.end >= 20 + len(after))
+        assert eventually(lambda: journal.end >= 20 + len(after))
         while sender.counts("pending"):
             clock.advance(TICK)
             sender.tick()
@@ -97,4 +97,4 @@ def until_true(condition: Callable[[], bool], clock: ManualClock, step: float) -
         clock.advance(step)
         return False
 
-    until(holds)
+    assert eventually(holds)

@@ -9,16 +9,16 @@ from __future__ import annotations
 import json
 import math
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from typing import Any
 
-from transforms.event import Event
+from transforms import ulid
+from transforms.event import Batch, Event
 
 HOUR = 3600.0
 DAY = 24 * HOUR
-_CROCKFORD = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
 PRINCIPAL = "user-123"
 
 Row = tuple[Any, ...]
@@ -50,7 +50,7 @@ class Cases:
     def add(self, kind: str, at: float, repeats: int = 1, **data: Any) -> str:
         """An event at that time, delivered so many times."""
         self._number += 1
-        event_id = f"evt_{_ulid(at, self._number)}"
+        event_id = _id(at, self._number)
         body = {"id": event_id, "type": kind, "createdAt": text(at), "data": data}
         self.raws += [json.dumps(body, separators=(",", ":")).encode()] * repeats
         return event_id
@@ -170,7 +170,7 @@ class Cases:
             self.add("token.issued", at, **odd)
         self.add("budget.threshold", at, grantId="g_odd", pct="a lot", remaining="1")
         for number, data in ((990001, ',"data":[1]'), (990002, "")):
-            head = f'"id":"evt_{_ulid(at, number)}","type":"of.tomorrow"'
+            head = f'"id":"{_id(at, number)}","type":"of.tomorrow"'
             self.raws.append(f'{{{head},"createdAt":"{text(at)[:19]}Z"{data}}}'.encode())
 
     # What is to be found
@@ -283,6 +283,11 @@ def text(seconds: float) -> str:
     return f"{whole:%Y-%m-%dT%H:%M:%S}.{millis % 1000:03d}Z"
 
 
-def _ulid(at: float, number: int) -> str:
-    value = int(at * 1000) << 80 | number
-    return "".join(_CROCKFORD[value >> shift & 31] for shift in range(125, -1, -5))
+def batches(events: Sequence[Event], size: int) -> Iterator[Batch]:
+    """All of them, in order, at most `size` in each."""
+    for start in range(0, len(events), size):
+        yield Batch(events[start : start + size])
+
+
+def _id(at: float, number: int) -> str:
+    return ulid.unpack((int(at * 1000) << 80 | number).to_bytes(ulid.SIZE, "big"))

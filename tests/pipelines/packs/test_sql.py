@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timezone
 from itertools import groupby
 from pathlib import Path
@@ -15,7 +15,7 @@ import sqlglot
 
 from pipelines.packs import sql
 from pipelines.packs.detections import CATALOGUE, named
-from tests.pipelines.packs.cases import Cases, text
+from tests.pipelines.packs.cases import Cases, batches, text
 from tests.servers import athena
 from tests.servers.bigquery import PROJECT, Emulator
 from transforms.event import Batch, Event
@@ -79,11 +79,6 @@ def from_athena(tmp_path_factory: pytest.TempPathFactory, cases: Cases) -> Mappi
     views = list(sql.athena_views().values())
     found = athena.ask(archive, sql.ATHENA_TABLE, [*views, *queries])
     return dict(zip(IN_SQL, found[len(views) :], strict=True))
-
-
-def batches(events: list[Event], size: int) -> Iterator[Batch]:
-    for start in range(0, len(events), size):
-        yield Batch(events[start : start + size])
 
 
 def picked(rows: Iterable[Mapping[str, Any]], columns: Sequence[str]) -> list[tuple[Any, ...]]:

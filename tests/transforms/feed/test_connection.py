@@ -10,7 +10,7 @@ import ssl
 import subprocess
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -118,7 +118,7 @@ def _run(connection: FeedConnection, intake: MemoryIntake, stop: threading.Event
         connection.run(intake, stop)
 
 
-def until(condition: Any, timeout: float = 10.0) -> None:
+def until(condition: Callable[[], object], timeout: float = 10.0) -> None:
     end = time.monotonic() + timeout
     while not condition():
         assert time.monotonic() < end, "what was waited for never came"

@@ -5,10 +5,11 @@ from __future__ import annotations
 import socket
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import httpx
 import pytest
@@ -20,8 +21,6 @@ from tests.transforms.feed.memory_intake import HurriedClock, MemoryIntake
 from tests.transforms.feed.raw_server import RawServer
 from tests.transforms.feed.test_connection import reading, until
 from transforms.clock import SystemClock
-from transforms.dead_letter import DeadLetter
-from transforms.event import Event
 from transforms.feed import request
 from transforms.feed.reader import FeedReader
 from transforms.feed.request import FeedSettings, Wire
@@ -146,16 +145,10 @@ def test_what_had_arrived_before_the_stop_is_taken(feed: PracticeFeed) -> None:
     class Stalled(MemoryIntake):
         stalled, goes_on = threading.Event(), threading.Event()
 
-        def append(
-            self,
-            events: Sequence[Event],
-            strays: Sequence[DeadLetter],
-            heard_until: float | None = None,
-            connection: str = "",
-        ) -> None:
+        def append(self, *given: Any, **named: Any) -> None:
             self.stalled.set()
             self.goes_on.wait(10)
-            super().append(events, strays, heard_until)
+            super().append(*given, **named)
 
     intake = Stalled()
     with reading(feed, intake=intake) as (_, _intake):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from itertools import pairwise
 from types import SimpleNamespace
@@ -12,6 +12,7 @@ from typing import cast
 import pytest
 
 from tests.transforms.feed.memory_intake import MemoryIntake
+from tests.transforms.feed.test_connection import until
 from tests.transforms.write.manual_clock import ManualClock
 from transforms.feed.connection import FeedConnection
 from transforms.feed.coverage import Coverage
@@ -78,7 +79,7 @@ class Keeper:
         self.kept = KeptConnection(self._connect, watch, clock)
         self._thread = threading.Thread(target=self._run)
         self._thread.start()
-        wait_for(lambda: self.kept.statuses[0].state is State.CONNECTING)
+        until(lambda: self.kept.statuses[0].state is State.CONNECTING)
 
     def _connect(self, coverage: Coverage) -> FeedConnection:
         self.made.append(Made(self.clock, self._watch))
@@ -108,15 +109,6 @@ class Keeper:
     @property
     def states(self) -> list[State | None]:
         return [status.state for status in self.kept.statuses]
-
-
-def wait_for(condition: Callable[[], object]) -> None:
-    waiting = threading.Event()
-    for _ in range(2000):
-        if condition():
-            return
-        waiting.wait(0.005)
-    raise AssertionError("what was waited for never came")
 
 
 @pytest.fixture
@@ -152,7 +144,7 @@ def test_a_suspect_is_closed_once_its_replacement_was_live_for_two_seconds(keepe
     keeper.pass_by(PROVEN_AFTER)
     assert not old.closed
     keeper.pass_by(LOOK_EVERY)
-    wait_for(lambda: old.closed == "the stream lacks what another one received")
+    until(lambda: old.closed == "the stream lacks what another one received")
     assert keeper.states == [State.LIVE]
     assert keeper.kept.status.reconnects == 1
     assert keeper.kept.status.last_problem == "the stream lacks what another one received"
@@ -166,7 +158,7 @@ def test_one_that_is_cut_meanwhile_is_not_waited_for(keeper: Keeper) -> None:
     keeper.pass_by(LOOK_EVERY)
     old.waits(0.3)
     keeper.pass_by(LOOK_EVERY)
-    wait_for(lambda: old.closed)
+    until(lambda: old.closed)
     assert keeper.states == [State.CONNECTING]
     assert len(keeper.made) == 2
 
@@ -180,11 +172,11 @@ def test_without_a_free_slot_the_stream_stays_and_another_try_comes_rarely(keepe
     refused = keeper.made[1]
     refused.waits(320, "all five stream slots of this account are taken")
     keeper.pass_by(LOOK_EVERY)
-    wait_for(lambda: refused.closed)
+    until(lambda: refused.closed)
     assert not old.closed
     keeper.pass_by(RARELY - 2 * LOOK_EVERY)
     assert len(keeper.made) == 2
-    wait_for(lambda: keeper.pass_by(LOOK_EVERY) and len(keeper.made) == 3)
+    until(lambda: keeper.pass_by(LOOK_EVERY) and len(keeper.made) == 3)
 
 
 def test_a_replacement_that_is_not_live_within_a_minute_is_given_up(keeper: Keeper) -> None:
@@ -193,7 +185,7 @@ def test_a_replacement_that_is_not_live_within_a_minute_is_given_up(keeper: Keep
     keeper.pass_by(1)
     old.suspect()
     keeper.pass_by(62)
-    wait_for(lambda: keeper.made[1].closed)
+    until(lambda: keeper.made[1].closed)
     assert not old.closed
 
 
@@ -211,7 +203,7 @@ def test_a_stream_is_replaced_before_the_age_at_which_the_last_three_were_cut(
     keeper.pass_by(LOOK_EVERY)
     keeper.made[1].live()
     keeper.pass_by(PROVEN_AFTER + LOOK_EVERY)
-    wait_for(lambda: old.closed)
+    until(lambda: old.closed)
 
 
 @pytest.mark.parametrize("neighbours", [0, SLOTS - 1])
@@ -239,8 +231,8 @@ def test_one_at_a_time_is_replaced(clock: ManualClock) -> None:
     assert [len(each.made) for each in pair] == [2, 1]
     pair[0].made[1].live()
     pair[0].pass_by(PROVEN_AFTER + LOOK_EVERY)
-    wait_for(lambda: pair[0].made[0].closed)
-    wait_for(lambda: pair[1].pass_by(LOOK_EVERY) and len(pair[1].made) == 2)
+    until(lambda: pair[0].made[0].closed)
+    until(lambda: pair[1].pass_by(LOOK_EVERY) and len(pair[1].made) == 2)
     for each in pair:
         each.end()
 
@@ -254,7 +246,7 @@ def test_what_is_suspect_again_and_again_is_replaced_ever_more_rarely(keeper: Ke
         keeper.made[-1].live()
         keeper.pass_by(3)
         keeper.made[-1].suspect()
-        wait_for(lambda number=number: keeper.pass_by(5) and len(keeper.made) == number + 2)  # type: ignore[misc]
+        until(lambda number=number: keeper.pass_by(5) and len(keeper.made) == number + 2)  # type: ignore[misc]
         keeper.made[-1].live()
         keeper.pass_by(PROVEN_AFTER + LOOK_EVERY)
     waits = [later - before for before, later in pairwise(opened)]
@@ -273,8 +265,8 @@ def test_one_that_fell_silent_is_replaced_at_once_however_often(keeper: Keeper) 
         assert len(keeper.made) == number + 2
         keeper.made[-1].live()
         keeper.pass_by(PROVEN_AFTER + LOOK_EVERY)
-        wait_for(lambda current=current: current.closed)  # type: ignore[misc]
-        wait_for(lambda: keeper.kept._watch.spare.take())
+        until(lambda current=current: current.closed)  # type: ignore[misc]
+        until(lambda: keeper.kept._watch.spare.take())
         keeper.kept._watch.spare.give_back()
 
 
@@ -292,7 +284,7 @@ def test_the_end_of_the_input_is_told_to_each(keeper: Keeper) -> None:
     keeper.pass_by(LOOK_EVERY)
     keeper.made[1].live()
     keeper.made[0].ends()
-    wait_for(lambda: keeper.states == [State.LIVE])
+    until(lambda: keeper.states == [State.LIVE])
     keeper.made[1].ends()
     keeper.join()
     assert keeper.kept.status.end_of_input
@@ -304,8 +296,8 @@ def test_a_failure_of_either_ends_both(keeper: Keeper, which: int) -> None:
     keeper.made[0].suspect()
     keeper.pass_by(LOOK_EVERY)
     keeper.made[which].ends(OSError("disk"))
-    wait_for(lambda: keeper.made[which].status.phase is Phase.STOPPED)
-    wait_for(lambda: keeper.pass_by(LOOK_EVERY) and keeper.made[1 - which].closed)
+    until(lambda: keeper.made[which].status.phase is Phase.STOPPED)
+    until(lambda: keeper.pass_by(LOOK_EVERY) and keeper.made[1 - which].closed)
     keeper.join()
     assert str(keeper.error) == "disk"
     assert str(keeper.kept.failure) == "disk"

@@ -15,7 +15,7 @@ import pytest
 from pipelines.practice import ledger as practice
 from pipelines.practice.events import generate
 from pipelines.practice.feed import PRACTICE_DEVELOPER, PRACTICE_KEY, PracticeFeed
-from tests.transforms.write.manual_clock import ManualClock
+from tests.transforms.write.manual_clock import ManualClock, PassingClock
 from transforms.event_types import KNOWN
 from transforms.feed.ledger import (
     PAGE_SIZE,
@@ -32,19 +32,6 @@ from transforms.feed.request import FeedSettings
 from transforms.secret import FileSecret, LiteralSecret
 
 AT = 1_772_366_400.0
-
-
-class PassingClock(ManualClock):
-    """Whoever waits finds that the time has passed."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.waits: list[float] = []
-
-    def wait(self, event: threading.Event, timeout: float | None) -> bool:
-        self.waits.append(timeout or 0.0)
-        self.advance(timeout or 0.0)
-        return event.is_set()
 
 
 @pytest.fixture

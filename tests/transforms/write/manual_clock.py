@@ -53,3 +53,16 @@ class ManualClock:
         finally:
             with self._lock:
                 del self._waiting[threading.current_thread()]
+
+
+class PassingClock(ManualClock):
+    """Whoever waits finds that the time has passed. waits: how long each wait was."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.waits: list[float] = []
+
+    def wait(self, event: threading.Event, timeout: float | None) -> bool:
+        self.waits.append(timeout or 0.0)
+        self.advance(timeout or 0.0)
+        return event.is_set()

@@ -14,7 +14,7 @@ from apache_beam.options.pipeline_options import PipelineOptions
 from apache_beam.runners.portability.fn_api_runner import FnApiRunner
 
 from pipelines.where import main
-from tests.transforms.feed.journal.test_receipts import ulid
+from tests.transforms.feed.journal.test_receipts import id_at
 from transforms.dead_letter import DeadLetter
 from transforms.event import Batch, Receipt
 from transforms.write.receipt_objects import (
@@ -26,7 +26,7 @@ from transforms.write.receipt_objects import (
 
 AT = 1_772_366_400.0  # 2026-03-01T12:00:00Z
 RNG = random.Random(3)
-IDS = [ulid(AT + n, RNG) for n in range(4)]
+IDS = [id_at(AT + n, RNG) for n in range(4)]
 DELIVERED = [
     Receipt("s3", "b1", IDS[:2], 1, AT + 5, "s3://b/key"),
     Receipt("splunk", "b2", IDS[:3], 2, AT + 86_400, "index main"),

@@ -12,6 +12,7 @@ import pytest
 
 from tests.transforms.feed.journal.support import copy_files, events, open_journal
 from tests.transforms.write.manual_clock import ManualClock
+from transforms import ulid
 from transforms.event import Batch, Event
 from transforms.feed.intake import Gap
 from transforms.feed.journal import Journal, JournalError
@@ -19,18 +20,17 @@ from transforms.feed.journal.receipts import Found, Receipts, Standing
 from transforms.write.delivery.ledger import Settlement
 
 DAY = 86_400.0
-CROCKFORD = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
 
 
-def ulid(at: float, rng: random.Random) -> str:
+def id_at(at: float, rng: random.Random) -> str:
     """An event id as the service makes one at a moment (epoch seconds)."""
     number = round(at * 1000) << 80 | rng.getrandbits(80)
-    return "evt_" + "".join(CROCKFORD[number >> shift & 31] for shift in range(125, -1, -5))
+    return ulid.unpack(number.to_bytes(ulid.SIZE, "big"))
 
 
 def made(at: float, count: int, seed: int = 0) -> list[Event]:
     rng = random.Random(f"{at} {seed}")
-    ids = [ulid(at + n / 1000, rng) for n in range(count)]
+    ids = [id_at(at + n / 1000, rng) for n in range(count)]
     return [Event(each, "t", "", b'{"id":"%s"}' % each.encode()) for each in ids]
 
 
