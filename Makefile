@@ -9,6 +9,7 @@ KILLS ?= 20
 ROUNDS ?= 50
 OUTAGE ?= 10
 MINUTES ?= 10
+HOURS ?= 1
 SEED ?=
 FUZZ_SECONDS ?= 60
 # The first interpreter that fits, unless you name one: make run PYTHON=/opt/python3.12/bin/python3
@@ -23,7 +24,7 @@ PIP_INSTALL := $(BIN)/python -m pip install --disable-pip-version-check
 CONFIGURED := $(strip $(value ARGS) $(filter GRANTEX_%,$(.VARIABLES)))
 
 .DELETE_ON_ERROR:
-.PHONY: help run check test test-flink bench bench-memory bench-receipts bench-replay bench-reconcile drop-test fuzz fuzz-journal gap-test webhook-flood kill-test standby-test outage-test torture lock clean
+.PHONY: help run check test test-flink bench bench-memory bench-receipts bench-replay bench-reconcile drop-test fuzz fuzz-journal gap-test webhook-flood kill-test standby-test outage-test torture soak lock clean
 .DEFAULT_GOAL := help
 
 help:  ## list what there is
@@ -131,6 +132,9 @@ outage-test: $(TEST_READY)  ## two of six destinations away for 60 s each; ARGS=
 
 torture: $(TEST_READY)  ## all faults at once for MINUTES=10, then every id is accounted for; SEED=1 for the same deeds
 	@exec $(BIN)/python -m tests.integration.torture --minutes $(MINUTES) $(if $(SEED),--seed $(SEED)) $(ARGS)
+
+soak: $(TEST_READY)  ## HOURS=1 of steady events and small outages: does anything grow? draws ARGS=--picture=soak.svg
+	@exec $(BIN)/python -m tests.integration.soak --hours $(HOURS) $(if $(SEED),--seed $(SEED)) $(ARGS)
 
 fuzz-journal: $(TEST_READY)  ## damage a journal at random; ARGS="--damages=5000 --kills=300 --seed=1"
 	@exec $(BIN)/python -m tests.fuzz.journal $(ARGS)

@@ -42,16 +42,18 @@ FILES_ONLY = {"splunk_hec_url": None, "splunk_hec_token": None, "splunk_max_age"
 
 @dataclass
 class Published:
-    """Every event in the order it was published: id, and when it was created in epoch seconds."""
+    """Every event in the order it was published: id, when it was created in epoch seconds, its bytes."""
 
     ids: list[str] = field(default_factory=list)
     at: dict[str, float] = field(default_factory=dict)
+    raw: dict[str, bytes] = field(default_factory=dict)
 
     def events(self) -> Iterator[bytes]:
         """Events without end, each noted as it is taken."""
         for raw in generate():
             head = json.loads(raw)
             self.at[head["id"]] = datetime.fromisoformat(head["createdAt"].replace("Z", "+00:00")).timestamp()
+            self.raw[head["id"]] = raw
             self.ids.append(head["id"])
             yield raw
 

@@ -73,11 +73,12 @@ def journal_at(state: Path, feed_url: str) -> Journal:
     return Journal(state, feed_url=feed_url, dedupe_horizon=DAY, receipt_retention=DAY)
 
 
-def begin(state: Path, feed_url: str, webhook: str) -> None:
-    """Make the journal before the first start: a witness for whom all is kept, and a proof that has begun,
-    as otherwise nothing of the first minute could be proven."""
+def begin(state: Path, feed_url: str, webhook: str, *, witness: bool) -> None:
+    """Make the journal before the first start: with a witness, for whom all is kept, and a proof that has
+    begun, as otherwise nothing of the first minute could be proven."""
     with contextlib.closing(journal_at(state, feed_url)) as journal:
-        journal.cursor(WITNESS)
+        if witness:
+            journal.cursor(WITNESS)
         now = journal.clock.now() + 2 * proof.CLOCKS
         journal.keep_proof(Proof(webhook, now, now), (), ())
 
@@ -102,11 +103,14 @@ def reckon(
     landings: Sequence[Landing],
     published: Published,
     dice: random.Random,
-    full_at: float = 0.0,
+    gone_until: float = 0.0,
+    *,
+    witness: bool = True,
 ) -> Reckoning:
     """Compare everything with what was published.
 
-    full_at: when the disk was last full (epoch seconds): receipts from before may have gone, to make room.
+    gone_until: receipts from before (epoch seconds) may have gone: then the disk was last full, or they were
+    old enough. witness: as in `begin`.
     """
     found = Reckoning()
     feed, sender = around.feed, around.feed.webhook_sender
@@ -115,15 +119,19 @@ def reckon(
         letters = [*read_dead_letters(around.dead_letters), *_waiting(journal)]
     with contextlib.closing(Receipts(around.state)) as receipts:
         kept_since = receipts.kept_since()
-    if kept_since > full_at:
+    if kept_since > gone_until:
         found.blame("receipts that went before their time", [iso(kept_since)])
     answers = _asked(around.state, _chosen(published, letters, dice))
+    named = {letter.event_id for letter in letters if letter.cause.startswith("missing")}
     try:
-        taken = {event.id: event.raw for event in accepted(around.state, feed_url)}
+        taken = (
+            {event.id: event.raw for event in accepted(around.state, feed_url)}
+            if witness
+            else _must_be_there(around.state, feed_url, landings[0], published, gaps, named)
+        )
     except AssertionError as error:
         found.blame("the books", [str(error)])
         return found
-    named = {letter.event_id for letter in letters if letter.cause.startswith("missing")}
     _feed(found, published, taken, gaps, named, feed.ledger.dropped)
     found.blame("named as missing, and never taken back", sorted(named & taken.keys())[proven.found :])
     kept = [each.event_id for each in sender.outgoing if each.status == "delivered"] if sender else []
@@ -141,9 +149,25 @@ def reckon(
     wrong = [each for each in told if not _is_right(each, taken, published, gaps, lies)]
     found.lines.append(f"where: {len(told) - len(wrong):,} of {len(told):,} answers right")
     if gone:
-        found.lines.append(f"       {len(gone):,} not known any more: receipts went when the disk was full")
+        found.lines.append(f"       {len(gone):,} not known any more: their receipts had gone")
     found.blame("where", [json.dumps(each) for each in wrong])
     return found
+
+
+def _must_be_there(
+    state: Path, feed_url: str, one: Landing, published: Published, gaps: Sequence[Gap], named: set[str]
+) -> dict[str, bytes]:
+    """Without a witness: what lies in no gap, and what one destination has. The books say how many it is.
+
+    Raises AssertionError when they say something else.
+    """
+    ids = {event_id for event_id, _ in one.read()}
+    ids.update(e for e in published.ids if e not in named and not within(published.at[e], gaps, MILLISECOND))
+    with contextlib.closing(journal_at(state, feed_url)) as journal:
+        for name, books in journal.books().items():
+            assert books.balanced, f"the books of {name} do not balance: {books}"
+            assert books.received == len(ids), f"{len(ids)} ids, and in the books of {name}: {books}"
+    return {event_id: published.raw.get(event_id, b"") for event_id in ids}
 
 
 def _waiting(journal: Journal) -> Iterator[DeadLetter]:

@@ -22,6 +22,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 
 import pytest
 
@@ -229,12 +230,17 @@ class Torment:
         return True
 
 
-def at_random(seconds: float, dice: random.Random) -> Iterator[tuple[float, str]]:
+def at_random(
+    seconds: float,
+    dice: random.Random,
+    weights: Mapping[str, int] = WEIGHTS,
+    pause: tuple[float, float] = PAUSE,
+) -> Iterator[tuple[float, str]]:
     """Deeds with the pause before each, for so long."""
     until = time.monotonic() + seconds
     while time.monotonic() < until:
-        [name] = dice.choices(list(WEIGHTS), list(WEIGHTS.values()))
-        yield dice.uniform(*PAUSE), name
+        [name] = dice.choices(list(weights), list(weights.values()))
+        yield dice.uniform(*pause), name
 
 
 def run(
@@ -246,10 +252,15 @@ def run(
     disk: Disk | None = None,
     *,
     wait_for_proof: bool = True,
+    watch: Callable[[Torment], object] = lambda torment: None,
+    retention: float | None = None,
+    more: Mapping[str, object] = MappingProxyType({}),
 ) -> Reckoning:
     """Do `deeds` while `rate` events a second are published, let all of it settle, and account for every id.
 
     wait_for_proof: until the job itself has proven all; else the ledger is walked after its end.
+    watch: called again and again meanwhile. retention: seconds for which ids and receipts are kept; without
+    it all is, and a witness keeps every event. more: further flags.
     Raises AssertionError when something never comes to pass.
     """
     around.deliver_to(landings)
@@ -260,14 +271,15 @@ def run(
     around.environment = {**around.environment, "WEBHOOK_SECRET": webhook.secret}
     sender = feed.webhook_sender = WebhookSender([webhook])
     with FeedProxy(feed) as proxy:
-        begin(around.state, proxy.url, webhook.id)
-        flags = _flags(around, landings, proxy.url, port)
+        begin(around.state, proxy.url, webhook.id, witness=retention is None)
+        kept = {} if retention is None else {"dedupe_horizon": retention, "receipt_retention": retention}
+        flags = _flags(around, landings, proxy.url, port, {**more, **kept})
         with Crew(around, flags, lambda: disk is not None and disk.may_be_blamed, _counts(done)) as crew:
             torment = Torment(around, crew, proxy, landings, dice, disk, done)
             try:
                 with publishing(feed, published, rate), sender.ticking(WEBHOOKS_EVERY):
-                    _go_through(torment, deeds)
-                    _pause(torment, 2.0)
+                    _go_through(torment, deeds, watch)
+                    _pause(torment, 2.0, watch)
                     torment.calm()
                     crew.wait_until_up()
                 _settle(crew, [one.name for one in landings], time.time() if wait_for_proof else 0.0)
@@ -275,7 +287,9 @@ def run(
                 torment.calm()
         if not wait_for_proof:
             prove_now(around.state, proxy.url, feed)
-        found = reckon(around, proxy.url, landings, published, dice, disk.full_at if disk else 0.0)
+        gone_until = disk.full_at if disk else 0.0 if retention is None else time.time() - retention
+        witness = retention is None
+        found = reckon(around, proxy.url, landings, published, dice, gone_until, witness=witness)
     found.lines[:0] = [f"{number:>5} x {name}" for name, number in sorted(done.items())]
     if crew.excused:
         found.lines.append(f"{crew.excused} ends of a process for which there was no room on the disk")
@@ -287,17 +301,20 @@ def _counts(done: Counter[str]) -> Callable[[str], None]:
     return lambda what: done.update([what])
 
 
-def _go_through(torment: Torment, deeds: Iterator[tuple[float, str]]) -> None:
+def _go_through(
+    torment: Torment, deeds: Iterator[tuple[float, str]], watch: Callable[[Torment], object]
+) -> None:
     for pause, name in deeds:
-        _pause(torment, pause)
+        _pause(torment, pause, watch)
         print(f"{time.strftime('%H:%M:%S')} {name}", flush=True)
         torment.do(name)
 
 
-def _pause(torment: Torment, seconds: float) -> None:
+def _pause(torment: Torment, seconds: float, watch: Callable[[Torment], object]) -> None:
     until = time.monotonic() + seconds
     while time.monotonic() < until:
         torment.tend()
+        watch(torment)
         time.sleep(0.05)
 
 
@@ -315,7 +332,9 @@ def _settle(crew: Crew, destinations: Sequence[str], proven: float) -> None:
     crew.end(destinations)
 
 
-def _flags(around: World, landings: Sequence[Landing], url: str, port: int) -> list[str]:
+def _flags(
+    around: World, landings: Sequence[Landing], url: str, port: int, more: Mapping[str, object]
+) -> list[str]:
     return around.flags(
         feed_url=url,
         feed_transport="both",
@@ -325,7 +344,7 @@ def _flags(around: World, landings: Sequence[Landing], url: str, port: int) -> l
         webhook_path="/grantex",
         webhook_secret="env:WEBHOOK_SECRET",
         ledger_webhook="auto",
-        **paced(landings),
+        **{**paced(landings), **more},
     )
 
 
