@@ -9,9 +9,6 @@ Mark tests that use it `own_network(needs=prism.program)`: it listens on every i
 from __future__ import annotations
 
 import contextlib
-import os
-import shutil
-import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -19,20 +16,16 @@ from typing import Any
 import apache_beam as beam
 from apache_beam.options.pipeline_options import PipelineOptions
 
-from tests.servers.process import cache_directory, fetch, install_once, unavailable
+from tests.servers.process import go_program
 
 VERSION = "2.77.0"
-PACKAGE = f"github.com/apache/beam/sdks/v2/go/cmd/prism@v{VERSION}"
+PACKAGE = "github.com/apache/beam/sdks/v2/go/cmd/prism"
 BUILD_SECONDS = 900.0  # two minutes of two idle cores
 
 
 def program() -> Path:
     """The built program. Skips the test, or fails it under CI, when it cannot be had."""
-    directory = cache_directory(f"prism-{VERSION}")
-    with install_once(directory) as missing:
-        if missing:
-            _build(directory)
-    return directory / "prism"
+    return go_program("prism", PACKAGE, VERSION, BUILD_SECONDS)
 
 
 def options(*more: str) -> PipelineOptions:
@@ -61,14 +54,3 @@ def metrics(result: Any) -> Mapping[str, Any]:
     result._metrics = None  # what was asked for once would be answered for ever
     found: Mapping[str, Any] = result.metrics().query()
     return found
-
-
-def _build(directory: Path) -> None:
-    if shutil.which("go") is None:
-        unavailable("Prism is built from source: it needs Go (https://go.dev/doc/install)")
-    # Its hundreds of megabytes of modules are of no use afterwards; writable, so that they can be removed.
-    with tempfile.TemporaryDirectory(dir=directory) as work:
-        paths = {"GOBIN": str(directory), "GOPATH": f"{work}/go", "GOCACHE": f"{work}/cache"}
-        env = {**os.environ, **paths, "GOFLAGS": "-modcacherw"}
-        command = ["go", "install", PACKAGE]
-        fetch(command, "Prism cannot be built here", BUILD_SECONDS, env=env)

@@ -5,10 +5,12 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import shutil
 import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -77,6 +79,22 @@ def own_environment(home: Path, packages: Sequence[str], fault: str, seconds: fl
     fetch([sys.executable, "-m", "venv", "--clear", str(home / "venv")], fault, seconds)
     pip = [str(home / "venv/bin/python"), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
     fetch([*pip, *packages], fault, seconds)
+
+
+def go_program(name: str, package: str, version: str, seconds: float) -> Path:
+    """A program of Go's, built once within so many seconds. Skips or fails as `unavailable`."""
+    directory = cache_directory(f"{name}-{version}")
+    with install_once(directory) as missing:
+        if missing and shutil.which("go") is None:
+            unavailable(f"{name} is built from source: it needs Go (https://go.dev/doc/install)")
+        if missing:
+            # Hundreds of megabytes of modules, of no use afterwards; writable, so that they can be removed.
+            with tempfile.TemporaryDirectory(dir=directory) as work:
+                paths = {"GOBIN": str(directory), "GOPATH": f"{work}/go", "GOCACHE": f"{work}/cache"}
+                env = {**os.environ, **paths, "GOFLAGS": "-modcacherw"}
+                command = ["go", "install", f"{package}@v{version}"]
+                fetch(command, f"{name} cannot be built here", seconds, env=env)
+    return directory / name
 
 
 def fetch(
