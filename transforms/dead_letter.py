@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import base64
 import re
-from collections.abc import Collection
+import threading
+from collections import Counter, deque
+from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime, timezone
 
 import msgspec
@@ -44,6 +46,33 @@ def counted_as(reason: str, known: Collection[str]) -> str:
 def worded(reason: str) -> str:
     """The reason, with a machine word in front where the writer gave none."""
     return reason if _CAUSE.match(reason) else f"rejected: {reason}"
+
+
+LATEST = 5  # of each cause, whose ids are shown
+
+
+class Tally:
+    """Dead letters by the first word of their cause: how many, and the latest of each, for a person. It
+    keeps ids and times and nothing else of them, and is bounded. Safe for threads."""
+
+    def __init__(self) -> None:
+        self.counts: Counter[str] = Counter()
+        self._lock = threading.Lock()
+        self._latest: dict[str, deque[tuple[str, float]]] = {}
+
+    def add(self, reason: str, event_id: str, at: float) -> None:
+        """Count one; `at` in the caller's seconds."""
+        with self._lock:
+            cause = counted_as(reason, self.counts)
+            self.counts[cause] += 1
+            self._latest.setdefault(cause, deque(maxlen=LATEST)).append((event_id, at))
+
+    def latest(self, ahead: float = 0.0) -> Mapping[str, Sequence[tuple[str, float]]]:
+        """Event id ("" for what has none) and time of the latest of each cause, newest first; `ahead` is
+        added to the times."""
+        with self._lock:
+            found = {cause: list(each) for cause, each in self._latest.items()}
+        return {cause: [(i, at + ahead) for i, at in reversed(each)] for cause, each in found.items()}
 
 
 class DeadLetterError(Exception):

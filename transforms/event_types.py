@@ -7,6 +7,11 @@ versions of it add. For advice only: a filter names types exactly, and a slip in
 from __future__ import annotations
 
 import difflib
+from collections import Counter
+from collections.abc import Sequence
+from operator import attrgetter
+
+from transforms.event import Event
 
 OF_2026 = (
     "grant.created",
@@ -61,6 +66,16 @@ NEWER = (
     "irregularity.policy.updated",
 )
 KNOWN = frozenset({*OF_2026, *NEWER})
+OTHER = "other"  # what all types that are not known are counted as: a service could send any number of them
+_type = attrgetter("type")
+
+
+def counted(events: Sequence[Event]) -> Counter[str]:
+    """How many of these are of each known type, and of OTHER."""
+    counts = Counter(map(_type, events))  # without a step of Python for each event
+    for unknown in counts.keys() - KNOWN:
+        counts[OTHER] += counts.pop(unknown)
+    return counts
 
 
 def meant(name: str) -> str:

@@ -19,7 +19,7 @@ from apache_beam.options.pipeline_options import (
 )
 
 from pipelines import exit_codes
-from pipelines.cluster import dataflow, flink
+from pipelines.cluster import dataflow, flink, report
 from pipelines.flags.destinations import destinations
 from pipelines.flags.general import DATAFLOW
 from pipelines.flags.settings import BadParameters
@@ -185,7 +185,7 @@ def submitted(result: Any, cloud: GoogleCloudOptions) -> int:
 def _watch(result: Any, settings: Settings, stop: threading.Event) -> int:
     """Wait for the job's end, or for `stop`, and then for the drain."""
     watcher = _Watcher(result, stop)
-    stop.wait()
+    _report_until(stop, result, settings)
     if not watcher.ended.is_set():
         log.info("draining: the feed is closed, what is received is being delivered")
         drain()
@@ -205,11 +205,17 @@ def _watch_from_outside(result: Any, settings: Settings, stop: threading.Event) 
     Beam's own `cancel` is answered CANCELLED by Flink's job server while the job goes on."""
     watcher = _Watcher(result, stop)
     log.info("submitted; the job goes on without this process, which says how it ends")
-    stop.wait()
+    _report_until(stop, result, settings)
     if watcher.ended.is_set():
         return watcher.failed() or close(result, _names(settings), savepoint=True)
     log.warning("this process ends, the job goes on; %s", HOW_TO_STOP)
     return exit_codes.DRAINED
+
+
+def _report_until(stop: threading.Event, result: Any, settings: Settings) -> None:
+    watched = report.Report(result, _names(settings))
+    while not stop.wait(report.EVERY):
+        watched.look()
 
 
 def _names(settings: Settings) -> list[str]:

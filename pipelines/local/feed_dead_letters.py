@@ -9,7 +9,7 @@ import threading
 from collections.abc import Callable
 
 from transforms.clock import Clock
-from transforms.dead_letter import DeadLetter
+from transforms.dead_letter import DeadLetter, Tally
 from transforms.feed.journal import Journal
 from transforms.reminder import Reminder
 from transforms.retry import Backoff
@@ -34,6 +34,7 @@ class FeedDeadLetters:
         """write: returns when the letter is safe, or raises DeadLetterError. on_broken: called when the
         journal turns out to be damaged, which only the next start repairs."""
         self.failure = ""  # why they cannot be written, "" while they can
+        self.written = Tally()  # since the start
         self._journal, self._write, self._clock, self._uniform = journal, write, clock, uniform
         self._on_broken = on_broken
         self._stop = threading.Event()
@@ -65,6 +66,7 @@ class FeedDeadLetters:
             while letters := self._journal.dead_letters():
                 for _, letter in letters:
                     self._write(letter)
+                    self.written.add(letter.cause, letter.event_id, letter.at or self._clock.now())
                 self._journal.drop_dead_letters(letters[-1][0])
         except Exception as error:  # noqa: BLE001 - whatever it was, the destinations go on
             why = str(error) or type(error).__name__

@@ -173,7 +173,7 @@ def _assembled(this: Run, journal: Journal, reader: FeedReader) -> Iterator[Part
     def look() -> snapshot.Snapshot:
         counts = webhooks.server.counts if webhooks and webhooks.server else None
         return snapshot.take(
-            journal, reader, lanes, clock, ages, started_at, this.preflight, letters.failure, counts, proof
+            journal, reader, lanes, clock, ages, started_at, this.preflight, letters, counts, proof
         )
 
     try:

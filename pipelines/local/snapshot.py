@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from pipelines.local.ages import Ages
+from pipelines.local.feed_dead_letters import FeedDeadLetters
 from pipelines.local.lane import Lane
 from pipelines.local.proof import ContinuousProof, ProofStatus
 from pipelines.preflight import Preflight
@@ -18,7 +19,7 @@ from transforms.feed.status import ConnectionStatus, Phase
 from transforms.preflight import Finding
 from transforms.write.delivery.status import DeliveryStatus
 
-LATEST_GAPS = 5  # shown; all of them are in the journal and among the dead letters
+LATEST_GAPS = 50  # for the charts of an hour; all of them are in the journal and among the dead letters
 
 
 @dataclass(frozen=True)
@@ -63,11 +64,15 @@ class Snapshot:
     """The whole run. Times are seconds since the epoch; counts are in events.
 
     latest_gaps: the last few on record, newest first, those of earlier runs included.
+    by_type: events received since the start, by type.
     letters_failure: why the feed's dead letters cannot be written, "" while they can.
+    letters: those of the feed that were written since the start, gaps among them, by cause; latest_letters:
+        event id and time of the latest of each, newest first.
     webhooks: how many requests came to what, since the start; None when none are taken.
     proof: what the service's ledger proves; None without --ledger_webhook.
     connections_wanted: streams that are to be open; while one is replaced there is one more.
     gap_seconds: how long all gaps were together.
+    full_at: when the journal will be full at the present rate; None when nothing says that it will.
     standing_by: set while another process has the state directory; then there are no destinations here.
     """
 
@@ -83,12 +88,16 @@ class Snapshot:
     started_at: float = 0.0
     latest_gaps: Sequence[Gap] = ()
     journal_max_bytes: int = 0
+    by_type: Mapping[str, int] = field(default_factory=dict)
     letters_failure: str = ""
+    letters: Mapping[str, int] = field(default_factory=dict)
+    latest_letters: Mapping[str, Sequence[tuple[str, float]]] = field(default_factory=dict)
     webhooks: Mapping[str, int] | None = None
     proof: ProofStatus | None = None
     standing_by: StandingBy | None = None
     connections_wanted: int = 0
     gap_seconds: float = 0.0
+    full_at: float | None = None
 
     @property
     def last_heard_at(self) -> float | None:
@@ -122,7 +131,7 @@ def take(
     ages: Ages,
     started_at: float = 0.0,
     preflight: Preflight | None = None,
-    letters_failure: str = "",
+    letters: FeedDeadLetters | None = None,
     webhooks: Mapping[str, int] | None = None,
     proof: ContinuousProof | None = None,
 ) -> Snapshot:
@@ -145,7 +154,10 @@ def take(
         started_at=started_at,
         latest_gaps=journal.latest_gaps(LATEST_GAPS),
         journal_max_bytes=journal.max_bytes,
-        letters_failure=letters_failure,
+        by_type=dict(journal.by_type),
+        letters_failure=letters.failure if letters else "",
+        letters=dict(letters.written.counts) if letters else {},
+        latest_letters=letters.written.latest() if letters else {},
         webhooks=webhooks,
         proof=proof.status if proof else None,
         connections_wanted=reader.wanted,

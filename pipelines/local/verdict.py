@@ -12,11 +12,13 @@ from transforms.feed.request import WEBSOCKET
 from transforms.feed.status import ConnectionStatus, Phase
 from transforms.feed.status import State as ConnectionState
 from transforms.secret import redact
+from transforms.write.delivery.status import CircuitStatus
 
 # Lag beyond `max_age` that a healthy destination does not reach: some requests' time-outs.
 BEHIND_SECONDS = 30.0
 MISSING_SECONDS = 3600.0  # for so long after events were found to be missing, that is the first thing said
 UNPROVEN_SECONDS = 600.0  # without a proof, somebody should know
+SOON_FULL_SECONDS, TROUBLE_FULL_SECONDS = 86_400.0, 3600.0  # before the journal is full: it is said
 MOST_CHARACTERS = 400  # of what a service said
 
 
@@ -59,6 +61,10 @@ LEVELS = {
 }
 
 
+# It is not well, and somebody who waits need do nothing.
+HEALS_ITSELF = frozenset({State.RETRYING, State.BEHIND, State.DOWN, State.RESTARTING})
+
+
 @dataclass(frozen=True)
 class Verdict:
     """A level, and what is going on ("" when all is well) in one or two sentences."""
@@ -78,6 +84,11 @@ class DestinationVerdict:
     @property
     def level(self) -> Level:
         return LEVELS[self.state]
+
+    @property
+    def heals_itself(self) -> bool:
+        """Whether it is not well and nobody has to do anything."""
+        return self.state in HEALS_ITSELF
 
 
 def of_destination(item: DestinationSnapshot) -> DestinationVerdict:
@@ -99,13 +110,10 @@ def of_destination(item: DestinationSnapshot) -> DestinationVerdict:
             f"Stopped on an unexpected {item.failure.partition(':')[0]}. Its events are kept.",
             "It starts again by itself; if it does not recover, the log has what to report.",
         )
-    if (refused := _refused(item)) is not None:
+    if (refused := _refused_at_the_start(item)) is not None:
         return refused
-    if delivery.circuit.open:
-        to_do = "Nothing is lost and it is tried again by itself. If it lasts, look at the service."
-        return DestinationVerdict(State.DOWN, said(delivery.circuit.why), to_do)
-    if delivery.circuit.why:
-        return DestinationVerdict(State.RETRYING, said(delivery.circuit.why))
+    if (failing := of_circuit(delivery.circuit)) is not None:
+        return failing
     if item.lag > item.max_age + BEHIND_SECONDS:
         return DestinationVerdict(
             State.BEHIND,
@@ -121,18 +129,27 @@ def of_destination(item: DestinationSnapshot) -> DestinationVerdict:
     return DestinationVerdict(State.DELIVERING) if delivery.delivered else _before_the_first(item)
 
 
-def _refused(item: DestinationSnapshot) -> DestinationVerdict | None:
-    """What only a person can put right, told by a delivery or, before the first, by the preflight."""
-    assert item.delivery is not None
-    circuit = item.delivery.circuit
-    to_do = (
-        "This does not heal by itself: put it right as it says. Nothing is lost, all is delivered afterwards."
-    )
+PUT_RIGHT = (
+    "This does not heal by itself: put it right as it says. Nothing is lost, all is delivered afterwards."
+)
+
+
+def of_circuit(circuit: CircuitStatus) -> DestinationVerdict | None:
+    """What attempts have come to, on one machine or on a cluster; None when nothing fails."""
     if circuit.open and circuit.needs_you:
-        return DestinationVerdict(State.NEEDS_YOU, said(circuit.why), to_do)
+        return DestinationVerdict(State.NEEDS_YOU, said(circuit.why), PUT_RIGHT)
+    if circuit.open:
+        to_do = "Nothing is lost and it is tried again by itself. If it lasts, look at the service."
+        return DestinationVerdict(State.DOWN, said(circuit.why), to_do)
+    return DestinationVerdict(State.RETRYING, said(circuit.why)) if circuit.why else None
+
+
+def _refused_at_the_start(item: DestinationSnapshot) -> DestinationVerdict | None:
+    """What only a person can put right, told by the preflight: until a delivery says more."""
+    assert item.delivery is not None
     failed = [each for each in item.preflight or () if each.passed is False]
-    if failed and not item.delivery.delivered and not circuit.open:
-        return DestinationVerdict(State.NEEDS_YOU, said(f"{failed[0].what}: {failed[0].cause}"), to_do)
+    if failed and not item.delivery.delivered and not item.delivery.circuit.open:
+        return DestinationVerdict(State.NEEDS_YOU, said(f"{failed[0].what}: {failed[0].cause}"), PUT_RIGHT)
     return None
 
 
@@ -166,7 +183,9 @@ def of_run(snapshot: Snapshot) -> Verdict:
     ):
         names = [name for name, verdict in verdicts.items() if verdict.state is state]
         if names:
-            problems.append(Verdict(LEVELS[state], f"{_listed(names)} {_says(state, len(names) > 1)}"))
+            problems.append(Verdict(LEVELS[state], of_names(names, state)))
+    if snapshot.full_at is not None and snapshot.full_at - snapshot.at < SOON_FULL_SECONDS:
+        problems.append(_soon_full(snapshot.full_at, snapshot.at))
     if snapshot.letters_failure:
         problems.append(Verdict(Level.TROUBLE, f"The feed's own {said(snapshot.letters_failure)}"))
     if (proof := of_proof(snapshot)) is not None:
@@ -187,6 +206,13 @@ def of_run(snapshot: Snapshot) -> Verdict:
         return Verdict(Level.GOOD, f"{_all_is_well(snapshot)}{proven}")
     level = Level.TROUBLE if any(each.level is Level.TROUBLE for each in found) else Level.WATCH
     return Verdict(level, " ".join(each.text for each in found))
+
+
+def _soon_full(full_at: float, now: float) -> Verdict:
+    return Verdict(
+        Level.TROUBLE if full_at - now < TROUBLE_FULL_SECONDS else Level.WATCH,
+        f"At this rate the journal is full in about {duration(full_at - now)}; then the feed is not read.",
+    )
 
 
 def _of_standby(snapshot: Snapshot, standby: StandingBy) -> Verdict:
@@ -299,6 +325,11 @@ _CONNECTIONS = {
     Phase.PAUSED: "Paused: the journal is full, destinations have to catch up",
     Phase.STOPPED: "Not reading",
 }
+
+
+def of_names(names: Sequence[str], state: State) -> str:
+    """The sentence about destinations that are in a state which is not well."""
+    return f"{_listed(names)} {_says(state, len(names) > 1)}"
 
 
 def _says(state: State, many: bool) -> str:

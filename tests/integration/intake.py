@@ -31,7 +31,7 @@ class Arrival:
 
 @dataclass
 class Intake:
-    """What one destination's server has seen, and what it does: "take", "hang" or "refuse"."""
+    """What one destination's server has seen, and what it does: "take", "hang", "refuse" or "forbid"."""
 
     mood: str = "take"
     arrived: dict[bytes, Arrival] = field(default_factory=dict)
@@ -45,7 +45,7 @@ class Intake:
         if self.mood == "hang":
             self.released.wait(60.0)
         if self.mood != "take":
-            return 503
+            return 403 if self.mood == "forbid" else 503
         now = time.time()
         for event_id, made in EVENT.findall(body):
             if event_id in self.arrived:

@@ -10,6 +10,7 @@ from typing import Any
 import apache_beam as beam
 import pytest
 
+from pipelines.cluster.report import Report
 from tests.integration.intake import Intake, Server, ToIntake
 from tests.integration.steady_source import Pace, steady
 from tests.servers import prism
@@ -110,14 +111,23 @@ def test_a_destination_that_hangs_and_refuses_slows_no_other_and_gets_all_later(
 
 
 def test_drained_while_a_destination_is_down_its_events_are_dead_letters(
-    server: Server, tmp_path: Path
+    server: Server, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
+    """And what only a person can put right is said by who watches the job, as on one machine."""
     pace, healthy, ill = Pace(500.0), server.intakes["healthy"], server.intakes["ill"]
     ill.turn("refuse")
     with prism.running(job(pace, server, ["healthy", "ill"], tmp_path)) as result:
         wait_for(lambda: pace.sent > 2000, "the source is slow")
+        wait_for(lambda: standing(result, "ill_circuit_open") > 0, "no open circuit is shown")
+        report = Report(result, ["healthy", "ill"])
+        report.look()
+        ill.turn("forbid")
+        wait_for(lambda: standing(result, "ill_needs_you") > 0, "nobody is said to be needed")
+        report.look()
         pace.stopped.set()
         assert result.wait_until_finish(duration=int(PATIENCE * 1000)) == "DONE"
+    says = [record.getMessage() for record in caplog.records if record.name == "grantex.run"]
+    assert [line.partition(";")[0] for line in says] == ["ill is down", "ill needs you"]
     assert complete(healthy, pace.sent)
     letters = list(read_dead_letters(tmp_path))
     assert len({letter.event_id for letter in letters}) == pace.sent

@@ -24,6 +24,7 @@ from xxhash import xxh3_64_intdigest
 from transforms import coders, ulid  # noqa: F401 - elements travel by coders
 from transforms.dead_letter import DeadLetter, id_conflict
 from transforms.event import Chunk, Event
+from transforms.feed.status import REPEATED
 from transforms.refuse_splits import refuse_splits
 from transforms.write.metrics import NAMESPACE
 
@@ -117,7 +118,7 @@ class DropSeen(beam.DoFn):
 
     def __init__(self, horizon: float) -> None:
         self._horizon = horizon
-        self._repeated = Metrics.counter(NAMESPACE, "feed_events_repeated")
+        self._repeated = Metrics.counter(NAMESPACE, REPEATED)
 
     def setup(self) -> None:
         refuse_splits()

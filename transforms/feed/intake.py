@@ -105,6 +105,17 @@ def as_dead_letter(gap: Gap) -> DeadLetter:
     )
 
 
+def is_gap(letter: DeadLetter) -> bool:
+    """Whether it is a gap."""
+    return letter.cause.startswith("feed_gap")
+
+
+def seconds_of(gap: DeadLetter) -> float:
+    """How long a gap was that is among the dead letters."""
+    seconds: float = msgspec.json.decode(gap.raw)["seconds"]
+    return seconds
+
+
 def iso(epoch: float) -> str:
     """RFC 3339 in UTC, to the millisecond."""
     return (

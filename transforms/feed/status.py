@@ -1,14 +1,17 @@
-"""What a connection is doing right now, for a status page, and what a cluster's metrics say of it."""
+"""What a connection is doing right now, for a status page, and the metrics of the feed on a cluster."""
 
 from __future__ import annotations
 
 import enum
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from apache_beam.metrics import Metrics
 
-from transforms.dead_letter import DeadLetter
+from transforms import event_types
+from transforms.dead_letter import DeadLetter, counted_as
 from transforms.event import Chunk
+from transforms.feed.intake import is_gap, seconds_of
 from transforms.write.metrics import NAMESPACE
 
 
@@ -67,40 +70,61 @@ class ConnectionStatus:
     state: State | None = None
 
 
+# Names and what they are, for docs/metrics.md: nothing is counted under a name that is not here.
+COUNTERS: Mapping[str, str] = {
+    "feed_events_received": "Events that came in.",
+    "feed_events_dead_lettered": "Frames that are no event.",
+    "feed_gaps": "Intervals in which events may have been missed.",
+    "feed_gap_milliseconds": "How long the gaps were together.",
+    "feed_ranges_elsewhere": "Times that a runner with several Python processes showed a range to one that "
+    "does not read it: 50 ms each.",
+}
+REPEATED = "feed_events_repeated"
+BY_TYPE, CAUSES = "feed_received", "feed_dead_letters"  # a type, or the first word of a cause, follows
+GAUGES: Mapping[str, str] = {
+    "feed_connections": "1 while the connection is live.",
+    "feed_reconnects": "Streams that it has lost.",
+    "feed_last_event_epoch_seconds": "When its last event came.",
+    "feed_last_heard_epoch_seconds": "When an event or a keepalive came last.",
+}
+
+
 class FeedCounters:
     """Counts what comes in; only on the bundle's own thread, from any other Beam drops the increments."""
 
     def __init__(self) -> None:
-        self._received = Metrics.counter(NAMESPACE, "feed_events_received")
-        self._dead_lettered = Metrics.counter(NAMESPACE, "feed_events_dead_lettered")
-        self._gaps = Metrics.counter(NAMESPACE, "feed_gaps")
-        self._elsewhere = Metrics.counter(NAMESPACE, "feed_ranges_elsewhere")
+        self._counters = {name: Metrics.counter(NAMESPACE, name) for name in COUNTERS}
+        self._causes: set[str] = set()
 
     def declare(self) -> None:
         """Show every counter from the start, at 0 where nothing was counted; see DeliveryCounters.declare."""
-        for counter in (self._received, self._dead_lettered, self._gaps, self._elsewhere):
+        for counter in self._counters.values():
             counter.inc(0)
 
     def count(self, output: Chunk | DeadLetter) -> None:
         """Count what goes on: the events of a chunk, a frame that is none, or a gap."""
         if isinstance(output, Chunk):
-            self._received.inc(len(output.events))
-        elif output.cause.startswith("feed_gap"):
-            self._gaps.inc()
+            self._counters["feed_events_received"].inc(len(output.events))
+            for event_type, count in event_types.counted(output.events).items():
+                Metrics.counter(NAMESPACE, f"{BY_TYPE}_{event_type.replace('.', '_')}").inc(count)
+            return
+        cause = counted_as(output.cause, self._causes)
+        self._causes.add(cause)
+        Metrics.counter(NAMESPACE, f"{CAUSES}_{cause}").inc()
+        if is_gap(output):
+            self._counters["feed_gaps"].inc()
+            self._counters["feed_gap_milliseconds"].inc(round(seconds_of(output) * 1000))
         else:
-            self._dead_lettered.inc()
+            self._counters["feed_events_dead_lettered"].inc()
 
     def elsewhere(self) -> None:
         """A runner with several processes has shown a range to one that does not read it: 50 ms lost."""
-        self._elsewhere.inc()
+        self._counters["feed_ranges_elsewhere"].inc()
 
     def standing(self, connection: int, status: ConnectionStatus) -> None:
         """Record what one connection is doing. Gauges cannot be added up, so each has its own."""
-
-        def gauge(name: str, value: int) -> None:
-            Metrics.gauge(NAMESPACE, f"feed_{name}_{connection}").set(value)
-
-        gauge("connections", int(status.phase is Phase.LIVE))
-        gauge("reconnects", status.reconnects)
-        if status.last_event_at is not None:
-            gauge("last_event_epoch_seconds", int(status.last_event_at))
+        live = int(status.phase is Phase.LIVE)
+        values = (live, status.reconnects, status.last_event_at, status.last_heard_at)
+        for name, value in zip(GAUGES, values, strict=True):
+            if value is not None:
+                Metrics.gauge(NAMESPACE, f"{name}_{connection}").set(int(value))

@@ -1,6 +1,8 @@
-"""Beam metrics of a destination. They have no labels, so its name is part of theirs."""
+"""Beam metrics of a destination, declared once. They have no labels, so its name is part of theirs."""
 
 from __future__ import annotations
+
+from collections.abc import Mapping
 
 from apache_beam.metrics import Metrics
 
@@ -9,6 +11,30 @@ from transforms.event import Batch, Receipt
 from transforms.write.contract import Outcome
 
 NAMESPACE = "grantex"
+
+# What follows the destination's name and "_", and what it is, for docs/metrics.md: nothing is counted under a
+# name that is not here.
+COUNTERS: Mapping[str, str] = {
+    "events_received": "Events that came to the destination.",
+    "events_delivered": "Events delivered.",
+    "events_dead_lettered": "Events put aside.",
+    "events_unknown": "Events that may have arrived and were sent again: possible repeats.",
+    "requests": "Delivery attempts.",
+    "retries": "Attempts that were not the first.",
+}
+CAUSES = "dead_letters"
+DISTRIBUTIONS: Mapping[str, str] = {
+    "request_milliseconds": "Duration of delivery attempts.",
+    "delivery_lag_milliseconds": "Age of a batch's oldest event when it was delivered.",
+}
+# Of one key, whose name follows: gauges of several cannot be added up.
+GAUGES: Mapping[str, str] = {
+    "events_pending": "Events not settled yet.",
+    "bytes_pending": "Bytes of them in the job's state, where they are about a quarter of what they were.",
+    "batches_in_flight": "1 while a request outlasts the bundle that made it.",
+    "circuit_open": "1 while the destination is left alone but for probes.",
+    "needs_you": "1 while nothing passes until a person puts something right; the workers' log says what.",
+}
 
 
 class DeliveryCounters:
@@ -22,7 +48,12 @@ class DeliveryCounters:
         self._causes: set[str] = set()
 
         def counter(name: str) -> Metrics.DelegatingCounter:
+            assert name in COUNTERS
             return Metrics.counter(NAMESPACE, f"{destination}_{name}")
+
+        def distribution(name: str) -> Metrics.DelegatingDistribution:
+            assert name in DISTRIBUTIONS
+            return Metrics.distribution(NAMESPACE, f"{destination}_{name}")
 
         self._received = counter("events_received")
         self._delivered = counter("events_delivered")
@@ -30,8 +61,8 @@ class DeliveryCounters:
         self._unknown = counter("events_unknown")
         self._requests = counter("requests")
         self._retries = counter("retries")
-        self._request = Metrics.distribution(NAMESPACE, f"{destination}_request_milliseconds")
-        self._lag = Metrics.distribution(NAMESPACE, f"{destination}_delivery_lag_milliseconds")
+        self._request = distribution("request_milliseconds")
+        self._lag = distribution("delivery_lag_milliseconds")
 
     def declare(self) -> None:
         """Show every counter of the books before anything is counted, those at zero too.
@@ -58,7 +89,7 @@ class DeliveryCounters:
         self._dead_lettered.inc()
         cause = counted_as(result.cause, self._causes)
         self._causes.add(cause)
-        Metrics.counter(NAMESPACE, f"{self._destination}_dead_letters_{cause}").inc()
+        Metrics.counter(NAMESPACE, f"{self._destination}_{CAUSES}_{cause}").inc()
 
     def received(self, events: int) -> None:
         """Count events that came in."""
@@ -81,17 +112,10 @@ class DeliveryCounters:
         """Record the age in seconds of a batch's oldest event when it was delivered."""
         self._lag.update(round(max(lag, 0.0) * 1000))
 
-    def standing(self, key: str, pending: int, size: int, in_flight: bool, circuit_open: bool) -> None:
-        """Record what one key has left, `size` bytes in its state; in_flight: a batch's request outlasts the
-        bundle that made it.
-
-        Gauges of several keys cannot be added up, so each has its own.
-        """
-
-        def gauge(name: str, value: int) -> None:
+    def standing(
+        self, key: str, pending: int, size: int, *, in_flight: bool, circuit_open: bool, needs_you: bool
+    ) -> None:
+        """Record what one key has left, `size` bytes in its state; the others as GAUGES says."""
+        values = (pending, size, int(in_flight), int(circuit_open), int(needs_you))
+        for name, value in zip(GAUGES, values, strict=True):
             Metrics.gauge(NAMESPACE, f"{self._destination}_{name}_{key}").set(value)
-
-        gauge("events_pending", pending)
-        gauge("bytes_pending", size)
-        gauge("batches_in_flight", int(in_flight))
-        gauge("circuit_open", int(circuit_open))

@@ -1,12 +1,16 @@
-"""/metrics: the names that dashboards rely on, in a format that Prometheus' own parser reads."""
+"""/metrics: the names that dashboards rely on, in a format that Prometheus reads; and docs/metrics.md."""
 
 from __future__ import annotations
 
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any
 
 from prometheus_client.parser import text_string_to_metric_families
 
-from pipelines.local.metrics import exposition
+from pipelines.local.metrics import METRICS, exposition
+from pipelines.local.proof import ProofStatus
 from pipelines.local.snapshot import DestinationSnapshot, Snapshot
 from transforms.feed.journal import Books
 from transforms.feed.status import ConnectionStatus, Phase
@@ -32,7 +36,19 @@ FIXED = {
     "grantex_request_seconds_count": ("histogram", {"destination"}),
     "grantex_retries_total": ("counter", {"destination"}),
     "grantex_circuit_open": ("gauge", {"destination"}),
+    "grantex_events_unknown_total": ("counter", {"destination"}),
+    "grantex_dead_letters_total": ("counter", {"destination", "cause"}),
+    "grantex_received_by_type_total": ("counter", {"type"}),
+    "grantex_journal_bytes": ("gauge", set()),
+    "grantex_journal_max_bytes": ("gauge", set()),
+    "grantex_lane_restarts_total": ("counter", {"destination"}),
+    "grantex_destination_state": ("gauge", {"destination", "state"}),
+    "grantex_webhooks_total": ("counter", {"result"}),
+    "grantex_ledger_missing_total": ("counter", set()),
+    "grantex_ledger_proven_until_timestamp_seconds": ("gauge", set()),
+    "grantex_build_info": ("gauge", {"version"}),
 }
+DOCS = Path(__file__).parents[3] / "docs" / "metrics.md"
 
 
 def delivery(durations: list[float]) -> DeliveryStatus:
@@ -72,12 +88,23 @@ def taken(**more: Any) -> Snapshot:
         "connections_wanted": 2,
         "gap_seconds": 12.5,
         "journal_bytes": 5,
+        "journal_max_bytes": 50,
+        "by_type": {"grant.created": 97, "other": 3},
+        "letters": {"not_json": 2, "feed_gap": 1},
         "destinations": [
-            DestinationSnapshot("splunk", Books(100, 90, 3, 7, 0), 2.5, delivery([0.004, 0.2, 100.0])),
+            DestinationSnapshot(
+                "splunk", Books(100, 90, 3, 7, 0), 2.5, delivery([0.004, 0.2, 100.0]), restarts=2
+            ),
             DestinationSnapshot("removed", Books(50, 20, 0, 30, 0), 99.0),
         ],
     }
     return Snapshot(**(given | more))
+
+
+def complete() -> Snapshot:
+    """With everything that there is only sometimes."""
+    proof = ProofStatus("wh_1", 1.0, 900.0, 3, 1, (), told_at=950.0)
+    return taken(webhooks={"accepted": 5}, proof=proof)
 
 
 def samples(page: bytes) -> dict[tuple[str, ...], float]:
@@ -93,12 +120,31 @@ def samples(page: bytes) -> dict[tuple[str, ...], float]:
 def test_the_names_types_and_labels_are_the_fixed_ones() -> None:
     found = {
         sample.name: (family.type, set(sample.labels))
-        for family in text_string_to_metric_families(exposition(taken()).decode())
+        for family in text_string_to_metric_families(exposition(complete()).decode())
         for sample in family.samples
-        if not sample.name.endswith("_created")
+        if not sample.name.endswith("_created") and not sample.name.startswith("process_")
     }
-    assert {name: found.get(name) for name in FIXED} == FIXED
-    assert all(name.startswith("grantex_") for name in found)
+    assert found == FIXED
+
+
+def test_the_table_says_types_and_labels_as_they_are_and_each_help_ends_as_a_sentence() -> None:
+    histogram = "grantex_request_seconds_bucket"
+    declared = {
+        one.shown if one.kind != "histogram" else histogram: (one.kind.value, set(one.labels))
+        for one in METRICS
+    }
+    assert declared == {
+        name: (kind, labels - {"le"})
+        for name, (kind, labels) in FIXED.items()
+        if name == histogram or kind != "histogram"
+    }
+    assert all(one.help.endswith(".") for one in METRICS)
+
+
+def test_the_page_of_the_docs_is_made_from_the_table() -> None:
+    command = [sys.executable, "-m", "pipelines.metrics_page"]
+    made = subprocess.run(command, capture_output=True, check=True, timeout=60).stdout.decode()
+    assert DOCS.read_text() == made, "out of date: python -m pipelines.metrics_page > docs/metrics.md"
 
 
 def test_the_values_are_those_of_the_books() -> None:
@@ -118,6 +164,15 @@ def test_the_values_are_those_of_the_books() -> None:
     assert found["grantex_delivery_lag_seconds", "splunk"] == 2.5
     assert found["grantex_retries_total", "splunk"] == 4
     assert found["grantex_circuit_open", "splunk"] == 1
+    assert found["grantex_dead_letters_total", "bad", "splunk"] == 3
+    assert found["grantex_dead_letters_total", "feed_gap", ""] == 1
+    assert found["grantex_received_by_type_total", "grant.created"] == 97
+    assert found["grantex_journal_bytes",] == 5
+    assert found["grantex_journal_max_bytes",] == 50
+    assert found["grantex_lane_restarts_total", "splunk"] == 2
+    assert found["grantex_destination_state", "splunk", "down"] == 1
+    assert found["grantex_standby",] == 0
+    assert found["process_resident_memory_bytes",] > 1_000_000
 
 
 def test_a_removed_destination_keeps_its_books_on_the_page_and_nothing_else() -> None:

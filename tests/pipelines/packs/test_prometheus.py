@@ -15,49 +15,16 @@ import yaml  # type: ignore[import-untyped]
 from prometheus_client.parser import text_string_to_metric_families
 
 from pipelines.local.metrics import exposition
+from pipelines.local.verdict import State
 from pipelines.packs.detections.exporter import SERVICE_RULES
 from pipelines.packs.prometheus import exporter_rules
-from tests.pipelines.local.test_metrics import taken
+from tests.pipelines.local.test_metrics import complete
 from tests.servers.prometheus import program
 
 HERE = Path(__file__).parent
 PACKS = HERE.parents[2] / "templates" / "packs"
 GRAFANA = json.loads((PACKS / "grafana" / "grantex_beam.json").read_text())
 
-# The names that this job has or is to have: fixed, dashboards rely on them.
-OURS = {
-    "grantex_events_received_total",
-    "grantex_events_delivered_total",
-    "grantex_events_dead_lettered_total",
-    "grantex_events_pending",
-    "grantex_feed_connections",
-    "grantex_feed_connections_wanted",
-    "grantex_feed_gaps_total",
-    "grantex_feed_gap_open",
-    "grantex_feed_last_heard_timestamp_seconds",
-    "grantex_delivery_lag_seconds",
-    "grantex_request_seconds_bucket",
-    "grantex_retries_total",
-    "grantex_circuit_open",
-    "grantex_received_by_type_total",
-    "grantex_journal_bytes",
-    "grantex_journal_max_bytes",
-    "grantex_lane_restarts_total",
-    "grantex_destination_state",
-    "grantex_ledger_missing_total",
-    "grantex_ledger_proven_until_timestamp_seconds",
-    "grantex_standby",
-}
-# On the page only with a ledger, or promised for later.
-NOT_ALWAYS = {
-    "grantex_ledger_missing_total",
-    "grantex_ledger_proven_until_timestamp_seconds",
-    "grantex_received_by_type_total",
-    "grantex_journal_bytes",
-    "grantex_journal_max_bytes",
-    "grantex_lane_restarts_total",
-    "grantex_standby",
-}
 # The service's own, as its guide names them.
 SERVICES = {
     "grantex_token_exchange_total",
@@ -90,27 +57,39 @@ def names(expression: str) -> set[str]:
     return set(re.findall(r"\bgrantex_\w+", expression))
 
 
+def ours() -> set[str]:
+    """What is on the job's own page."""
+    families = text_string_to_metric_families(exposition(complete()).decode())
+    return {sample.name for family in families for sample in family.samples}
+
+
 def test_no_name_of_ours_is_one_of_the_services() -> None:
-    assert not OURS & SERVICES
-
-
-def test_metrics_are_on_the_jobs_page() -> None:
-    families = text_string_to_metric_families(exposition(taken()).decode())
-    there = {sample.name for family in families for sample in family.samples}
-    assert OURS - there <= NOT_ALWAYS
+    assert not ours() & SERVICES
 
 
 def test_rules_ask_for_metrics_that_there_are() -> None:
-    ours = set().union(*(names(rule.expr) for _, rules in exporter_rules() for rule in rules))
-    assert ours <= OURS
+    asked = set().union(*(names(rule.expr) for _, rules in exporter_rules() for rule in rules))
+    assert asked <= ours()
     assert set().union(*(names(rule.expr) for rule in SERVICE_RULES)) <= SERVICES
 
 
 def test_every_panel_asks_for_metrics_that_there_are() -> None:
+    there = ours() | SERVICES
     for panel in panels():
         for target in panel["targets"]:
             assert names(target["expr"]), panel["title"]
-            assert names(target["expr"]) <= OURS | SERVICES, panel["title"]
+            assert names(target["expr"]) <= there, panel["title"]
+
+
+def test_rules_ask_for_states_that_there_are() -> None:
+    asked = {
+        state
+        for _, rules in exporter_rules()
+        for rule in rules
+        for state in re.findall(r'state="(\w+)"', rule.expr)
+    }
+    assert asked
+    assert asked <= {state.name.lower() for state in State}
 
 
 def test_no_panel_is_per_agent() -> None:

@@ -43,6 +43,12 @@ class Driver(Protocol):
     def is_open(self) -> bool:
         """The circuit is open."""
 
+    def needs_you(self) -> bool:
+        """What is shown says that a person has to do something."""
+
+    def move(self) -> None:
+        """Another process goes on, where there are several."""
+
     def close(self) -> bool:
         """True when all writers have ended."""
 
@@ -84,6 +90,12 @@ class OnTicks:
     def is_open(self) -> bool:
         return self._delivery.status().circuit.open
 
+    def needs_you(self) -> bool:
+        return self._delivery.status().circuit.needs_you
+
+    def move(self) -> None:
+        pass
+
     def close(self) -> bool:
         return self._delivery.close(PATIENCE)
 
@@ -111,6 +123,12 @@ class OnTimers(Cluster):
     def __init__(self, policy: BatchPolicy = FOUR, limit: int | None = None) -> None:
         self.service = Service()
         super().__init__(Fake(self.service, policy), ManualClock(), longest, limit)
+
+    def needs_you(self) -> bool:
+        return bool(self.shown["needs_you"])
+
+    def move(self) -> None:
+        self.new_process()
 
     def add(self, events: Sequence[Event], window_end: float = math.inf) -> None:
         self.arrive(events, window_end)

@@ -215,6 +215,31 @@ def test_what_only_a_person_can_mend_opens_the_circuit_at_once(driver: Driver) -
     assert delivered(driver) == list(names(0, 8))
 
 
+def test_what_only_a_person_can_put_right_needs_you_and_what_is_away_does_not(
+    driver: Driver, caplog: pytest.LogCaptureFixture
+) -> None:
+    """On one machine and on a cluster, where another worker may go on with the key."""
+    driver.service.script = lambda batch: Outcome(later=all_later(batch), cause="503")
+    driver.add(events(0, 4))
+    for _ in range(4):
+        driver.wait(10.0)
+    assert driver.is_open()
+    assert not driver.needs_you()
+    driver.service.script = lambda batch: Outcome(later=all_later(batch), blocked=True, cause="bad token")
+    driver.wait(700.0)
+    assert driver.needs_you()
+    driver.move()
+    driver.wait(700.0)
+    assert driver.needs_you()
+    driver.service.script = lambda batch: None
+    driver.wait(700.0)
+    assert not driver.needs_you()
+    said = [record.message for record in caplog.records if record.levelname == "WARNING"]
+    assert said[0] == "fake is left alone for now and only probed with one batch: 503"
+    assert said[1].endswith(" minutes: bad token (needs you: it does not heal by itself)")
+    assert said[-1] == "fake takes events again"
+
+
 def test_beyond_the_dead_letter_limit_events_are_kept(driver: Driver) -> None:
     driver = limited(driver, limit=2)
     driver.service.script = lambda batch: Outcome(rejected=dict.fromkeys([1, 2, 3], "bad: all but one"))

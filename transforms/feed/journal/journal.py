@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 import logging
 import sqlite3
+from collections import Counter
 from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 
+from transforms import event_types
 from transforms.clock import Clock, SystemClock
 from transforms.dead_letter import DeadLetter, id_conflict
 from transforms.event import Chunk, Event
@@ -147,6 +149,7 @@ class Journal:
         self.cursors = {str(name): self._open_cursor(str(name)) for (name,) in names}
         self.listeners: list[Callable[[], None]] = []
         self.duplicates = 0
+        self.by_type: Counter[str] = Counter()  # events taken since it was opened
         self.feed_dead_letters = 0
         self._taken_at = 0.0
         self._room = Room(self.directory, self._reserve, self.max_bytes, self.clock)
@@ -284,6 +287,7 @@ class Journal:
         self._kept.added(kept)
         self._letters.inserted(len(letters), letter_bytes)
         self._seen.add(taken, self._chunks.end - 1, self.clock.monotonic())
+        self.by_type.update(event_types.counted(taken.fresh))
 
     def read(self, position: int, most_events: int) -> list[Chunk]:
         """Chunks from `position` on: about `most_events` events, at least one chunk when there is any."""

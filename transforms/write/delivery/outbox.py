@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import math
 import random
-from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from heapq import heappop, heappush
 
 from transforms.batch import BatchPolicy
-from transforms.dead_letter import counted_as, worded
+from transforms.dead_letter import Tally, worded
 from transforms.event import Batch
 from transforms.retry import Backoff
 from transforms.secret import shown
@@ -70,13 +69,13 @@ class Circuit:
 
 @dataclass(slots=True)
 class Counts:
-    """Running totals of one destination; `dead_lettered` by the cause's first word."""
+    """Running totals of one destination."""
 
     attempts: int = 0
     retries: int = 0
     unknown: int = 0  # events that may have arrived and were sent again
     delivered: int = 0
-    dead_lettered: Counter[str] = field(default_factory=Counter)
+    dead_lettered: Tally = field(default_factory=Tally)  # monotonic times
 
 
 class Outbox:
@@ -240,8 +239,8 @@ class Outbox:
         counts = self.counts
         counts.delivered += len(settled.delivered)
         counts.unknown += len(outcome.later) if outcome.unknown else 0
-        for _, reason in settled.rejected:
-            counts.dead_lettered[counted_as(reason, counts.dead_lettered)] += 1
+        for index, reason in settled.rejected:
+            counts.dead_lettered.add(reason, settled.batch.events[index].id, now)
         if settled.rejected:
             self.last_rejected_at = now
         if settled.rejected or outcome.later:

@@ -73,6 +73,8 @@ class DeliveryStatus:
     oldest_taken_at: float | None
     request_seconds: Histogram
     dead_letters_go_on: bool = False  # the last one came within the last minute
+    # Event id and time of the latest of each cause, newest first.
+    latest_dead_letters: Mapping[str, Sequence[tuple[str, float]]] = field(default_factory=dict)
 
     def after(self, before: DeliveryStatus) -> DeliveryStatus:
         """This status with the totals of a delivery that ended `before` it added."""
@@ -86,6 +88,7 @@ class DeliveryStatus:
             last_error=self.last_error or before.last_error,
             last_error_at=self.last_error_at if self.last_error else before.last_error_at,
             request_seconds=before.request_seconds + self.request_seconds,
+            latest_dead_letters={**before.latest_dead_letters, **self.latest_dead_letters},
         )
 
 
@@ -100,7 +103,7 @@ def snapshot(
     return DeliveryStatus(
         name=outbox.name,
         delivered=counts.delivered,
-        dead_lettered=dict(counts.dead_lettered),
+        dead_lettered=dict(counts.dead_lettered.counts),
         attempts=counts.attempts,
         retries=counts.retries,
         unknown=counts.unknown,
@@ -114,4 +117,5 @@ def snapshot(
         request_seconds=seconds.copy(),
         dead_letters_go_on=outbox.last_rejected_at is not None
         and clock.monotonic() - outbox.last_rejected_at < GO_ON,
+        latest_dead_letters=counts.dead_lettered.latest(ahead),
     )

@@ -11,6 +11,7 @@ from transforms.write.delivery.outbox import Circuit
 
 # Dead letters "go on" for so many seconds after the last one; so often they are logged meanwhile.
 GO_ON = 60.0
+NEEDS_YOU = " (needs you: it does not heal by itself)"
 
 
 class Told:
@@ -44,12 +45,13 @@ class Told:
             self._outage.over()
             return [f"{self._name} takes events again"]
         self._away.add(key)
-        if not self._outage.is_due("", now):
+        who = NEEDS_YOU if circuit.needs_you else ""
+        if not self._outage.is_due(who, now):
             return []
         if was_away:
             minutes = (now - (now if circuit.since is None else circuit.since)) // 60
-            return [f"{self._name} has taken no events for {minutes:.0f} minutes: {circuit.why}"]
-        return [f"{self._name} is left alone for now and only probed with one batch: {circuit.why}"]
+            return [f"{self._name} has taken no events for {minutes:.0f} minutes: {circuit.why}{who}"]
+        return [f"{self._name} is left alone for now and only probed with one batch: {circuit.why}{who}"]
 
     def _of_dead_letters(self, reasons: Sequence[str], now: float) -> list[str]:
         """The first one, and once a minute while they go on."""

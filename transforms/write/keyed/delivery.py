@@ -8,6 +8,8 @@ import random
 import threading
 from collections.abc import Callable, Iterator, Sequence
 
+import msgspec
+
 from transforms.batch import OpenBatches
 from transforms.clock import Clock
 from transforms.dead_letter import DeadLetter
@@ -116,6 +118,7 @@ class Round:
         key_state.not_before = outbox.not_before
         key_state.failures, key_state.open_since = circuit.failures, circuit.since
         key_state.probe_at, key_state.why = circuit.probe_at, circuit.why
+        key_state.needs_you = circuit.needs_you or msgspec.UNSET
         now = self._clock.now()
         if key_state.running is not None:
             key_state.attempt_at = now
@@ -148,7 +151,7 @@ class Round:
         outbox.not_before = key_state.not_before
         circuit = outbox.circuit
         circuit.failures, circuit.since, circuit.why = key_state.failures, key_state.open_since, key_state.why
-        circuit.probe_at = key_state.probe_at
+        circuit.probe_at, circuit.needs_you = key_state.probe_at, key_state.needs_you is True
         if self._last:
             outbox.drain()
 
@@ -359,7 +362,12 @@ class KeyedDelivery:
         pending, size = key_state.pending(), key_state.size()
         HELD.note(self._name, key, pending, size, self._clock.monotonic(), key_state.why)
         self._counters.standing(
-            key, pending, size, key_state.running is not None, key_state.open_since is not None
+            key,
+            pending,
+            size,
+            in_flight=key_state.running is not None,
+            circuit_open=key_state.open_since is not None,
+            needs_you=key_state.open_since is not None and key_state.needs_you is True,
         )
 
     def _open(self, beam_state: BeamState) -> KeyState | None:

@@ -215,6 +215,8 @@ class KeyState(msgspec.Struct):
     open_since: float | None = None  # of the circuit
     probe_at: float = 0.0
     why: str = ""
+    # Written only while it is true, as earlier releases did not write it.
+    needs_you: bool | msgspec.UnsetType = msgspec.UNSET
 
     def _kept(self) -> list[OpenBatchHeader | SealedBatchHeader | BacklogBlock]:
         return [*self.open, *self.sealed, *self.blocks]

@@ -77,7 +77,7 @@ def test_what_is_later_is_tried_again_as_the_same_batch_without_the_rest() -> No
     assert again is not None
     assert (again.id, again.seal, again.memo, again.attempts) == (first.id, first.seal, b"key", 2)
     assert again.offsets == [2, 3]
-    assert box.counts.dead_lettered == {"bad_time": 1}
+    assert box.counts.dead_lettered.counts == {"bad_time": 1}
 
 
 def test_nothing_is_tried_again_before_its_outcome_is_recorded() -> None:
@@ -320,7 +320,7 @@ def test_counts_for_people_and_metrics() -> None:
     attempt(box, Outcome(rejected={0: "Not a word"}), 100.0)
     counts = box.counts
     assert (counts.attempts, counts.retries, counts.unknown, counts.delivered) == (2, 1, 4, 3)
-    assert counts.dead_lettered == {"rejected": 1}
+    assert counts.dead_lettered.counts == {"rejected": 1}
     assert box.last_error == "rejected: Not a word"
 
 
@@ -435,4 +435,4 @@ def test_every_event_is_delivered_or_a_dead_letter_exactly_once(seed: int) -> No
     assert not world.box.circuit.is_open
     counts = world.box.counts
     assert counts.delivered == sum(kind == "delivered" for kind in world.fate.values())
-    assert counts.dead_lettered.total() == sum(kind == "dead" for kind in world.fate.values())
+    assert counts.dead_lettered.counts.total() == sum(kind == "dead" for kind in world.fate.values())

@@ -21,6 +21,18 @@ from transforms.write.metrics import DeliveryCounters
 KEY = "000"
 
 
+class Gauges(DeliveryCounters):
+    """What is shown of the key is kept to be looked at."""
+
+    def __init__(self, destination: str, shown: dict[str, Any]) -> None:
+        super().__init__(destination)
+        self._shown = shown
+
+    def standing(self, key: str, pending: int, size: int, **more: bool) -> None:
+        super().standing(key, pending, size, **more)
+        self._shown.update(more)
+
+
 class FakeValue:
     def __init__(self, store: dict[str, Any]) -> None:
         self._store = store
@@ -67,6 +79,7 @@ class Cluster:
         self.clock = clock
         self.receipts: list[Receipt] = []
         self.letters: list[DeadLetter] = []
+        self.shown: dict[str, Any] = {}
         self.bytes_read = self.bytes_written = 0
         self.store: dict[str, Any] = {}
         self.timer: float | None = None
@@ -124,7 +137,7 @@ class Cluster:
             self._destination,
             self._destination.name,
             self.attempts,
-            DeliveryCounters(self._destination.name),
+            Gauges(self._destination.name, self.shown),
             self.clock,
             uniform=self._uniform,
             patience=self.patience,
