@@ -28,7 +28,8 @@ MOST_AWAITED = 4096  # ids that one stream is waited for
 ANY = ""  # in an id's place where nobody knows which are new: then it is lacked by a stream that is silent
 FORGIVEN_AFTER = 60.0  # seconds; a hole lies behind
 # At least so many events came for so long without such a pause, and then none by any stream: all may be deaf
-# at once. Each time it was only a burst that has ended, the next one has to be twice as long.
+# at once. Each time it was only a burst that has ended, the next one has to be twice as long; and each time
+# they were deaf, the flow goes on from before: they may be so again at once.
 ENOUGH, STEADY, PAUSE, LONGEST_STEADY = 25, 2.0, 1.0, 300.0
 SPARE_SLOT = "spare_slot"  # the file of that name in a state directory
 
@@ -48,6 +49,15 @@ class Watched:
     suspect: str = ""
     lacks: bool = False
     fell_silent: bool = False
+
+
+@dataclass(frozen=True)
+class Deafness:
+    """When all streams were taken for deaf, and the steady flow before it. Times are of the watch's own."""
+
+    at: float
+    steady_since: float
+    steady_events: int
 
 
 class SpareSlot:
@@ -106,6 +116,7 @@ class Watch:
         self._steady_since = self._spoke_at = 0.0
         self._steady_events = 0
         self._steady = STEADY
+        self._taken_for_deaf: Deafness | None = None
 
     def join(self) -> Watched:
         """A stream is live."""
@@ -131,7 +142,9 @@ class Watch:
         with self._lock:
             stream.spoke_at = self._time
             if self._time - self._spoke_at > PAUSE:
-                self._steady_since, self._steady_events = self._time, 0
+                self._flow_begins(stream)
+            elif self._taken_for_deaf is not None and stream.since < self._taken_for_deaf.at:
+                self._was_a_burst()
             self._steady_events += len(events if fresh is None else fresh)
             self._spoke_at = self._time
             if len(events) > LOOK_INTO:
@@ -146,6 +159,21 @@ class Watch:
                 self._await(ANY, stream, silent_for=AS_NEW)
             elif fresh:
                 self._await(fresh[-1].id, stream)
+
+    def _flow_begins(self, first: Watched) -> None:
+        deaf = self._taken_for_deaf
+        if deaf is not None and first.since >= deaf.at:
+            self._steady_since, self._steady_events = deaf.steady_since, deaf.steady_events
+        else:
+            self._steady_since, self._steady_events = self._time, 0
+            if deaf is not None:
+                self._was_a_burst()
+
+    def _was_a_burst(self) -> None:
+        """A stream that was taken for deaf brings events after all."""
+        self._taken_for_deaf = None
+        self._steady_since, self._steady_events = self._time, 0
+        self._steady = min(2 * self._steady, LONGEST_STEADY)
 
     def _await(self, event_id: str, first: Watched, silent_for: float = 0.0) -> None:
         for other in self._streams:
@@ -174,7 +202,7 @@ class Watch:
         stream.lacks = bool(awaited) and self._time - next(iter(awaited.values())) >= LATE
         stream.fell_silent = stream.since < stream.spoke_at < self._time - (LATE - PAUSE)
         if stream.lacks:
-            self._steady = STEADY
+            self._steady, self._taken_for_deaf = STEADY, None
             stream.suspect = "the stream lacks what another one received"
         elif stream.suspect and stream.spoke_at >= self._time - LOOK_EVERY:
             stream.suspect = ""
@@ -185,5 +213,5 @@ class Watch:
         if was_steady and self._time - self._spoke_at >= LATE and self._streams:
             oldest = min(self._streams, key=lambda each: each.since)
             oldest.suspect = "events came every second, and then none by any stream"
+            self._taken_for_deaf = Deafness(self._time, self._steady_since, self._steady_events)
             self._steady_since = math.inf  # once, until they come again
-            self._steady = min(2 * self._steady, LONGEST_STEADY)

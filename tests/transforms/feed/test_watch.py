@@ -223,6 +223,23 @@ def test_all_silent_after_a_steady_flow_makes_the_oldest_suspect_once(
     assert (first.suspect, second.suspect) == ("", "")
 
 
+def test_all_silent_again_as_soon_as_a_new_stream_has_brought_something(
+    watch: Watch, clock: ManualClock
+) -> None:
+    streams = list(two(watch, clock))
+    for number in range(0, 30, 2):
+        for stream in streams:
+            bring(watch, stream, number, number + 1, new=stream is streams[0])
+        pass_by(watch, clock, LOOK_EVERY)
+    for number in range(100, 104):  # each time both fall silent in the moment the replacement speaks
+        pass_by(watch, clock, LATE)
+        assert streams[0].suspect, number
+        watch.leave(streams.pop(0))
+        streams.append(watch.join())
+        pass_by(watch, clock, LOOK_EVERY)
+        bring(watch, streams[-1], number, new=True)
+
+
 def test_a_keepalive_of_a_stream_that_lacks_events_says_nothing(clock: ManualClock) -> None:
     """Its subscription is gone in the service, and only keepalives come; then the other one is cut."""
     intake = MemoryIntake()
