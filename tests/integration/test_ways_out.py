@@ -8,6 +8,7 @@ import os
 import socket
 import ssl
 import threading
+import time
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -87,7 +88,10 @@ def running(folder: Path) -> Iterator[OutgoingProxy]:
 
 @pytest.fixture
 def proxy(running: OutgoingProxy) -> OutgoingProxy:
-    """Asked for nothing yet."""
+    """Asked for nothing yet: also not by a request of the test before, which it may still be reading."""
+    deadline = time.monotonic() + 5
+    while running.is_in_use() and time.monotonic() < deadline:
+        time.sleep(0.01)
     running.notes.unlink(missing_ok=True)
     return running
 

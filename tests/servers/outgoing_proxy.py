@@ -48,6 +48,12 @@ class OutgoingProxy:
     def address(self) -> str:
         return f"127.0.0.1:{self.port}"
 
+    def is_in_use(self) -> bool:
+        """Whether a client is connected to it."""
+        table = (line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:])
+        open_now = {"01", "08"}  # ESTABLISHED, CLOSE_WAIT: what it has not read to the end
+        return any(line[1].endswith(f":{self.port:04X}") and line[3] in open_now for line in table)
+
     @property
     def asked(self) -> list[str]:
         """What it was asked for, one entry a connection: "CONNECT splunk.test:8088"."""
