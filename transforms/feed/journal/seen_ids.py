@@ -51,6 +51,10 @@ log = logging.getLogger("grantex.journal")
 RECENT = 32_768  # ids kept in a dict before they are packed (about 5 MB)
 RUN = 262_144  # ids in a full packed run (3 MB)
 MOST = 4_194_304  # ids kept at most (48 MiB): 46 minutes at 1,500 events a second
+# Each append leaves a row of `ids`, and each row takes some 20 us of every start: small ones are joined.
+JOIN_ROWS = 256
+JOIN_IDS = 4_096
+BIG_ROW = 256  # ids: rows that have as many on average are left as they are
 # Of the fingerprint of an event's bytes, which is only asked whether a copy of its id is the same event.
 VALUE_BITS = 0xFFFF_FFFF
 
@@ -77,6 +81,15 @@ class Sifted:
     values: list[int] = field(default_factory=list)
 
 
+@dataclass(frozen=True)
+class JoinedIds:
+    """The packed ids of consecutive events, to be one row of `ids` instead of several."""
+
+    first: int
+    count: int
+    packed: bytes
+
+
 class SeenIds:
     """Fingerprints (64 bits of the id, 32 bits of the bytes) of what was taken within the horizon.
 
@@ -95,6 +108,9 @@ class SeenIds:
         self._runs: list[_Run] = []  # oldest first
         self._filter = IdFilter()  # of the ids in runs, and of some forgotten ones
         self._forgotten = 0  # all ids of offsets below this one are forgotten
+        self._rows: list[bytes] = []  # packed, one for each row of the journal since the last were joined
+        self._in_rows = 0  # ids
+        self._joined: list[JoinedIds] = []
 
     def __len__(self) -> int:
         return len(self._recent) + sum(len(run.keys) for run in self._runs)
@@ -156,27 +172,45 @@ class SeenIds:
         """Remember the fresh ids of `taken`; `now` is monotonic."""
         self._recent.update(zip(taken.keys, taken.values, strict=True))
         self._recent_last = (last_offset, now)
-        if len(self._recent) >= RECENT:
+        if taken.keys:
+            self._rows.append(taken.packed)
+            self._in_rows += len(taken.keys)
+        is_full = len(self._recent) >= RECENT
+        # not beyond the end of a run: runs are forgotten whole, and the rows of their ids with them
+        if is_full or self._in_rows >= JOIN_IDS or len(self._rows) >= JOIN_ROWS:
+            self._join_rows(last_offset + 1)
+        if is_full:
             self._pack_recent()
+
+    def _join_rows(self, end: int) -> None:
+        rows, count = self._rows, self._in_rows
+        self._rows, self._in_rows = [], 0
+        if count < BIG_ROW * len(rows):
+            self._joined.append(JoinedIds(end - count, count, _pairs(rows).tobytes()))
+
+    def joined(self) -> list[JoinedIds]:
+        """What `join_rows` is to do, each given once."""
+        joined, self._joined = self._joined, []
+        return joined
 
     def load(self, rows: Iterable[tuple[int, bytes | memoryview]], now: float) -> None:
         """Remember ids that earlier processes packed: (last offset, `Sifted.packed`), oldest first.
 
         Their age starts anew: an id is forgotten too late, never early because a clock was wrong.
         """
-        waiting: list[npt.NDArray[np.uint64]] = []
+        waiting: list[bytes | memoryview] = []
         offset = size = 0
         for offset, packed in rows:
-            waiting.append(np.frombuffer(packed, dtype="<u8").reshape(2, -1))
-            size += waiting[-1].shape[1]
+            waiting.append(packed)
+            size += len(packed) // PAIR
             if size >= RUN:
                 self._load_run(waiting, offset, now)
                 waiting, size = [], 0
         if size:
             self._load_run(waiting, offset, now)
 
-    def _load_run(self, pairs: list[npt.NDArray[np.uint64]], last_offset: int, now: float) -> None:
-        keys, values = np.concatenate(pairs, axis=1)
+    def _load_run(self, packed: list[bytes | memoryview], last_offset: int, now: float) -> None:
+        keys, values = _pairs(packed)
         self._runs.append(_sorted_run(keys, values, last_offset, now))
         self._filter.mark(self._runs[-1].keys)
         self._bound()
@@ -252,6 +286,15 @@ def _sorted_run(
     return _Run(keys[order], (values[order] & VALUE_BITS).astype(np.uint32), last_offset, taken)
 
 
+PAIR = 16  # bytes
+
+
+def _pairs(packed: Sequence[bytes | memoryview]) -> Array:
+    """All keys and all values of what `_pack` packed."""
+    pairs = [np.frombuffer(each, dtype="<u8").reshape(2, -1) for each in packed]
+    return pairs[0] if len(pairs) == 1 else np.concatenate(pairs, axis=1)
+
+
 def _pack(keys: list[int], values: list[int]) -> bytes:
     return struct.pack(f"<{len(keys) * 2}Q", *keys, *values)
 
@@ -267,6 +310,15 @@ def pack_ids(events: Sequence[Event]) -> bytes:
 def insert_ids(connection: sqlite3.Connection, first: int, count: int, packed: bytes) -> None:
     """Keep the ids of `count` events from an offset on, inside the caller's transaction."""
     connection.execute("INSERT INTO ids VALUES (?, ?, ?)", (first, count, sign_body(packed, first)))
+
+
+def join_rows(connection: sqlite3.Connection, joined: JoinedIds) -> None:
+    """Put one row in the place of those that hold exactly these ids, inside the caller's transaction."""
+    offsets = joined.first, joined.first + joined.count
+    query = "SELECT min(first), total(count) FROM ids WHERE first >= ? AND first < ?"
+    if connection.execute(query, offsets).fetchone() == (joined.first, joined.count):
+        connection.execute("DELETE FROM ids WHERE first >= ? AND first < ?", offsets)
+        insert_ids(connection, joined.first, joined.count, joined.packed)
 
 
 def unknown_ids(holes: Sequence[Range]) -> list[tuple[object, ...]]:

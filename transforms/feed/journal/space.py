@@ -26,7 +26,7 @@ from transforms.feed.journal.database import (
     put_note,
 )
 from transforms.feed.journal.kept_ids import EXPIRE_MOST, KeptIds
-from transforms.feed.journal.seen_ids import SeenIds
+from transforms.feed.journal.seen_ids import JoinedIds, SeenIds, join_rows
 
 RESERVE_BYTES = 16 * 1024 * 1024
 KEEP_FREE_BYTES = 1024**3
@@ -248,6 +248,7 @@ class Trimmer:
                 self._kept.flush()
             while self._delete_some(lowest):
                 pass
+            self._join_ids()
             self._forget_ids()
             for _ in range(EXPIRE_MOST):  # the next trim goes on with what is left
                 if not self._expire_some():
@@ -276,6 +277,15 @@ class Trimmer:
             if not is_passing(error):
                 raise
             log.warning("the last received ids were not kept with the receipts: %s", error)
+
+    def _join_ids(self) -> None:
+        """Small rows of ids make a start slow. Those that cannot be joined now stay as they are."""
+        with self._database.lock:
+            for joined in self._seen.joined():
+                self._join(joined)
+
+    def _join(self, joined: JoinedIds) -> None:
+        self._database.write(lambda connection: join_rows(connection, joined))
 
     def _forget_ids(self) -> None:
         now = self._clock.monotonic()

@@ -16,7 +16,8 @@ from tests.transforms.feed.journal.support import (
     recording_database,
 )
 from tests.transforms.write.manual_clock import ManualClock
-from transforms.feed.journal import Journal
+from transforms.feed.journal import Journal, seen_ids
+from transforms.feed.journal.seen_ids import JOIN_IDS, JOIN_ROWS
 from transforms.feed.journal.space import EXPIRE_EVERY
 
 HORIZON = 3600.0
@@ -30,6 +31,12 @@ def deliver_all(journal: Journal, name: str = "kafka") -> None:
 def stored_ids(directory: Path) -> int:
     with sqlite3.connect(directory / "journal.sqlite3") as connection:
         return int(connection.execute("SELECT coalesce(sum(count), 0) FROM ids").fetchone()[0])
+
+
+def rows_of_ids(directory: Path) -> list[int]:
+    """How many ids each row holds, oldest first."""
+    with sqlite3.connect(directory / "journal.sqlite3") as connection:
+        return [count for (count,) in connection.execute("SELECT count FROM ids ORDER BY first")]
 
 
 def test_after_any_crash_there_are_as_many_ids_as_events(tmp_path: Path) -> None:
@@ -146,4 +153,57 @@ def test_offsets_go_on_after_a_restart_with_an_empty_journal(tmp_path: Path) -> 
     assert (journal.end, journal.bytes, journal.cursor("kafka").pending) == (700, 0, 0)
     journal.append(events(700, 703), [])
     assert [chunk.first for chunk in journal.read(700, 10)] == [700]
+    journal.close()
+
+
+def test_many_small_appends_leave_few_rows_of_ids_and_find_what_they_found(tmp_path: Path) -> None:
+    many = 2 * JOIN_ROWS + 10
+    journal = open_journal(tmp_path)
+    journal.cursor("kafka")
+    for number in range(many):
+        journal.append([event(number)], [])
+        if number % 100 == 0:
+            journal.trim()
+    journal.trim()
+    assert rows_of_ids(tmp_path) == [JOIN_ROWS, JOIN_ROWS, *[1] * 10]
+    journal.close()
+
+    journal = open_journal(tmp_path)
+    assert list(tmp_path.glob("journal.damaged-*")) == []
+    assert journal.append(events(0, many), []) == []
+    assert len(journal.append([event(7, b"other"), event(many)], [])) == 1
+    assert {letter.cause.split(":")[0] for _, letter in journal.dead_letters()} == {"id_conflict"}
+    journal.close()
+
+
+def test_big_rows_of_ids_are_left_as_they_are(tmp_path: Path) -> None:
+    journal = open_journal(tmp_path)
+    for start in range(0, 3 * JOIN_IDS, 500):
+        journal.append(events(start, start + 500), [])
+    journal.trim()
+    assert set(rows_of_ids(tmp_path)) == {500}
+    journal.close()
+
+
+def test_joined_rows_never_reach_into_ids_that_are_kept_for_longer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(seen_ids, "RECENT", 40)
+    clock = ManualClock()
+    journal = open_journal(tmp_path, clock=clock, dedupe_horizon=HORIZON)
+    journal.cursor("kafka")
+    for number in range(100):
+        journal.append([event(number)], [])
+        clock.advance(HORIZON / 50)
+        deliver_all(journal)
+    clock.advance(EXPIRE_EVERY)
+    journal.trim()
+    left = rows_of_ids(tmp_path)
+    assert 40 <= sum(left) < 100
+    assert 40 in left
+    journal.close()
+
+    journal = open_journal(tmp_path, clock=clock, dedupe_horizon=HORIZON)
+    assert list(tmp_path.glob("journal.damaged-*")) == [], "no hole between those that are left"
+    assert len(journal.append(events(60, 101), [])) == 1
     journal.close()
