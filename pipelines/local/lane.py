@@ -34,10 +34,10 @@ HEARTBEAT = 5.0  # seconds after which a bundle ends though nothing happened
 # dead letters written as they come. So it goes on while there is something to do, and ends now and then to
 # give Beam its metrics and the restriction that is left.
 BUNDLE_SECONDS = 5.0
-# Events are left to gather for this long: each turn costs a commit and a pass through the graph whatever it
-# carries. It is part of what an event may wait beyond `max_age`.
+# Events and outcomes are left to gather for this long: each turn costs a commit and a pass through the graph
+# whatever it carries. It is part of what an event may wait beyond `max_age`.
 GATHER_SECONDS = 0.02
-GATHER_EVENTS = 5_000  # with so many waiting there is nothing to gather for
+GATHER_EVENTS = 5_000  # with so many waiting, and room for them, there is nothing to gather for
 TRIM_EVERY = 0.5  # seconds
 
 
@@ -104,10 +104,13 @@ class LaneSource:
         return None if bundle_seconds >= BUNDLE_SECONDS else self.wait(position)
 
     def _gather(self, position: int) -> None:
-        """Let events gather: a turn at most every 20 ms unless there is much to do."""
+        """Let events and outcomes gather: a turn at most every 20 ms, unless there is much to read now. While
+        there is no room the writers have enough for longer than that."""
         rest = self._last_turn + GATHER_SECONDS - self._clock.monotonic()
-        if rest > 0 and self._journal.end - position < GATHER_EVENTS and self._drain_until is None:
-            self._clock.wait(threading.Event(), rest)
+        if rest > 0 and self._drain_until is None:
+            much = self._journal.end - position >= GATHER_EVENTS
+            if not (much and self._current.room()):
+                self._clock.wait(threading.Event(), rest)
 
     @property
     def _current(self) -> Delivery:

@@ -157,6 +157,16 @@ def test_a_trickle_gathers_and_a_flood_does_not() -> None:
     assert bench.wait(2) == (Turn(100), 0.0)
 
 
+def test_outcomes_gather_while_a_flood_finds_no_room() -> None:
+    bench = Bench()
+    bench.journal.end = 2 * lane.GATHER_EVENTS
+    bench.wait()
+    bench.delivery.free, bench.delivery.has_results = 0, True
+    assert bench.wait() == (Turn(), lane.GATHER_SECONDS)
+    bench.delivery.free = 50
+    assert bench.wait() == (Turn(50), 0.0)
+
+
 def test_a_bundle_goes_on_for_its_time_waiting_for_events_in_it() -> None:
     bench = Bench()
     bench.journal.end = lane.GATHER_EVENTS

@@ -181,7 +181,7 @@ class Cursor:
                 seal = Seal("in doubt", "", some, some)
                 rows = []
                 if self._state.receipts.on:
-                    rows = [receipt_row(self.name, list(offsets_in(some)), DEAD_LETTER, now, 0, IN_DOUBT)]
+                    rows = [receipt_row(self.name, some, DEAD_LETTER, now, 0, IN_DOUBT)]
                 change = Change(self._state, new=[seal], doubt=doubt, receipts=rows)
                 letters.keep(kept, change.write)
                 change.apply()

@@ -1,6 +1,6 @@
 """Writes receipts: what became of which events at a destination, in the transaction that settles them.
 
-One row for each attempt's delivered events and one for each cause of dead letters, with their offsets as
+One row for what was delivered to one place and one for each cause of dead letters, with their offsets as
 ranges. `level` is how many bits the row's reach has: whoever looks for an offset asks at each level for the
 rows that begin within that reach before it.
 """
@@ -8,18 +8,18 @@ rows that begin within that reach before it.
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
-from transforms.feed.journal.database import Database
-from transforms.feed.journal.ranges import Range, pack, to_ranges
+from transforms.feed.journal.database import Database, put_rows
+from transforms.feed.journal.ranges import Range, merge, pack, to_ranges
 from transforms.feed.journal.schema import sign
 from transforms.write.delivery.ledger import Settlement
 
 DELIVERED, DEAD_LETTER, FILTERED = 0, 1, 2  # `kind`
 LEVELS = 57  # of reaches up to 2^56, beyond which there is no offset
 MOST_SAID = 1_000  # characters of a place or a cause
+MOST_RANGES = 1_000  # in one row, all of which is read for each of its events
 ROW_BYTES = 70  # of a row, beside what it says and its ranges
-INSERT = "INSERT OR REPLACE INTO receipts VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 TROUBLE_EVERY = 30.0  # seconds between two notes that the same trouble goes on
 
 ReceiptRow = tuple[object, ...]
@@ -39,18 +39,23 @@ class ReceiptLog:
             for name, at in database.rows("SELECT destination, at FROM troubles")
         }
 
-    def rows(self, destination: str, settlement: Settlement) -> list[ReceiptRow]:
-        """Rows of `receipts` for what a settlement settled."""
-        found: list[ReceiptRow] = []
-        if not self.on:
-            return found
-        said = (settlement.at, settlement.batch.attempts)
-        if settlement.delivered:
-            found.append(receipt_row(destination, settlement.delivered, DELIVERED, *said, settlement.place))
-        if settlement.dead_lettered:
-            for cause, offsets in _by_cause(settlement).items():
-                found.append(receipt_row(destination, offsets, DEAD_LETTER, *said, cause))
-        return found
+    def rows(self, destination: str, settlements: Sequence[Settlement]) -> list[ReceiptRow]:
+        """Rows of `receipts` for what settlements settled: one for all of which the same is said."""
+        found: dict[tuple[int, float, int, str], list[Range]] = {}
+        for each in settlements if self.on else ():
+            attempts = each.batch.attempts
+            if each.delivered:
+                said = (DELIVERED, each.at, attempts, each.place)
+                found.setdefault(said, []).extend(to_ranges(each.delivered))
+            if each.dead_lettered:
+                for cause, offsets in _by_cause(each).items():
+                    said = (DEAD_LETTER, each.at, attempts, cause)
+                    found.setdefault(said, []).extend(to_ranges(offsets))
+        return [
+            receipt_row(destination, some, *said)
+            for said, ranges in found.items()
+            for some in _in_rows(merge(ranges))
+        ]
 
     def trouble(self, destination: str, settlements: Sequence[Settlement]) -> ReceiptRow | None:
         """The row of `troubles` that these settlements call for, (destination,) when it is to go, or None."""
@@ -70,8 +75,7 @@ class ReceiptLog:
         self, connection: sqlite3.Connection, rows: Sequence[ReceiptRow], trouble: ReceiptRow | None
     ) -> None:
         """Record them, inside the caller's transaction."""
-        if rows:
-            connection.executemany(INSERT, rows)
+        put_rows(connection, "receipts", rows)
         if trouble is not None and len(trouble) == 1:
             connection.execute("DELETE FROM troubles WHERE destination = ?", trouble)
         elif trouble is not None:
@@ -88,15 +92,19 @@ class ReceiptLog:
 
 
 def receipt_row(
-    destination: str, offsets: Sequence[int], kind: int, at: float, attempts: int, said: str
+    destination: str, ranges: Sequence[Range], kind: int, at: float, attempts: int, said: str
 ) -> ReceiptRow:
     """A row of `receipts`; said: the place, or a dead letter's cause."""
-    ranges: list[Range] = to_ranges(offsets)
     first, ends = ranges[0][0], ranges[-1][1]
     packed = b"" if len(ranges) == 1 else pack(ranges)
     level = (ends - first - 1).bit_length()
     row = (destination, level, first, ends, float(at), kind, attempts, said[:MOST_SAID], packed)
     return (*row, sign("receipts", *row))
+
+
+def _in_rows(ranges: Sequence[Range]) -> Iterator[Sequence[Range]]:
+    for start in range(0, len(ranges), MOST_RANGES):
+        yield ranges[start : start + MOST_RANGES]
 
 
 def _by_cause(settlement: Settlement) -> dict[str, list[int]]:

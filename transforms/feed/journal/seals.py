@@ -8,11 +8,13 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from transforms.event import Batch
-from transforms.feed.journal.database import Database
+from transforms.feed.journal.database import Database, put_rows
 from transforms.feed.journal.ranges import Range, merge, pack, size, to_ranges, unpack
 from transforms.feed.journal.receipt_log import ReceiptLog, ReceiptRow
 from transforms.feed.journal.schema import COLUMNS, sign
 from transforms.write.delivery.ledger import Settlement
+
+DELETE = "DELETE FROM seals WHERE destination = ? AND number >= ? AND number < ?"
 
 
 @dataclass
@@ -127,7 +129,7 @@ class Change:
         receipts: of what is settled otherwise than by settlements.
         """
         self._state = state
-        self._receipts = [*receipts]
+        self._receipts = [*receipts, *state.receipts.rows(state.row.name, settlements)]
         self._trouble = state.receipts.trouble(state.row.name, settlements) if settlements else None
         self._changed = dict(replaced or {})
         self._newly: dict[int, int] = {}
@@ -157,14 +159,15 @@ class Change:
     def _settle(self, settlement: Settlement) -> None:
         number = settlement.batch.seal
         before = self._changed.get(number) or self._state.seals[number]
-        newly = to_ranges(sorted([*settlement.delivered, *settlement.dead_lettered]))
+        newly = to_ranges(settlement.delivered)
+        if settlement.dead_lettered:
+            newly = merge([*newly, *to_ranges(sorted(settlement.dead_lettered))])
         settled = merge([*before.settled, *newly]) if before.settled else newly
         # not `replace`, which takes longer than all the rest of it
         self._changed[number] = Seal(
             before.batch, before.partition, before.offsets, settled, before.memo, settlement.batch.attempts
         )
         self._newly.update(newly)
-        self._receipts += self._state.receipts.rows(self._state.row.name, settlement)
         self._delivered += len(settlement.delivered)
         self._dead += len(settlement.dead_lettered)
 
@@ -179,11 +182,10 @@ class Change:
     def write(self, connection: sqlite3.Connection) -> None:
         """Record it, inside the caller's transaction."""
         name = self._row.name
-        gone = [(name, number) for number, seal in self._changed.items() if seal is None]
-        if gone:
-            connection.executemany("DELETE FROM seals WHERE destination = ? AND number = ?", gone)
-        if self._rows:
-            insert_seals(connection, self._rows.values())
+        gone = sorted(number for number, seal in self._changed.items() if seal is None)
+        for first, end in to_ranges(gone):
+            connection.execute(DELETE, (name, first, end))
+        insert_seals(connection, list(self._rows.values()))
         self._state.receipts.write(connection, self._receipts, self._trouble)
         self._row.write(connection)
 
@@ -207,13 +209,13 @@ class Change:
 def replace_all(connection: sqlite3.Connection, row: CursorRow, seals: Iterable[tuple[object, ...]]) -> None:
     """Write a cursor's row and all its seals anew, inside the caller's transaction."""
     connection.execute("DELETE FROM seals WHERE destination = ?", (row.name,))
-    insert_seals(connection, seals)
+    insert_seals(connection, list(seals))
     row.write(connection)
 
 
-def insert_seals(connection: sqlite3.Connection, rows: Iterable[tuple[object, ...]]) -> None:
+def insert_seals(connection: sqlite3.Connection, rows: Sequence[tuple[object, ...]]) -> None:
     """Write rows of `seals`, inside the caller's transaction."""
-    connection.executemany("INSERT OR REPLACE INTO seals VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", rows)
+    put_rows(connection, "seals", rows)
 
 
 def sealed(batch: Batch) -> Seal:

@@ -40,11 +40,11 @@ class Settled:
     again: list[Entry] = field(default_factory=list)
     error: str = ""
 
-    def offsets(self, indexes: Sequence[int]) -> list[int]:
+    def offsets(self, indexes: Sequence[int]) -> Sequence[int]:
         """The journal offsets of these events (none for a batch without offsets)."""
         offsets = self.batch.offsets
         if len(indexes) == len(offsets):  # all of them, the usual case
-            return list(offsets)
+            return offsets
         return [offsets[index] for index in indexes] if offsets else []
 
 

@@ -100,6 +100,25 @@ def test_each_state_is_told_apart(journal: Journal, tmp_path: Path, clock: Manua
     assert where(tmp_path, taken[5].id) == Standing("pending"), "the trouble is over"
 
 
+def test_what_says_the_same_is_one_receipt(journal: Journal, tmp_path: Path, clock: ManualClock) -> None:
+    s3 = journal.cursor("s3")
+    taken = made(clock.now(), 60)
+    journal.append(taken, [])
+    batches = [Batch(taken[start::3], range(start, 60, 3), attempts=1) for start in range(3)]
+    s3.commit([], batches)
+    places = ("index main", "index main", "index other")
+    settled = [
+        Settlement(batch, batch.offsets, at=clock.now(), place=place)
+        for batch, place in zip(batches, places, strict=True)
+    ]
+    s3.commit(settled, [])
+    assert s3.position == 60
+    assert [where(tmp_path, each.id).place for each in taken] == [*places] * 20
+    with sqlite3.connect(tmp_path / "journal.sqlite3") as connection:
+        rows = connection.execute("SELECT first, ends, said, length(offsets) FROM receipts ORDER BY first")
+        assert rows.fetchall() == [(0, 59, "index main", 20 * 16), (2, 60, "index other", 20 * 16)]
+
+
 def test_they_outlive_the_events(journal: Journal, tmp_path: Path, clock: ManualClock) -> None:
     s3 = journal.cursor("s3")
     ids: list[str] = []
