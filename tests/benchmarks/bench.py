@@ -1,7 +1,7 @@
-"""`make bench`: the job against by_hand.py, in pairs, on the same input; prints plain text.
+"""`make bench`: the job against by_hand.py and others, in turn, on the same input; prints plain text.
 
-Both sides run in turn, each as a whole child process, against the same servers, so that a slow minute of the
-machine falls on both. What is timed starts when the feed has read the stream's request.
+All sides run in turn, each as a whole child process, against the same servers, so that a slow minute of the
+machine falls on all. What is timed starts when the feed has read the stream's request.
 """
 
 from __future__ import annotations
@@ -11,14 +11,16 @@ import os
 import platform
 import sys
 from collections.abc import Callable, Mapping
+from pathlib import Path
 
-from tests.benchmarks import alone, cluster, tables
+from tests.benchmarks import alone, cluster, curves, tables
 from tests.benchmarks.capacity import counting_capacity, feed_capacity
 from tests.benchmarks.measure import BenchmarkError
 from tests.benchmarks.sides import by_hand, ours
 
 # In the order in which they run.
 PARTS: Mapping[str, Callable[[argparse.Namespace], None]] = {
+    "table": tables.side_by_side,
     "one": tables.one_destination,
     "five": tables.five_destinations,
     "transports": tables.transports,
@@ -37,6 +39,14 @@ def settings() -> argparse.Namespace:
     parser.add_argument("--events", type=int, default=200_000)
     parser.add_argument("--idle", type=float, default=60.0, help="seconds")
     parser.add_argument("--singles", type=int, default=300, help="events for the delay")
+    parser.add_argument(
+        "--node_package",
+        type=Path,
+        default=Path("node_modules/@grantex/destinations"),
+        help="where the service's own package is built, for its row of the table",
+    )
+    parser.add_argument("--curves", action="store_true", help="how it scales, and nothing else")
+    parser.add_argument("--picture", type=Path, help="with --curves: an SVG file to draw them in")
     parser.add_argument("--quick", action="store_true", help="small figures that only show that it runs")
     parser.add_argument(
         "--subject", choices=("ours", "by_hand"), default="ours", help="by_hand: the harness alone"
@@ -62,6 +72,9 @@ def main() -> None:
         flush=True,
     )
     try:
+        if arguments.curves:
+            curves.all_curves(arguments)
+            return
         for name, part in PARTS.items():
             if arguments.only is None or name in arguments.only:
                 part(arguments)

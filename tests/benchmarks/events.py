@@ -16,8 +16,20 @@ def ulid(milliseconds: int, entropy: int) -> str:
     return "".join(CROCKFORD[(number >> shift) & 31] for shift in range(125, -1, -5))
 
 
-def events(count: int) -> Iterator[bytes]:
-    """`count` events as JSON without spaces, about 280 bytes each, two a millisecond from a minute ago."""
+def events(count: int, size: int = 0) -> Iterator[bytes]:
+    """`count` events as JSON without spaces, two a millisecond from a minute ago; of `size` bytes (at least
+    some 110), without it about 280."""
+    for raw in _usual(count):
+        yield raw if not size else _sized(raw, size)
+
+
+def _sized(raw: bytes, size: int) -> bytes:
+    """The event with other data, so that it has `size` bytes."""
+    head = raw[: raw.index(b'"data":')] + b'"data":{"note":"'
+    return head + b"x" * max(0, size - len(head) - 3) + b'"}}'
+
+
+def _usual(count: int) -> Iterator[bytes]:
     chance = random.Random(2026)
     start = int(time.time() * 1000) - 60_000
     for number in range(count):

@@ -41,9 +41,10 @@ class Feed:
         self.sent = 0
         self.left: dict[str, float] = {}
         # Rendered before anybody connects; a paced feed may be endless and renders as it goes.
-        self.wire = (
-            b"" if arguments.spacing else render(arguments.events, arguments.chunk_bytes, arguments.transport)
-        )
+        self.wire = b""
+        if not arguments.spacing:
+            given = (arguments.events, arguments.chunk_bytes, arguments.transport, arguments.event_bytes)
+            self.wire = render(*given)
 
     def stats(self) -> bytes:
         """The figures as JSON."""
@@ -110,7 +111,7 @@ def answer(body: bytes) -> bytes:
     return head % len(body) + body
 
 
-def render(count: int, chunk_bytes: int, transport: str = "sse") -> bytes:
+def render(count: int, chunk_bytes: int, transport: str = "sse", size: int = 0) -> bytes:
     """The events as they go over the wire: as messages of a WebSocket, or in HTTP chunks of `chunk_bytes`
     that end anywhere.
 
@@ -118,8 +119,8 @@ def render(count: int, chunk_bytes: int, transport: str = "sse") -> bytes:
     reader (a proxy, a load balancer) makes bigger ones.
     """
     if transport == "websocket":
-        return b"".join(frame(raw) for raw in events(count))
-    frames = [b"data: " + raw + b"\n\n" for raw in events(count)]
+        return b"".join(frame(raw) for raw in events(count, size))
+    frames = [b"data: " + raw + b"\n\n" for raw in events(count, size)]
     if not chunk_bytes:
         return b"".join(chunk(frame) for frame in frames)
     whole = b"".join(frames)
@@ -131,6 +132,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--events", type=int, default=200_000)
     parser.add_argument("--chunk_bytes", type=int, default=65_536, help="0: one event a chunk")
+    parser.add_argument("--event_bytes", type=int, default=0, help="0: as they usually are")
     parser.add_argument("--transport", choices=("sse", "websocket"), default="sse", help="what is rendered")
     parser.add_argument("--spacing", type=float, default=0.0, help="seconds between events; 0: no pause")
     parser.add_argument("--random", action="store_true", help="spacing varies between 0 and twice as much")

@@ -39,6 +39,7 @@ class Load:
     max_events: int
     destinations: int = 1
     chunk_bytes: int = 65_536  # of the feed's HTTP chunks; 0: one event a chunk
+    event_bytes: int = 0  # about; 0: as they usually are
     compression: str = "none"
     transport: str = "sse"
 
@@ -54,6 +55,7 @@ def burst(command: Command, load: Load) -> Burst:
         f"--events={load.events}",
         f"--chunk_bytes={load.chunk_bytes}",
         f"--transport={load.transport}",
+        f"--event_bytes={load.event_bytes}",
     ]
     with (
         tempfile.TemporaryDirectory() as state,

@@ -1,10 +1,13 @@
-"""How each side is started: the same feed, destinations, batch size and age for both."""
+"""How each side is started: the same feed, destinations, batch size and age for all."""
 
 from __future__ import annotations
 
+import functools
+import shutil
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 
 @dataclass(frozen=True)
@@ -25,9 +28,36 @@ Command = Callable[[Task], list[str]]
 
 def by_hand(task: Task) -> list[str]:
     """The yardstick's command line."""
+    return [sys.executable, "-m", "tests.benchmarks.by_hand", *_in_order(task)]
+
+
+def by_hand_shared(task: Task) -> list[str]:
+    """The second yardstick's command line."""
+    return [sys.executable, "-m", "tests.benchmarks.by_hand_shared", *_in_order(task)]
+
+
+def node_package(directory: Path) -> Command | None:
+    """The command line of the service's own `@grantex/destinations`, built in `directory`; None without Node
+    or the package."""
+    node, package = shutil.which("node"), directory / "dist" / "index.js"
+    if node is None or not package.exists():
+        return None
+    return functools.partial(_node, node, package)
+
+
+def _node(node: str, package: Path, task: Task) -> list[str]:
+    return [
+        node,
+        str(Path(__file__).with_name("node_package.mjs")),
+        str(package.absolute()),
+        *_in_order(task),
+    ]
+
+
+def _in_order(task: Task) -> list[str]:
+    """The feed's URL, events of a batch, seconds that they wait, the HECs' URLs."""
     feed, *hecs = (f"http://127.0.0.1:{port}" for port in (task.feed_port, *task.hec_ports))
-    figures = [str(task.max_events), str(task.max_age)]
-    return [sys.executable, "-m", "tests.benchmarks.by_hand", feed, *figures, *hecs]
+    return [feed, str(task.max_events), str(task.max_age), *hecs]
 
 
 def ours(task: Task) -> list[str]:

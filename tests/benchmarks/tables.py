@@ -1,4 +1,4 @@
-"""The tables of `make bench`: bursts in pairs, the idle minute and the delay of single events."""
+"""The tables of `make bench`: all sides by load, bursts in pairs, the idle minute, single events."""
 
 from __future__ import annotations
 
@@ -8,9 +8,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 from tests.benchmarks.measure import Burst, Load, burst, idle, latency
-from tests.benchmarks.sides import Command, by_hand, ours
+from tests.benchmarks.sides import Command, by_hand, by_hand_shared, node_package, ours
 
 LABELS: Mapping[Command, str] = {ours: "ours", by_hand: "by hand"}
+LOADS = ((1, 1000), (1, 100), (5, 1000), (5, 500), (5, 100))  # destinations, events of a batch
 ROWS: Sequence[tuple[str, str, Callable[[Burst], float]]] = (
     ("wall, stream asked to last event", "s", lambda run: run.wall),
     ("CPU in that time", "s", lambda run: run.cpu),
@@ -23,10 +24,38 @@ ROWS: Sequence[tuple[str, str, Callable[[Burst], float]]] = (
 FIGURES = ROWS[0][2], ROWS[1][2]  # wall and CPU
 
 
+def side_by_side(arguments: argparse.Namespace) -> None:
+    """Every side under every load, each in turn, so that a slow minute of the machine falls on all."""
+    sides: dict[str, Command] = {LABELS[arguments.command]: arguments.command}
+    if (node := node_package(arguments.node_package)) is not None:
+        sides["Node package"] = node
+    sides |= {"by hand": by_hand, "by hand, shared": by_hand_shared}
+    print(f"\n{arguments.events} events, median of {arguments.runs}: wall seconds (CPU of the whole process)")
+    print(f"  {'':22}" + "".join(f"{f'{count} x {size}':>14}" for count, size in LOADS))
+    columns = []
+    for count, size in LOADS:
+        load = Load(arguments.events, size, destinations=count)
+        runs: dict[str, list[Burst]] = {name: [] for name in sides}
+        for number in range(arguments.runs):
+            for name in list(sides)[:: 1 if number % 2 == 0 else -1]:
+                runs[name].append(burst(sides[name], load))
+        columns.append(runs)
+    for name in sides:
+        cells = [_cell(column[name]) for column in columns]
+        print(f"  {name:22}" + "".join(f"{cell:>14}" for cell in cells), flush=True)
+    mine = [column[LABELS[arguments.command]] for column in columns]
+    beyond = [f"({statistics.median(run.cpu for run in runs):.1f})" for runs in mine]
+    print(f"  {'  CPU beyond its start':22}" + "".join(f"{cell:>14}" for cell in beyond), flush=True)
+
+
+def _cell(runs: Sequence[Burst]) -> str:
+    wall, cpu = (statistics.median(figure(run) for run in runs) for figure in (FIGURES[0], ROWS[2][2]))
+    return f"{wall:.2f} ({cpu:.1f})"
+
+
 def one_destination(arguments: argparse.Namespace) -> None:
-    """One HEC: large and small batches, one event a chunk, and what compression costs."""
+    """One HEC: events in large chunks and one a chunk, and what compression costs."""
     plain = pairs(arguments, Load(arguments.events, 1000))
-    pairs(arguments, Load(arguments.events, 100))
     pairs(arguments, Load(arguments.events, 1000, chunk_bytes=0))
     if arguments.command is ours:
         gzip_cost(arguments, Load(arguments.events, 1000), plain)
@@ -35,7 +64,6 @@ def one_destination(arguments: argparse.Namespace) -> None:
 def five_destinations(arguments: argparse.Namespace) -> None:
     """Five HECs, each of which gets every event: five lanes against five queues with a thread each."""
     plain = pairs(arguments, Load(arguments.events, 1000, destinations=5))
-    pairs(arguments, Load(arguments.events, 100, destinations=5))
     if arguments.command is ours:
         gzip_cost(arguments, Load(arguments.events, 1000, destinations=5), plain)
 
