@@ -10,6 +10,7 @@ import re
 import select
 import socket
 import ssl
+import struct
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -25,6 +26,34 @@ from transforms.write.failure import is_credential
 from transforms.write.over_http.reply import Incoming, Reply, receive
 
 
+class TimedSocket(socket.socket):
+    """A socket whose time-outs the system keeps.
+
+    Python's own cost a poll before each read and write and a system call whenever one is set, and each of
+    these lets go of Python's lock, which a busy process gives back late.
+    """
+
+    _seconds: float | None = None
+
+    def settimeout(self, value: float | None) -> None:
+        """Seconds for one read, and for one write that makes no progress; None for no limit."""
+        if self.gettimeout() is not None:
+            super().settimeout(None)
+        if value != self._seconds:
+            self._seconds = value
+            whole, rest = divmod(max(value, 1e-6) if value is not None else 0.0, 1.0)
+            limit = struct.pack("@ll", int(whole), int(rest * 1e6))
+            self.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, limit)
+            self.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, limit)
+
+    def recv(self, bufsize: int, flags: int = 0) -> bytes:
+        """Raises TimeoutError, OSError."""
+        try:
+            return super().recv(bufsize, flags)
+        except BlockingIOError:
+            raise TimeoutError("timed out") from None
+
+
 def dial(host: str, port: int, seconds: float, hold: Callable[[socket.socket], None]) -> socket.socket:
     """A socket to the first of the host's addresses that answers within `seconds`, its time-out set to that.
 
@@ -36,7 +65,7 @@ def dial(host: str, port: int, seconds: float, hold: Callable[[socket.socket], N
     failed = OSError(f"{host} has no address")
     for family, kind, protocol, _, address in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM):
         try:
-            connection = socket.socket(family, kind, protocol)
+            connection = TimedSocket(family, kind, protocol)
         except OSError as unknown:  # IPv6, on a machine without it
             failed = unknown
             continue
@@ -197,7 +226,7 @@ class HttpConnection:
         try:
             assert self._socket is not None
             self._socket.settimeout(WRITE_SECONDS)
-            send(self._socket, b"%bContent-Length: %d\r\n\r\n%b" % (head, len(body), body))
+            send(self._socket, b"%bContent-Length: %d\r\n\r\n" % (head, len(body)), body)
             reply = receive(incoming)
         finally:
             if reply is None or not reply.again:
@@ -248,7 +277,6 @@ class HttpConnection:
             if self._tls is not None:
                 if proxy:
                     tunnel(connection, proxy, host, port)
-                    connection.settimeout(CONNECT_SECONDS)
                 connection = self._secured(connection, self._tls, host)
         except (httpx.ProxyError, SecretError):
             self._drop()
@@ -267,6 +295,7 @@ class HttpConnection:
         name = host.rstrip(".")
         secured = tls.wrap_socket(connection, server_hostname=name, do_handshake_on_connect=False)
         self._hold(secured)
+        secured.settimeout(CONNECT_SECONDS)
         secured.do_handshake()
         return secured
 
@@ -287,17 +316,21 @@ class HttpConnection:
                 connection.close()
 
 
-def send(connection: socket.socket, request: bytes) -> None:
+def send(connection: socket.socket, head: bytes, body: bytes = b"") -> None:
     """Send a whole request; the connection's time-out is for each part that makes no progress.
 
     A server that has closed its end is no error yet: its reply may be waiting (a 413 comes like that).
     Raises httpx.WriteTimeout, WriteError.
     """
-    left = memoryview(request)
     try:
+        if isinstance(connection, ssl.SSLSocket):
+            left = memoryview(head + body)
+        else:  # without a copy of the body
+            sent = connection.sendmsg((head, body)) - len(head)
+            left = memoryview(body)[sent:] if sent >= 0 else memoryview(head + body)[sent + len(head) :]
         while left:
             left = left[connection.send(left) :]
-    except TimeoutError as error:
+    except (TimeoutError, BlockingIOError) as error:
         raise httpx.WriteTimeout("the request could not be sent in time") from error
     except (BrokenPipeError, ConnectionResetError):
         return
