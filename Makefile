@@ -94,7 +94,7 @@ endef
 test-flink: $(TEST_READY)  ## the job on a real Flink, which is killed; needs Java 17 and Maven; OUTAGE=10 s each
 	@exec env OUTAGE=$(OUTAGE) $(BIN)/python -m pytest -rP -o python_files='*_on_flink.py' tests/flink $(ARGS)
 
-bench: $(TEST_READY)  ## this job against by_hand.py, side by side; ARGS=--quick for a smoke run
+bench: $(TEST_READY)  ## this job against by_hand.py and others, side by side; ARGS=--quick: a smoke run, --curves: how it scales
 	@exec $(BIN)/python -m tests.benchmarks.bench $(ARGS)
 
 bench-receipts: $(TEST_READY)  ## what receipts cost, and how long `where` takes; ARGS=--events=10000000

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_right
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import accumulate, compress, groupby
+from itertools import accumulate, groupby
 from typing import Any
 
 from transforms.event import Batch, Event
 from transforms.setting import setting
+from transforms.shared_events import BatchEvents, SharedEvents
 
 # A chunk may touch many partitions (hours of `created_at`, or whatever a custom destination says); past
 # these the oldest open batch goes early, so that memory stays bounded.
@@ -82,8 +83,8 @@ class OpenBatch:
     opened_at: float
     closes_at: float
     taken_at: float
-    events: list[Event] = field(default_factory=list)
-    offsets: list[int] = field(default_factory=list)
+    events: BatchEvents = field(default_factory=BatchEvents)
+    runs: list[range] = field(default_factory=list)  # of offsets, ascending
     size: int = 0
     elsewhere: int = 0
     number: int = 0
@@ -93,13 +94,32 @@ class OpenBatch:
         """All of its events."""
         return self.elsewhere + len(self.events)
 
+    @property
+    def offsets(self) -> Sequence[int]:
+        """Of its events, ascending."""
+        runs = self.runs
+        return runs[0] if len(runs) == 1 else [offset for run in runs for offset in run]
+
+    def add(self, arrivals: _Arrivals, start: int, stop: int, size: int) -> None:
+        """Take the events [start, stop) of a chunk."""
+        self.events.add(arrivals.events, start, stop, arrivals.shared)
+        first, end = arrivals.first + start, arrivals.first + stop
+        if self.runs and self.runs[-1].stop == first:
+            first = self.runs.pop().start
+        self.runs.append(range(first, end))
+        self.size += size
+
 
 @dataclass(slots=True)
 class _Arrivals:
-    """One chunk on its way into batches; `ends` are the running totals of the events' sizes."""
+    """One chunk on its way into batches; `ends` are the running totals of the events' sizes.
+
+    shared: None when too few of its events are wanted for a batch to hold all of them in memory.
+    """
 
     events: Sequence[Event]
-    offsets: Sequence[int]
+    shared: SharedEvents | None
+    first: int
     ends: Sequence[int]
     now: float
     window_end: float
@@ -111,7 +131,7 @@ class OpenBatches:
     """Batches that still take events, one for each window and partition. Knows no clock, does no I/O.
 
     sizes: encoded bytes of each of some events. partition: None when it is the same for all, which is much
-    cheaper.
+    cheaper. form: what the sizes depend on besides the events, None for what nobody else knows.
     Whatever closes is returned by the call that closed it, oldest first.
     """
 
@@ -120,10 +140,12 @@ class OpenBatches:
         policy: BatchPolicy,
         sizes: Callable[[Sequence[Event]], Iterable[int]],
         partition: Callable[[Event], str] | None = None,
+        form: Hashable = None,
     ) -> None:
         self._policy = policy
         self._sizes = sizes
         self._partition = partition
+        self._form = form
         self.open: dict[tuple[float, str], OpenBatch] = {}  # by window and partition
         self.latest_window = -math.inf
         self.events = 0
@@ -146,26 +168,34 @@ class OpenBatches:
         closes_at: float = math.inf,
         taken_at: float = 0.0,
         skip: Collection[int] = (),
+        shared: SharedEvents | None = None,
     ) -> list[Batch]:
         """Add events with the offsets `first..`, leaving out the offsets in `skip`; returns what closed.
 
         `now` and `closes_at` (when the window's end will be reached) are monotonic seconds; `window_end`
-        names the window, in seconds since the epoch.
+        names the window, in seconds since the epoch. shared: these events in the hands of others, too.
         """
-        offsets: Sequence[int] = range(first, first + len(events))
-        if skip:
-            keep = [offset not in skip for offset in offsets]
-            events, offsets = list(compress(events, keep)), list(compress(offsets, keep))
-        if not events:
+        kept = [(0, len(events))] if not skip else list(_kept(first, len(events), skip))
+        if not events or not kept:
             return []
         closed = self._close_windows_before(window_end)
-        ends = list(accumulate(self._sizes(events)))
-        arrivals = _Arrivals(events, offsets, ends, now, window_end, closes_at, taken_at)
-        for partition, start, stop in self._runs(events):
-            self._fill(arrivals, partition, start, stop, closed)
+        ends = self._ends(events, shared)
+        if shared is not None and self._partition is None and not _is_most(kept, len(events)):
+            shared = None
+        arrivals = _Arrivals(events, shared, first, ends, now, window_end, closes_at, taken_at)
+        for start, stop in kept:
+            self._fill_runs(arrivals, start, stop, closed)
         while self.size > max(MAX_OPEN_BYTES, self._policy.max_bytes):
             closed.append(self._close(next(iter(self.open))))
         return closed
+
+    def _ends(self, events: Sequence[Event], shared: SharedEvents | None) -> Sequence[int]:
+        def made(events: Sequence[Event]) -> list[int]:
+            return list(accumulate(self._sizes(events)))
+
+        if shared is None or self._form is None:
+            return made(events)
+        return shared.once(("ends", self._form), made)
 
     def close_due(self, now: float) -> list[Batch]:
         """Close what is old at `now`, or belongs to a window whose end has been reached."""
@@ -187,15 +217,17 @@ class OpenBatches:
     def _deadline(self, batch: OpenBatch) -> float:
         return min(batch.closes_at, self._policy.deadline(batch.opened_at))
 
-    def _runs(self, events: Sequence[Event]) -> Iterator[tuple[str, int, int]]:
+    def _fill_runs(self, arrivals: _Arrivals, start: int, stop: int, closed: list[Batch]) -> None:
         if self._partition is None:
-            yield "", 0, len(events)
+            self._fill(arrivals, "", start, stop, closed)
             return
-        start = 0
-        for partition, run in groupby(map(self._partition, events)):
-            stop = start + sum(1 for _ in run)
-            yield partition, start, stop
-            start = stop
+        whole, shared = len(arrivals.events), arrivals.shared
+        for partition, run in groupby(map(self._partition, arrivals.events[start:stop])):
+            end = start + sum(1 for _ in run)
+            arrivals.shared = shared if _is_most([(start, end)], whole) else None
+            self._fill(arrivals, partition, start, end, closed)
+            start = end
+        arrivals.shared = shared
 
     def _fill(self, arrivals: _Arrivals, partition: str, start: int, stop: int, closed: list[Batch]) -> None:
         key = (arrivals.window_end, partition)
@@ -209,9 +241,7 @@ class OpenBatches:
             cut = self._policy.admits(ends, start, stop, batch.count, batch.size)
             if cut > start:
                 added = ends[cut - 1] - (ends[start - 1] if start else 0)
-                batch.events.extend(arrivals.events[start:cut])
-                batch.offsets.extend(arrivals.offsets[start:cut])
-                batch.size += added
+                batch.add(arrivals, start, cut, added)
                 self.size += added
                 self.events += cut - start
             if cut == start or self._policy.full(batch.count, batch.size):
@@ -238,3 +268,18 @@ class OpenBatches:
             taken_at=batch.taken_at,
             window_end=window_end,
         )
+
+
+def _kept(first: int, count: int, skip: Collection[int]) -> Iterator[tuple[int, int]]:
+    """Which of the events with the offsets `first..` are not in `skip`, as runs of their numbers."""
+    start = 0
+    for is_skipped, run in groupby(range(first, first + count), skip.__contains__):
+        stop = start + sum(1 for _ in run)
+        if not is_skipped:
+            yield start, stop
+        start = stop
+
+
+def _is_most(runs: Sequence[tuple[int, int]], count: int) -> bool:
+    """Whether the runs are half of a chunk of `count` events, or more."""
+    return 2 * sum([stop - start for start, stop in runs]) >= count

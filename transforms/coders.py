@@ -97,7 +97,7 @@ class ReceiptCoder(_Versioned[Receipt]):
     layout = _ReceiptFields
 
     def to_fields(self, value: Receipt) -> Any:
-        fields = value.destination, value.batch_id, value.event_ids, value.attempts
+        fields = value.destination, value.batch_id, list(value.event_ids), value.attempts
         return (*fields, value.at, value.place) if value.at or value.place else fields
 
     def from_fields(self, fields: Any) -> Receipt:

@@ -6,8 +6,11 @@ import hashlib
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import msgspec
+
+from transforms.shared_events import SharedEvents, sorted_ids
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +27,36 @@ class Receipt:
     attempts: int
     at: float = 0.0
     place: str = ""
+
+
+class EventIds(Sequence[str]):
+    """The ids of some events of a batch, taken out when somebody asks: most receipts are only counted.
+
+    Pickled it is a list.
+    """
+
+    __slots__ = ("_events", "_indexes")
+    __hash__ = None  # type: ignore[assignment]
+
+    def __init__(self, events: Sequence[Event], indexes: Sequence[int]) -> None:
+        self._events, self._indexes = events, indexes
+
+    def __len__(self) -> int:
+        return len(self._indexes)
+
+    def __getitem__(self, at: Any) -> Any:
+        if isinstance(at, slice):
+            return [self._events[index].id for index in self._indexes[at]]
+        return self._events[self._indexes[at]].id
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Sequence) and list(self) == list(other)
+
+    def __repr__(self) -> str:
+        return repr(list(self))
+
+    def __reduce__(self) -> tuple[type[list[str]], tuple[list[str]]]:
+        return list, (list(self),)
 
 
 class Event(msgspec.Struct, frozen=True, array_like=True, gc=False):
@@ -46,13 +79,15 @@ class Chunk:
     """Events that travel through Beam as one element; event `i` has the journal offset `first + i`.
 
     An empty chunk is a tick: it carries no events and makes the stages behind it look at the clock. The
-    chunk with `flush` asks them to send what they hold without waiting for it to be full or old.
+    chunk with `flush` asks them to send what they hold without waiting for it to be full or old. `shared` are
+    its events in the hands of several destinations; None when nobody else has them.
     """
 
     events: Sequence[Event] = ()
     first: int = 0
     taken_at: float = 0.0  # seconds since the epoch, when the journal took it
     flush: bool = False
+    shared: SharedEvents | None = field(default=None, repr=False, compare=False)
 
     @property
     def end(self) -> int:
@@ -86,7 +121,7 @@ class Batch:
 
     def __post_init__(self) -> None:
         if not self.id:
-            self.id = batch_id([event.id for event in self.events])
+            self.id = _batch_id(sorted_ids(self.events))
 
     def remember(self, memo: bytes) -> None:
         """Keep `memo` with the batch: on one machine it is on disk when this returns."""
@@ -97,5 +132,9 @@ class Batch:
 
 def batch_id(event_ids: Iterable[str]) -> str:
     """The batch's identity: 32 hexadecimal digits from its sorted event ids, whatever their order."""
-    lines = "\n".join((*sorted(event_ids), ""))
+    return _batch_id(sorted(event_ids))
+
+
+def _batch_id(ascending: Sequence[str]) -> str:
+    lines = "\n".join((*ascending, ""))
     return hashlib.blake2b(lines.encode(), digest_size=16).hexdigest()

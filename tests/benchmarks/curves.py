@@ -146,7 +146,7 @@ def repeated(arguments: argparse.Namespace, load: Load) -> list[Burst]:
 
 def median(runs: Sequence[Burst], figure: str) -> float:
     """The middle one of a figure."""
-    return statistics.median(getattr(run, figure) for run in runs)
+    return float(statistics.median(getattr(run, figure) for run in runs))
 
 
 def show(curve: Curve) -> None:

@@ -17,7 +17,7 @@ from pipelines.stream import build
 from transforms.clock import SystemClock
 from transforms.coders import ChunkCoder, DeadLetterCoder, ReceiptCoder
 from transforms.dead_letter import DeadLetter
-from transforms.event import Chunk, Event, Receipt
+from transforms.event import Chunk, Event, EventIds, Receipt
 from transforms.feed.journal import Journal
 from transforms.write.files.destination import Files
 
@@ -29,6 +29,7 @@ VALUES = [
     (ChunkCoder(), Chunk(EVENTS, 7, 12.5)),
     (ChunkCoder(), Chunk((), 9, 0.25, flush=True)),
     (ReceiptCoder(), Receipt("s3", "ab" * 16, ["evt_1", "evt_2"], 3)),
+    (ReceiptCoder(), Receipt("s3", "ab" * 16, EventIds(EVENTS, [1, 0]), 3, 7.5, "index main")),
     (DeadLetterCoder(), DeadLetter("write", "s3", "too_large: 5 bytes", b"\xff", "evt_1", 2, 1.5)),
 ]
 
@@ -40,6 +41,14 @@ def fields(value: Any) -> Any:
 @pytest.mark.parametrize(("coder", "value"), VALUES)
 def test_what_goes_in_comes_out(coder: Coder, value: object) -> None:
     assert fields(coder.decode(coder.encode(value))) == fields(value)
+
+
+def test_the_ids_of_a_receipt_are_a_list_for_all_that_anybody_sees() -> None:
+    ids = EventIds(EVENTS, range(2))
+    assert ids == ["evt_1", "é"] == ids
+    assert (len(ids), ids[-1], ids[:1], repr(ids)) == (2, "é", ["evt_1"], "['evt_1', 'é']")
+    assert pickle.loads(pickle.dumps(ids)) == ["evt_1", "é"]
+    assert type(pickle.loads(pickle.dumps(ids))) is list
 
 
 @pytest.mark.parametrize(("coder", "value"), VALUES)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar
 
@@ -108,6 +108,11 @@ class Destination:
     def sizes(self, events: Sequence[Event]) -> Iterable[int]:
         """`size` of each; for a destination that can tell many at once for less."""
         return map(self.size, events)
+
+    def form(self) -> Hashable:
+        """What `sizes` and the encoding of an event depend on besides the event. Destinations with the same
+        form make the same of it, once for all of them; with None each makes its own."""
+        return None
 
     def partition(self, event: Event) -> str:
         """Events with different values never share a batch."""

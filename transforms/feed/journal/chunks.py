@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import msgspec
 import zstandard
@@ -19,9 +19,14 @@ from transforms.feed.journal.schema import (
     sign_body,
     signed_body,
 )
+from transforms.shared_events import SharedEvents, raw_size
 
 CHUNK_EVENTS = 500  # measured: chunks of this size pass Beam at 300k events a second
 CACHE_BYTES = 4 * 1024 * 1024  # raw bytes of recent chunks kept for lanes that keep up
+# Of chunks that a lane has read, kept for those behind it with what was made of them (about as much again). A
+# lane sends what it reads within MAX_UNSETTLED_BYTES (6 MB).
+SHARED_BYTES = 8 * 1024 * 1024
+SHARE_FROM = 32  # events: with fewer, sharing costs more than it saves
 READ_ROWS = 64  # rows read back at once by a lane that lags
 TRIM_ROWS = 200  # rows deleted in one transaction: 14 MB of ordinary events, so the log stays small
 
@@ -35,12 +40,14 @@ _decode = msgspec.msgpack.Decoder(list[Event]).decode
 class ChunkStore:
     """Appends, reads and trims chunk rows. The journal's lock guards all calls."""
 
-    def __init__(self, database: Database, now: float) -> None:
-        """now: epoch seconds, stands for the arrival of what a damaged journal lost at its end."""
+    def __init__(self, database: Database, now: float, readers: Callable[[], int] = lambda: 1) -> None:
+        """now: epoch seconds, stands for the arrival of what a damaged journal lost at its end. readers: how
+        many there are; what only one reads is not kept for others."""
         self._database = database
         self._now = now
-        self._cache: dict[int, tuple[Chunk, int]] = {}  # first -> chunk, raw bytes
-        self._cached_bytes = 0
+        self._readers = readers
+        self._recent = _Kept(CACHE_BYTES)  # appended and read by nobody yet
+        self._shared = _Kept(SHARED_BYTES)  # read
         first, size = database.rows("SELECT min(first), total(size) FROM chunks")[0]
         self.end = number_noted(database, "end")  # the next offset
         self.trimmed = int(str(first)) if first is not None else self.end  # nothing below is kept
@@ -49,7 +56,7 @@ class ChunkStore:
     def split(self, events: Sequence[Event], taken_at: float) -> list[Chunk]:
         """New chunks for `events` at the end of the journal; nothing is stored yet."""
         return [
-            Chunk(events[start : start + CHUNK_EVENTS], self.end + start, taken_at)
+            self._chunk(events[start : start + CHUNK_EVENTS], self.end + start, taken_at)
             for start in range(0, len(events), CHUNK_EVENTS)
         ]
 
@@ -70,12 +77,9 @@ class ChunkStore:
     def committed(self, chunks: Sequence[Chunk], sizes: Sequence[int]) -> None:
         """Remember chunks whose rows are committed, with what `insert` returned."""
         for chunk, size in zip(chunks, sizes, strict=True):
-            self._cache[chunk.first] = chunk, size
-            self._cached_bytes += size
+            self._recent.add(chunk, size)
             self.bytes += size
             self.end = chunk.end
-        while self._cached_bytes > CACHE_BYTES:
-            self._cached_bytes -= self._cache.pop(next(iter(self._cache)))[1]
 
     def read(self, position: int, most_events: int) -> list[Chunk]:
         """Chunks from `position` on, about `most_events` and at least one when there is one.
@@ -85,8 +89,8 @@ class ChunkStore:
         found: list[Chunk] = []
         events = 0
         while events < most_events and position < self.end:
-            cached = self._cache.get(position)
-            read = [cached[0]] if cached else self._read_rows(position, most_events - events)
+            known = self._known(position)
+            read = [known] if known else self._read_rows(position, most_events - events)
             if not read:
                 found.append(Chunk((), self.end, self._now))
                 break
@@ -94,6 +98,23 @@ class ChunkStore:
             events += sum([len(chunk.events) for chunk in read])
             position = read[-1].end
         return found
+
+    def _known(self, position: int) -> Chunk | None:
+        """The chunk that begins there, when it is in memory; from now on it is so for others."""
+        chunk = self._shared.get(position)
+        if chunk is None:
+            chunk = self._recent.take(position)
+            if chunk is not None:
+                self._share(chunk)
+        return chunk
+
+    def _share(self, chunk: Chunk) -> None:
+        if self._readers() > 1:
+            self._shared.add(chunk, raw_size(chunk.events))
+
+    def _chunk(self, events: Sequence[Event], first: int, taken_at: float) -> Chunk:
+        several = self._readers() > 1 and len(events) >= SHARE_FROM
+        return Chunk(events, first, taken_at, shared=SharedEvents(events) if several else None)
 
     def _read_rows(self, position: int, most_events: int) -> list[Chunk]:
         rows = self._database.rows(
@@ -107,23 +128,31 @@ class ChunkStore:
         for row in rows:
             if most_events <= 0:
                 break
-            try:
-                chunk = decode_row(row)
-            except JournalDamaged:
-                self._database.suspect()
-                raise
+            chunk = self._known(int(str(row[0])))
+            if chunk is None:
+                chunk = self._decode(row)
             if chunk.first < position:
-                chunk = Chunk(chunk.events[position - chunk.first :], position, chunk.taken_at)
+                chunk = self._chunk(chunk.events[position - chunk.first :], position, chunk.taken_at)
             if chunk.events:
                 chunks.append(chunk)
                 most_events -= len(chunk.events)
         return chunks
 
+    def _decode(self, row: tuple[object, ...]) -> Chunk:
+        try:
+            found = decode_row(row)
+        except JournalDamaged:
+            self._database.suspect()
+            raise
+        chunk = self._chunk(found.events, found.first, found.taken_at)
+        self._share(chunk)
+        return chunk
+
     def taken_at(self, position: int) -> float | None:
         """When the event at `position`, or the next one kept, was received; None when there is none."""
-        cached = self._cache.get(position)
-        if cached:
-            return cached[0].taken_at
+        chunk = self._shared.get(position) or self._recent.get(position)
+        if chunk:
+            return chunk.taken_at
         rows = self._database.rows(
             "SELECT first + count, taken_at FROM chunks WHERE first >= coalesce("
             "(SELECT max(first) FROM chunks WHERE first <= ?), ?) ORDER BY first LIMIT 2",
@@ -155,8 +184,8 @@ class ChunkStore:
             return 0
         keep_from = int(str(rows[-1][0]))
         self._database.write(lambda db: _delete_below(db, keep_from))
-        for first in [first for first in self._cache if first < keep_from]:
-            self._cached_bytes -= self._cache.pop(first)[1]
+        self._recent.drop_below(keep_from)
+        self._shared.drop_below(keep_from)
         self.trimmed = keep_from
         freed = sum([int(str(size)) for _, size in rows])
         self.bytes -= freed
@@ -180,6 +209,42 @@ class ChunkStore:
         rows = self._database.rows("SELECT first, first + count FROM chunks WHERE first + count > ?", start)
         kept = [(int(str(first)), int(str(end))) for first, end in rows]
         return subtract([(start, self.end)], kept) if start < self.end else []
+
+
+class _Kept:
+    """Chunks in memory, so many raw bytes; the oldest go."""
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._chunks: dict[int, tuple[Chunk, int]] = {}  # first -> chunk, raw bytes
+        self._bytes = 0
+
+    def get(self, first: int) -> Chunk | None:
+        found = self._chunks.get(first)
+        return found[0] if found else None
+
+    def add(self, chunk: Chunk, size: int) -> None:
+        self._chunks[chunk.first] = chunk, size
+        self._bytes += size
+        while self._bytes > self._most:
+            self._drop(next(iter(self._chunks)))
+
+    def take(self, first: int) -> Chunk | None:
+        """The chunk, which is kept elsewhere from now on."""
+        found = self._chunks.pop(first, None)
+        if found is None:
+            return None
+        self._bytes -= found[1]
+        return found[0]
+
+    def drop_below(self, first: int) -> None:
+        for each in [each for each in self._chunks if each < first]:
+            self._drop(each)
+
+    def _drop(self, first: int) -> None:
+        chunk = self.take(first)
+        if chunk is not None and chunk.shared is not None:
+            chunk.shared.let_go()  # batches that still hold it make for themselves what they need
 
 
 def _delete_below(connection: sqlite3.Connection, first: int) -> None:

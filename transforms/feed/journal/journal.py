@@ -135,7 +135,8 @@ class Journal:
 
     def _load(self, horizon: float, retention: float, receipt_bytes: int) -> None:
         now = self.clock.monotonic()
-        self._chunks = ChunkStore(self._database, self.clock.now())
+        self.cursors: dict[str, Cursor] = {}
+        self._chunks = ChunkStore(self._database, self.clock.now(), lambda: len(self.cursors))
         self._letters = FeedLetters(self._database)
         self._gaps = GapLog(self._database, self.clock, self._letters)
         self._proofs = ProofLog(self._database, self._letters)

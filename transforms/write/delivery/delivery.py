@@ -12,6 +12,7 @@ from transforms.batch import OpenBatches
 from transforms.clock import Clock, SystemClock
 from transforms.dead_letter import DeadLetter
 from transforms.event import Batch, Chunk, Receipt
+from transforms.shared_events import raw_size
 from transforms.write.contract import Destination, Outcome
 from transforms.write.delivery.ledger import Ledger, Settlement
 from transforms.write.delivery.outbox import Outbox, max_unsettled, room
@@ -62,7 +63,8 @@ class Delivery:
         )
         # Asking every event for a partition that is the same for all would double the cost of batching.
         one = type(destination).partition is Destination.partition
-        self._open = OpenBatches(self.policy, destination.sizes, None if one else destination.partition)
+        partition = None if one else destination.partition
+        self._open = OpenBatches(self.policy, destination.sizes, partition, destination.form())
         self._max_batches = max_unsettled(destination.concurrency)
         self._closed: list[Batch] = []  # not sealed yet
         self._settled: list[Settled] = []  # by the threads, since the last tick
@@ -107,6 +109,7 @@ class Delivery:
             closes_at=now + left if left > 0 else math.inf,
             taken_at=chunk.taken_at,
             skip=skip,
+            shared=chunk.shared,
         )
 
     def flush(self) -> None:
@@ -153,7 +156,7 @@ class Delivery:
             batches, size, events = len(self._outbox), self._outbox.size, self._outbox.events
         batches += len(closed)
         events += sum(len(batch.events) for batch in closed)
-        size += sum(len(event.raw) for batch in closed for event in batch.events)
+        size += sum(raw_size(batch.events) for batch in closed)
         mean = (size + self._open.size) / (events + self._open.events) if events + self._open.events else 0.0
         return room(policy, self._max_batches, batches, size, mean, waiting=batches > 0)
 

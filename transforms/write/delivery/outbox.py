@@ -13,6 +13,7 @@ from transforms.dead_letter import Tally, worded
 from transforms.event import Batch
 from transforms.retry import Backoff
 from transforms.secret import shown
+from transforms.shared_events import raw_size
 from transforms.write.advice import ANY
 from transforms.write.contract import Outcome
 from transforms.write.delivery.refusals import DeadLetterLimit
@@ -131,7 +132,7 @@ class Outbox:
         """Take in a batch that is sealed; it may be attempted from now on, or from `due` on when it has
         failed before, under another outbox."""
         self._placed += 1
-        entry = Entry((self._placed,), batch, _size(batch), failures, due)
+        entry = Entry((self._placed,), batch, raw_size(batch.events), failures, due)
         self.events += len(batch.events)
         self.size += entry.size
         if due > -math.inf:
@@ -325,7 +326,7 @@ class Outbox:
             settled.halves = tuple(part(batch, each) for each in parts)
             settled.again = [Entry((*entry.order, i), half, 0) for i, half in enumerate(settled.halves)]
         for again in settled.again:
-            again.size = _size(again.batch)
+            again.size = raw_size(again.batch.events)
             self.size += again.size
             self._unrecorded[again.order] = again
 
@@ -369,10 +370,6 @@ class Outbox:
             _, order, entry = heappop(self._delayed)
             heappush(self._ready, (order, entry))
         return heappop(self._ready)[1] if self._ready else None
-
-
-def _size(batch: Batch) -> int:
-    return sum([len(event.raw) for event in batch.events])
 
 
 # Enough to keep the writers busy between two ticks, whatever the size of a batch.

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 from transforms.dead_letter import DeadLetter
-from transforms.event import Batch, Receipt
+from transforms.event import Batch, EventIds, Receipt
 from transforms.retry import MAX_RETRY_AFTER
 from transforms.secret import shown
 from transforms.write.contract import Outcome
@@ -152,6 +152,5 @@ def settlement(settled: Settled, now: float) -> Settlement:
 def receipt(destination: str, settled: Settled, now: float) -> Receipt:
     """What was delivered; `now` in seconds since the epoch."""
     batch = settled.batch
-    events = batch.events
-    ids = [events[index].id for index in settled.delivered]
+    ids = EventIds(batch.events, settled.delivered)
     return Receipt(destination, batch.id, ids, batch.attempts, now, place_of(batch))

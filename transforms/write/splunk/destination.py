@@ -5,8 +5,9 @@ from __future__ import annotations
 import string
 import time
 import uuid
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import ClassVar, Literal
 
 import msgspec
@@ -18,6 +19,7 @@ from transforms.preflight import Finding
 from transforms.readers import address_fault
 from transforms.secret import Secret
 from transforms.setting import setting, shared
+from transforms.shared_events import Lines, encoded
 from transforms.way_out import USUAL, WayOut
 from transforms.write.contract import Destination, Outcome, Writer, finding
 from transforms.write.created_at import MAX_FRACTION, epoch_texts
@@ -121,7 +123,12 @@ class Splunk(Destination):
     def encode(self, events: Sequence[Event]) -> bytes:
         """The uncompressed body of a request: one JSON object and a newline an event."""
         around: Envelope = self._around  # type: ignore[attr-defined]
-        return around.encode(events)
+        return encoded(events, self.form(), around.lines)
+
+    def form(self) -> Hashable:
+        """Its class (another one may make something else of an event) and the envelope."""
+        around: Envelope = self._around  # type: ignore[attr-defined]
+        return type(self), around.middle
 
     def body(self, events: Sequence[Event]) -> bytes:
         """The body as it is sent."""
@@ -199,20 +206,24 @@ class Envelope:
         metadata = {"source": settings.source, "sourcetype": settings.sourcetype, "index": settings.index}
         if settings.host is not None:
             metadata["host"] = settings.host
-        self._middle = b"," + encode_text(metadata)[1:-1] + b',"fields":{"event_id":"'
-        self.fixed_size = len(HEAD) + TIME_SIZE + len(self._middle) + len(TAIL)
+        self.middle = b"," + encode_text(metadata)[1:-1] + b',"fields":{"event_id":"'
+        self.fixed_size = len(HEAD) + TIME_SIZE + len(self.middle) + len(TAIL)
 
-    def encode(self, events: Sequence[Event]) -> bytes:
-        """One object an event. All of a batch at once takes a third of one after the other."""
-        ids = [event.id for event in events]
+    def lines(self, events: Sequence[Event]) -> Lines:
+        """One object an event. All of a chunk at once takes a third of one after the other."""
+        raws = [event.raw for event in events]
         times = epoch_texts([event.created_at for event in events])
-        parts = [HEAD, b"", TIME, b"", self._middle, b"", TAIL] * len(events)
-        parts[1::7] = [event.raw for event in events]
+        ids = id_texts([event.id for event in events])
+        parts = [HEAD, b"", TIME, b"", self.middle, b"", TAIL] * len(events)
+        parts[1::7] = raws
         parts[3::7] = times
-        parts[5::7] = id_texts(ids)
+        parts[5::7] = ids
+        around = len(HEAD) + len(TIME) + len(self.middle) + len(TAIL)
+        sizes = [around + len(r) + len(t) + len(i) for r, t, i in zip(raws, times, ids, strict=True)]
         if b"" in times:  # Splunk stamps the event on arrival, which is the best that is left
             parts[2::7] = [TIME if time else b"" for time in times]
-        return b"".join(parts)
+            sizes = [size if time else size - len(TIME) for size, time in zip(sizes, times, strict=True)]
+        return Lines(b"".join(parts), list(accumulate(sizes)))
 
 
 def id_texts(ids: Sequence[str]) -> list[bytes]:

@@ -12,6 +12,7 @@ from transforms.event import Chunk
 from transforms.feed.journal import chunks as chunks_module
 from transforms.feed.journal.chunks import ChunkStore, decode_row
 from transforms.feed.journal.database import Database, JournalDamaged
+from transforms.shared_events import raw_size
 
 
 @pytest.mark.parametrize("cached", [10**9, 2000, 0])
@@ -19,6 +20,7 @@ def test_any_position_and_size_gives_the_next_events_in_order(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cached: int
 ) -> None:
     monkeypatch.setattr(chunks_module, "CACHE_BYTES", cached)
+    monkeypatch.setattr(chunks_module, "SHARED_BYTES", cached)
     monkeypatch.setattr(chunks_module, "CHUNK_EVENTS", 20)
     rng = random.Random(7)
     journal = open_journal(tmp_path)
@@ -47,6 +49,49 @@ def test_events_keep_their_exact_bytes(tmp_path: Path) -> None:
     journal.close()
     journal = open_journal(tmp_path)
     assert read_all(journal) == [odd]
+    journal.close()
+
+
+@pytest.mark.parametrize("restart", [False, True])
+def test_lanes_that_read_the_same_events_share_them(tmp_path: Path, restart: bool) -> None:
+    journal = open_journal(tmp_path)
+    journal.cursor("kafka")
+    journal.cursor("s3")
+    journal.append(events(0, 2_000), [])
+    if restart:
+        journal.close()
+        journal = open_journal(tmp_path)
+    one, other = journal.read(0, 2_000), journal.read(500, 1_000)
+    assert [chunk.first for chunk in one] == [0, 500, 1000, 1500]
+    assert all(a.shared is b.shared for a, b in zip(one[1:], other, strict=False))
+    assert all(chunk.shared is not None and chunk.shared.keeps for chunk in one)
+    journal.close()
+
+
+def test_nothing_is_kept_for_others_where_there_are_none(tmp_path: Path) -> None:
+    journal = open_journal(tmp_path)
+    journal.cursor("kafka")
+    journal.append(events(0, 2_000), [])
+    assert [chunk.shared for chunk in journal.read(0, 2_000)] == [None] * 4
+    journal.cursor("s3")
+    assert all(chunk.shared is not None for chunk in journal.read(0, 2_000))
+    journal.close()
+
+
+def test_what_is_shared_is_bounded_and_goes_with_the_events(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    many = events(0, 2_000)
+    monkeypatch.setattr(chunks_module, "SHARED_BYTES", raw_size(many) // 2)
+    journal = open_journal(tmp_path)
+    cursors = [journal.cursor("kafka"), journal.cursor("s3")]
+    journal.append(many, [])
+    read = journal.read(0, 2_000)
+    assert [chunk.shared is not None and chunk.shared.keeps for chunk in read] == [False, False, True, True]
+    for cursor in cursors:
+        cursor.advance(2_000)
+    journal.trim()
+    assert not any(chunk.shared is not None and chunk.shared.keeps for chunk in read)
     journal.close()
 
 
