@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from transforms.feed.account import try_key
 from transforms.feed.request import FeedSettings
@@ -29,7 +29,7 @@ def tries(feed: FeedSettings | None, destinations: Sequence[Destination]) -> dic
     return found | {each.name: each.preflight for each in destinations}
 
 
-UNTRIED = Finding("nothing", None, "It cannot be tried without an event.")
+UNTRIED = Finding("nothing", None, "It cannot be tried without an event.")  # stops nobody
 
 
 def announce(source: str, to: Sequence[Destination]) -> None:
@@ -44,17 +44,26 @@ def announce(source: str, to: Sequence[Destination]) -> None:
         )
 
 
+def logged(name: str, found: Finding) -> None:
+    """What does not pass, as lines of the log."""
+    if found.passed is False:
+        log.warning("%s: %s did not pass: %s", name, found.what, found.cause)
+    elif found.passed is None:
+        log.warning("%s: nothing is known of %s yet: %s", name, found.what, found.cause)
+
+
 class Preflight:
-    """Tries each name's `Try` in a thread of its own, and logs what does not pass.
+    """Tries each name's `Try` in a thread of its own, and tells what was found.
 
     A start does not wait for it, unless somebody calls `wait`: a destination that hangs holds up nobody.
+    tell: called with a name and each finding, on that name's thread.
     """
 
-    def __init__(self, tries: Mapping[str, Try]) -> None:
-        self._found: dict[str, Sequence[Finding]] = {}
-        self._lock = threading.Lock()
-        self._all = threading.Event()
-        self._names = list(tries)
+    def __init__(self, tries: Mapping[str, Try], tell: Callable[[str, Finding], None] = logged) -> None:
+        self._tell = tell
+        self._found: dict[str, list[Finding]] = {name: [] for name in tries}
+        self._open = set(tries)  # not done yet
+        self._changed = threading.Condition()
         self._threads = [
             threading.Thread(target=self._run, args=(name, tried), name=f"preflight-{name}", daemon=True)
             for name, tried in tries.items()
@@ -64,45 +73,44 @@ class Preflight:
         """Begin with all of them."""
         for thread in self._threads:
             thread.start()
-        if not self._threads:
-            self._all.set()
 
     def of(self, name: str) -> Sequence[Finding] | None:
         """What was found for `name`; None while it is being tried, or when it is not tried at all."""
-        return self._found.get(name)
+        with self._changed:
+            return None if name in self._open or name not in self._found else list(self._found[name])
 
     def wait(self, seconds: float = SECONDS) -> bool:
-        """Until all are tried, at most so long; True when everything that was tried passed."""
-        if not self._all.wait(seconds):
-            with self._lock:
-                for name in self._names:
-                    self._found.setdefault(name, [NO_ANSWER])
-        with self._lock:
+        """Until all are tried, at most so long; True when everything that was tried passed. What comes later
+        than that is not looked at any more."""
+        with self._changed:
+            self._changed.wait_for(lambda: not self._open, seconds)
+            for name in self._open:
+                self._found[name].append(NO_ANSWER)
+            self._open.clear()
             return all(each.passed for found in self._found.values() for each in found)
 
-    def table(self) -> str:
-        """What was found, a line each, for a person."""
-        lines = []
-        for name in self._names:
-            found = self.of(name) or [UNTRIED]
-            for each in found:
-                sign = {True: "passed", False: "FAILED", None: "unknown"}[each.passed]
-                lines.append(f"{name:<16} {sign:<8} {each.what}{': ' if each.cause else ''}{each.cause}")
-        return "\n".join(lines)
+    def found(self) -> Mapping[str, Sequence[Finding]]:
+        """What was found so far, by name, in the order in which they were given."""
+        with self._changed:
+            return {name: list(found) or [UNTRIED] for name, found in self._found.items()}
 
     def _run(self, name: str, tried: Try) -> None:
-        found: list[Finding] = []
         try:
-            found.extend(tried())
+            for each in tried():
+                if not self._add(name, each):
+                    return
         except Exception as error:  # noqa: BLE001 - whatever it was, it is told and the start goes on
-            found.append(Finding("the connection", False, redact(f"{type(error).__name__}: {error}")))
-        for each in found:
-            if each.passed is False:
-                log.warning("%s: %s did not pass: %s", name, each.what, each.cause)
-            elif each.passed is None:
-                log.warning("%s: nothing is known of %s yet: %s", name, each.what, each.cause)
-        with self._lock:
-            self._found.setdefault(name, found)
-            done = len(self._found) == len(self._names)
-        if done:
-            self._all.set()
+            cause = redact(f"{type(error).__name__}: {error}")
+            self._add(name, Finding("the connection", False, cause))
+        with self._changed:
+            self._open.discard(name)
+            self._changed.notify_all()
+
+    def _add(self, name: str, found: Finding) -> bool:
+        """False when nobody waits for it any more."""
+        with self._changed:
+            if name not in self._open:
+                return False
+            self._found[name].append(found)
+        self._tell(name, found)
+        return True

@@ -15,6 +15,7 @@ from pipelines import exit_codes
 # Name and what it does in one line. Each is a module of its name here, with a `main(argv) -> exit code`.
 PROGRAMS: Mapping[str, str] = {
     "stream": "The job itself, and what runs when no program is named.",
+    "check": "Tries what delivery needs, everywhere at once, before there is an event.",
     "reconcile": "Compares the service's delivery ledger with receipts, or with what a destination has.",
     "provision": "Sets up at a service what the job needs there: the feed's webhook.",
     "config": "Says which settings are in force and where each comes from.",

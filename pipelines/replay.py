@@ -18,6 +18,7 @@ from apache_beam.options.pipeline_options import GoogleCloudOptions, StandardOpt
 
 from pipelines import exit_codes
 from pipelines.cluster import run as cluster
+from pipelines.findings import report, table
 from pipelines.flags.destinations import destinations
 from pipelines.flags.general import DATAFLOW
 from pipelines.flags.replay import PROGRAM, archive_of, kept_at, overlaps, warnings
@@ -116,7 +117,7 @@ def _replay(
         preflight = Preflight(tries(None, to))
         preflight.start()
         if settings.preflight == "strict" and not preflight.wait():
-            print(preflight.table())
+            print(table(report(preflight.found(), False)))
             return exit_codes.PREFLIGHT_FAILED
     kept = kept_at(settings, archive.source)
     if settings.in_process:

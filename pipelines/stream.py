@@ -15,7 +15,9 @@ import pipelines.beam  # noqa: F401 - before anything imports Beam
 import apache_beam as beam
 
 from pipelines import exit_codes
+from pipelines.check import check
 from pipelines.cluster import run as cluster
+from pipelines.findings import report, table
 from pipelines.flags.destinations import destinations, feed_settings
 from pipelines.flags.settings import BadParameters, Settings, parse
 from pipelines.local import logs
@@ -60,7 +62,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         log.warning(line)
     settings.way_out.lend(os.environ)
     if settings.validate_only:
-        return _validate(settings)
+        return check(settings)
     try:
         return _on_this_machine(settings, stop) if settings.in_process else _on_a_cluster(settings, stop)
     except BadParameters as error:  # what the cluster's runner finds in its own
@@ -96,8 +98,8 @@ def _effective(settings: Settings, stop: threading.Event) -> contextlib.Abstract
 def _on_a_cluster(settings: Settings, stop: threading.Event) -> int:
     """One job with all destinations. They are tried from here, whatever its workers can reach: in strict mode
     before it is submitted, otherwise meanwhile."""
-    if settings.preflight == "strict" and (code := _validate(settings)) != exit_codes.DRAINED:
-        return code
+    if settings.preflight == "strict" and not _passes(settings):
+        return exit_codes.PREFLIGHT_FAILED
     stages, to = on_a_cluster(settings), destinations(settings)
     feed = None if settings.pubsub_subscription else feed_settings(settings)
     announce(settings.pubsub_subscription if feed is None else feed.root, to)
@@ -108,14 +110,14 @@ def _on_a_cluster(settings: Settings, stop: threading.Event) -> int:
     return code
 
 
-def _validate(settings: Settings) -> int:
-    """Try everything, say what was found, and run nothing."""
+def _passes(settings: Settings) -> bool:
+    """Try everything that costs and writes nothing, and say what was found."""
     feed = None if settings.pubsub_subscription else feed_settings(settings)
     preflight = Preflight(tries(feed, destinations(settings)))
     preflight.start()
     passed = preflight.wait()
-    print(preflight.table())
-    return exit_codes.DRAINED if passed else exit_codes.PREFLIGHT_FAILED
+    print(table(report(preflight.found(), passed)))
+    return passed
 
 
 if __name__ == "__main__":

@@ -12,12 +12,16 @@ class Finding:
 
     what: in a few words, such as "the HEC token".
     passed: None when it could not be told from here.
-    cause: one plain sentence, what happened and what to do about it; "" when it passed. No secret.
+    cause: what happened and what to do about it, in plain words; "" when it passed. With one that passed it
+        is a warning: delivery works, and somebody should know this before it matters.
+    note: what else was seen, or is left behind: the key's plan, an object. Neither it nor `cause` has a
+        secret in it.
     """
 
     what: str
     passed: bool | None
     cause: str = ""
+    note: str = ""
 
 
 # Tries, one after another. It may raise what a broken connection raises.

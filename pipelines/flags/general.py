@@ -47,7 +47,7 @@ class RunParameters:
         "warn",
     )
     validate_only: bool = setting(
-        "Run the preflight, say what was found, and end: 0, or 3 when it failed.", False
+        "Try everything that delivery needs, as `check` does, and end: 0, or 3 when something failed.", False
     )
     drain_timeout: float = setting(
         "How long a drain may take before the rest is kept and the job ends; on Dataflow, how long it waits "

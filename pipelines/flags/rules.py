@@ -106,8 +106,8 @@ def _subscription(settings: Settings, arrived: Arrived) -> Iterator[str]:
 
 def secrets_in(value: object) -> Iterator[Secret]:
     """Every secret in a parameter's value: itself, in its pairs, or in the fields of a destination."""
-    if isinstance(value, tuple):
-        for each in value:
+    if isinstance(value, (tuple, Mapping)):
+        for each in value.values() if isinstance(value, Mapping) else value:
             yield from secrets_in(each)
     elif isinstance(value, Destination) and dataclasses.is_dataclass(value):
         for field in dataclasses.fields(value):

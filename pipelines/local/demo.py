@@ -41,6 +41,11 @@ class PracticeKafka:
         self.bootstrap_servers = ",".join(f"{broker.host}:{broker.port}" for broker in found)
         return self
 
+    def make(self, topic: str) -> None:
+        """A topic; librdkafka's cluster makes each that is asked for by name."""
+        assert self._owner is not None
+        self._owner.list_topics(topic, timeout=START_SECONDS)
+
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
@@ -143,6 +148,7 @@ def _splunk(stack: contextlib.ExitStack, settings: Settings, stop: threading.Eve
 
 def _kafka(stack: contextlib.ExitStack, settings: Settings, stop: threading.Event) -> Added:
     cluster = stack.enter_context(PracticeKafka())
+    cluster.make(settings["kafka_topic"])
     return {"kafka_bootstrap_servers": cluster.bootstrap_servers}
 
 

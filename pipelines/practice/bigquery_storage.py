@@ -150,6 +150,7 @@ class PracticeStorage(FaultCommands):
         self.tables = tables
         self.streams: dict[str, Stream] = {}
         self.appends = 0
+        self.may_append = True  # the caller's right
         self.connection_age = connection_age
         self._took, self._fault = took, fault
         self._append_faults: deque[AppendFault] = deque()
@@ -213,6 +214,9 @@ class PracticeStorage(FaultCommands):
 
     def _create(self, request: Any, context: Any) -> Any:
         self.hold()
+        if not self.may_append:
+            denied = f"Permission 'TABLES_UPDATE_DATA' denied on resource '{request.parent}'."
+            _end(context, Refusal(7, denied))
         if request.write_stream.type_ != WriteStream.COMMITTED:
             _end(context, Refusal(12, "this practice server knows COMMITTED streams only"))
         with self.tables.lock:

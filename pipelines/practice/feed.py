@@ -119,6 +119,7 @@ class PracticeFeed(HttpServer):
         self.keep_ids = keep_ids
         self.subscribe_seconds = subscribe_seconds
         self.answers_pings = True
+        self.plan = "free"
         self.slots = Slots(clock or SystemClock())
         self.socket_slots = Slots(clock or SystemClock())
         self.ledger = ledger or Ledger(clock=clock)
@@ -248,8 +249,8 @@ class PracticeFeed(HttpServer):
         if developer is None:
             return error(401, "UNAUTHORIZED", "Invalid API key")
         if request.path == "/v1/me" and request.method == "GET":
-            me = Answer(200, json.dumps({"developerId": developer, "name": "Practice"}).encode())
-            return self.ledger.limited(me, developer)
+            me = {"developerId": developer, "name": "Practice", "plan": self.plan, "mode": "live"}
+            return self.ledger.limited(Answer(200, json.dumps(me).encode()), developer)
         if found := self.ledger.answer(request, developer):
             return self.ledger.limited(found, developer)
         if request.path == SOCKET:

@@ -6,16 +6,21 @@ import pytest
 
 from pipelines.preflight import Preflight
 from tests.conformance.case import Case
-from transforms.preflight import Finding
+from transforms.preflight import Finding, Try
 from transforms.write.contract import Destination
 
 pytestmark = pytest.mark.usefixtures("impatient")
+LEAVE_SOMETHING = {"s3", "gcs", "splunk"}  # one object, one event
 UNTRIED = {"custom (README)": "the README's destination has no preflight"}
 
 
 def found(destination: Destination) -> list[Finding]:
     """As the job does it: what is raised becomes a finding, too."""
-    preflight = Preflight({"it": destination.preflight})
+    return tries(destination.preflight)
+
+
+def tries(tried: Try) -> list[Finding]:
+    preflight = Preflight({"it": tried})
     preflight.start()
     preflight.wait()
     return list(preflight.of("it") or ())
@@ -71,3 +76,27 @@ def test_a_destination_says_where_its_events_go_without_a_secret(case: Case) -> 
     target = case.destination().target()
     assert target
     assert not any(secret in target for secret in case.secrets)
+
+
+def test_a_check_of_what_is_well_passes_as_often_as_one_likes_and_names_what_it_leaves(case: Case) -> None:
+    tried(case)
+    for _ in range(2):
+        findings = tries(case.destination().check)
+        assert findings
+        assert [each for each in findings if not each.passed] == []
+    leaves = any("leaves " in each.note or "is there from an earlier" in each.note for each in findings)
+    assert leaves == (case.name in LEAVE_SOMETHING)
+    if not leaves:
+        assert not case.arrived()
+
+
+def test_a_check_with_a_wrong_credential_fails_and_says_why(case: Case) -> None:
+    tried(case)
+    case.needs("credential")
+    if case.name == "bigquery storage_write":
+        pytest.skip("the look at the table goes to REST, which this case cannot make refuse")
+    case.spoil_credential()
+    findings = tries(case.destination().check)
+    assert [each for each in findings if each.passed and each.what != "its health"] == []
+    assert any(each.passed is False for each in findings)
+    assert not any(secret in f"{each.cause} {each.note}" for each in findings for secret in case.secrets)

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from pipelines.preflight import NO_ANSWER, Preflight
+from pipelines.preflight import NO_ANSWER, UNTRIED, Preflight
 from transforms.preflight import Finding
 from transforms.secret import parse_secret
 
@@ -86,11 +86,30 @@ def test_one_that_hangs_holds_up_nobody_and_is_said_to_have_given_no_answer() ->
     release.set()
 
 
-def test_the_table_has_a_line_for_each_finding_and_for_what_could_not_be_tried() -> None:
+def test_what_was_found_before_one_began_to_hang_is_kept_and_what_comes_later_is_not_looked_at() -> None:
+    told: list[Finding] = []
+    release, over = threading.Event(), threading.Event()
+
+    def hangs() -> Iterator[Finding]:
+        yield GOOD
+        release.wait()
+        yield BAD
+        over.set()
+
+    preflight = Preflight({"a": hangs}, tell=lambda name, found: told.append(found))
+    preflight.start()
+    assert not preflight.wait(0.2)
+    release.set()
+    for thread in threading.enumerate():
+        if thread.name == "preflight-a":
+            thread.join()
+    assert preflight.of("a") == [GOOD, NO_ANSWER]
+    assert preflight.found() == {"a": [GOOD, NO_ANSWER]}
+    assert told == [GOOD]
+    assert not over.is_set(), "nobody asks for more"
+
+
+def test_what_cannot_be_tried_is_found_to_be_so() -> None:
     preflight = started(splunk=bad, custom=list)
     preflight.wait()
-    assert preflight.table().splitlines() == [
-        "splunk           passed   the token",
-        "splunk           FAILED   the table: It is not there: create it.",
-        "custom           unknown  nothing: It cannot be tried without an event.",
-    ]
+    assert preflight.found() == {"splunk": [GOOD, BAD], "custom": [UNTRIED]}

@@ -12,7 +12,7 @@ import httpx
 import msgspec
 
 from transforms.clock import SystemClock
-from transforms.feed.reconnect import something_in_between
+from transforms.feed.reconnect import EndingKind, ending_of_error, something_in_between, why
 from transforms.feed.request import FeedSettings, Wire, open_client, read_key
 from transforms.preflight import Finding
 from transforms.secret import SecretError, redact
@@ -112,9 +112,14 @@ def fetch_developer_id(client: httpx.Client, settings: FeedSettings, key: str) -
         return None
 
 
-def try_key(settings: FeedSettings) -> Iterator[Finding]:
+def try_key(
+    settings: FeedSettings, seen: Callable[[httpx.Headers, bytes], None] = lambda headers, body: None
+) -> Iterator[Finding]:
     """Try the API key with `GET /v1/me`, which opens no stream: one that is closed in its first milliseconds
-    costs one of the five slots. Raises nothing that a reply or a broken connection can cause."""
+    costs one of the five slots. Raises nothing that a reply or a broken connection can cause.
+
+    seen: told of the service's own answer, when it took the key.
+    """
     what, where = "the API key", settings.root
     try:
         key = read_key(settings)
@@ -124,14 +129,27 @@ def try_key(settings: FeedSettings) -> Iterator[Finding]:
     except SecretError as error:
         yield Finding(what, False, f"{error}.")
     except Exception as error:  # noqa: BLE001 - whatever an answer causes, the key may still be right
-        detail = redact(str(error)) or type(error).__name__
-        yield Finding(what, None, f"{where} could not be reached ({detail}).")
+        yield not_reached(settings, what, error)
     else:
         if status == 200 and decoded(_me, body) is not None:
+            seen(reply.headers, body)
             yield Finding(what, True)
         elif in_between:
             yield Finding(what, None, f"{in_between}: let this program through it, or correct --feed_url.")
         elif status in (401, 403):
-            yield Finding(what, False, f"{where} refused the key (status {status}): give one that is valid.")
+            cause = f"{where} refused the key (status {status}): give one that is valid as --feed_api_key."
+            yield Finding(what, False, cause)
         else:
             yield Finding(what, None, f"{where} answered {status} when asked whose key it is.")
+
+
+def not_reached(settings: FeedSettings, what: str, error: Exception) -> Finding:
+    """What an exception of a request says of `what`: certificates and a proxy's sign-in need a person, and
+    all else may pass by itself."""
+    if not isinstance(error, httpx.HTTPError):  # of reading certificates, and of proxies that are none
+        return Finding(what, False, f"{settings.root} could not be reached: {redact(str(error))}.")
+    proxy = str(settings.way_out.proxy(settings.root) or "")
+    ending = ending_of_error(error, proxy=proxy)
+    passed = False if ending.kind is EndingKind.TLS or "407" in ending.detail else None
+    reason = "no answer came in time" if ending.kind is EndingKind.SILENCE else why(ending)
+    return Finding(what, passed, f"{settings.root} could not be reached: {reason}.")

@@ -167,6 +167,11 @@ def decide(
     return Decision(wait, f"{reason} ({ending.detail})" if ending.detail else reason)
 
 
+def why(ending: Ending) -> str:
+    """What `ending` means, in plain words, for whoever asks once and does not come back."""
+    return decide(ending, Streak().after(ending), 0, None, lambda low, high: low).reason
+
+
 _REASONS = {
     EndingKind.END: "the service closed the stream",
     EndingKind.CUT: "the stream was cut off",

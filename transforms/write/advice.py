@@ -34,6 +34,13 @@ class Advice:
         return f"{where}{separator}{what}. {ONCE_FIXED}: {self.do.format_map(names)}."
 
 
+def parted(cause: str) -> tuple[str, str]:
+    """A message of `told` in two, for a reader with no event in hand: what has happened, and what to do
+    about it ("" when that passes by itself). Any other text is the first of them."""
+    what, _, do = cause.partition(f" {ONCE_FIXED}: ")
+    return (what.removesuffix(f" {KEPT}."), do)
+
+
 CERTIFICATE = Advice(
     "its certificate's authority is unknown here",
     ": its certificate is not trusted",
@@ -310,6 +317,12 @@ PUBSUB: Mapping[str, Advice] = {
         "FAILED_PRECONDITION": "look at the topic's encryption key and its state",
         "UNIMPLEMENTED": "correct --pubsub_endpoint, which does not serve Pub/Sub over gRPC",
     }.items()
+} | {
+    "no right": Advice(
+        "no right to publish, when asked which rights there are",
+        ": these credentials may not publish there, or it does not exist",
+        "create the topic, or grant the service account roles/pubsub.publisher on it",
+    )
 }  # fmt: skip
 
 ADVICE: Mapping[str, Mapping[str, Advice]] = {

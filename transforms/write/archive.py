@@ -84,6 +84,17 @@ def key_of(batch: Batch, layout: Layout, prefix: str, compression: Compression) 
     return key
 
 
+# What `check` puts into a bucket, once. Readers of Hive layouts look past names that begin with _, and ours
+# past those that do not end with .ndjson or its packed forms.
+CHECK_KEY = "_check"
+CHECK = Batch([Event("", "", "", b"grantex-beam check has put this here; it may be deleted")])
+
+
+def check_key(prefix: str) -> str:
+    """Where it lies."""
+    return f"{prefix.strip('/')}/{CHECK_KEY}".lstrip("/")
+
+
 class InABucket(Destination):
     """What archives in a bucket have in common; its dataclass has the fields."""
 

@@ -137,6 +137,14 @@ class Destination:
         finally:
             writer.close()
 
+    def check(self) -> Iterable[Finding]:
+        """In the place of `preflight`, when a person asks (`grantex-beam check`): as near to a delivery as
+        can be without an event. May leave a trace, which a finding's `note` tells; a few seconds long.
+
+        May raise what `open` and `Writer.write` may.
+        """
+        return self.preflight()
+
 
 def name_of(destination: Destination) -> str:
     """What a destination is called; its class when it has no name."""

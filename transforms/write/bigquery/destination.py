@@ -125,6 +125,12 @@ class BigQuery(Destination):
 
         yield from look(self)
 
+    def check(self) -> Iterator[Finding]:
+        """As `preflight`; then what an append needs, with no row in it."""
+        from transforms.write.bigquery.check import check  # which imports Google's clients
+
+        yield from check(self)
+
     def exactly_once(self) -> bool:
         return self.method == "storage_write"
 

@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from google.api_core.exceptions import BadRequest
+
 from transforms.event import Batch, Event
+from transforms.preflight import Finding
 from transforms.write.bigquery.reply import insert_outcome
 from transforms.write.bigquery.rest import FAILED, Rest, failed
 from transforms.write.bigquery.rows import insert_id, json_row, json_text_row
-from transforms.write.contract import Outcome, Writer
+from transforms.write.contract import Outcome, Writer, finding
 from transforms.write.google import GoogleToken
 
 if TYPE_CHECKING:
     from transforms.write.bigquery.destination import BigQuery
+
+
+def is_for_no_rows(error: Exception) -> bool:
+    """Whether BigQuery refused a request because nothing was in it: "No rows present in the request."."""
+    return isinstance(error, BadRequest) and "no rows" in str(error).lower()
 
 
 class InsertAllWriter(Writer):
@@ -69,6 +77,17 @@ class InsertAllWriter(Writer):
             too_large=second.too_large,
             unknown=first.unknown or second.unknown,
         )
+
+    def check(self) -> Iterator[Finding]:
+        """Post no row at all: who may not insert is told so, and who may is told that there is none."""
+        what = "the right to insert"
+        try:
+            self._rest.insert([], [])
+        except FAILED as error:
+            outcome = None if is_for_no_rows(error) else failed(error, 0, self._where)
+            yield finding(what, outcome)
+        else:
+            yield Finding(what, True)
 
     def close(self) -> None:
         """Let go; a request that hangs in another thread fails at once."""

@@ -141,9 +141,12 @@ class Rest:
         return ""
 
 
+TABLE, DATASET = "the table", "the dataset, as the table is made when the first event comes"
+
+
 def look(settings: BigQuery) -> Iterator[Finding]:
     """The preflight of either way to write. Raises OSError when an authority cannot be read."""
-    what, where = "the table", f"BigQuery table {settings.name_of_table}"
+    what, where = TABLE, f"BigQuery table {settings.name_of_table}"
     token = GoogleToken(anonymous=settings.anonymous, way_out=settings.way_out)
     rest = Rest(settings, token)
     try:
@@ -151,7 +154,7 @@ def look(settings: BigQuery) -> Iterator[Finding]:
     except FAILED as error:
         yield finding(what, failed(error, 0, where))
     else:
-        what = what if there else "the dataset, as the table is made when the first event comes"
+        what = TABLE if there else DATASET
         yield Finding(what, not fault, f"{where}: {fault}." if fault else "")
     finally:
         rest.close()

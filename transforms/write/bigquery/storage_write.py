@@ -13,7 +13,7 @@ import contextlib
 import logging
 import queue
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
@@ -25,12 +25,13 @@ from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 from google.rpc import error_details_pb2, status_pb2  # type: ignore[import-untyped]
 
 from transforms.event import Batch
+from transforms.preflight import Finding
 from transforms.retry import MAX_RETRY_AFTER
 from transforms.way_out import WayOut
 from transforms.write.bigquery.reply import STREAM_IS_OVER, Status, row_errors_outcome, status_outcome
 from transforms.write.bigquery.rest import Rest
 from transforms.write.bigquery.rows import descriptor, proto_row, proto_text_row
-from transforms.write.contract import Outcome, Writer
+from transforms.write.contract import Outcome, Writer, finding
 from transforms.write.failure import KEPT
 from transforms.write.google import (
     ALREADY_EXISTS,
@@ -215,6 +216,10 @@ class Memo(msgspec.Struct, frozen=True, array_like=True):
 _memo = msgspec.json.Decoder(Memo)
 
 
+# What a call, an append or reading a token ends with when it does not succeed.
+NOT_DONE = (grpc.RpcError, GoogleAuthError, TimeoutError, ConnectionError)
+
+
 class StorageWriter(Writer):
     """One stream at a time, one append in flight."""
 
@@ -240,12 +245,8 @@ class StorageWriter(Writer):
         try:
             outcome = self._attempt(batch)
             settled = outcome is None
-        except grpc.RpcError as error:
-            outcome = self._judge(status_of_call(error), count)
-        except GoogleAuthError as error:
-            outcome = token_outcome(error, count, self._where)
-        except (TimeoutError, ConnectionError) as error:
-            outcome = Outcome(later=range(count), cause=f"{self._where}: {error}. {KEPT}.")
+        except NOT_DONE as error:
+            outcome = self._outcome_of(error, count)
         except ValueError:  # gRPC's way to say that the channel is closed
             if not self._closed:
                 raise
@@ -254,6 +255,24 @@ class StorageWriter(Writer):
             if not settled:
                 self._leave_stream()
         return outcome
+
+    def check(self) -> Iterator[Finding]:
+        """Open a stream, which takes the right to append, and finalize it empty, of which nothing is left."""
+        what = "the right to append"
+        try:
+            self._client.finalize(self._client.create_stream(self._path))
+        except NOT_DONE as error:
+            yield finding(what, self._outcome_of(error, 0))
+        else:
+            yield Finding(what, True, note="a stream was opened and finalized empty")
+
+    def _outcome_of(self, error: Exception, count: int) -> Outcome:
+        """The outcome that one of NOT_DONE stands for."""
+        if isinstance(error, grpc.RpcError):
+            return self._judge(status_of_call(error), count)
+        if isinstance(error, GoogleAuthError):
+            return token_outcome(error, count, self._where)
+        return Outcome(later=range(count), cause=f"{self._where}: {error}. {KEPT}.")
 
     def close(self) -> None:
         """Let go; an append that hangs in another thread fails at once. What is in the stream stays."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import re
 from collections.abc import Iterator, Sequence
@@ -19,11 +20,12 @@ from transforms.readers import address_fault
 from transforms.secret import Secret, shown
 from transforms.setting import setting, shared
 from transforms.way_out import USUAL, WayOut
+from transforms.write.answer import fields
 from transforms.write.contract import Destination, Outcome, Writer, finding
 from transforms.write.datadog import reply as datadog_sites
 from transforms.write.datadog.log import MAX_ID, MAX_LOG, LogForm
-from transforms.write.datadog.reply import outcome_of
-from transforms.write.failure import asked, refused
+from transforms.write.datadog.reply import BAD_REQUEST, is_datadogs, outcome_of
+from transforms.write.failure import asked
 from transforms.write.over_http.connection import Credential, HttpConnection, Reply, gzip, user_agent
 
 log = logging.getLogger("grantex.write")
@@ -146,6 +148,17 @@ class Datadog(Destination):
         """The service's name there, and where the intake is."""
         return f"service {self.service} at {self.endpoint or self.site}"
 
+    def check(self) -> Iterator[Finding]:
+        """Ask about the key, and send the intake a request with no log in it. What the intake takes needs no
+        other word for it: the host that is asked about keys may be out of reach."""
+        with contextlib.closing(self.open()) as writer:
+            intake = writer.check_intake()
+            for found in writer.preflight():
+                yield (
+                    replace(found, passed=True, cause="") if found.passed is None and intake.passed else found
+                )
+            yield intake
+
     def open(self) -> DatadogWriter:
         """Raises OSError when an authority or certificate cannot be read."""
         return DatadogWriter(self)
@@ -213,18 +226,32 @@ class DatadogWriter(Writer):
         target = connection.beside(VALIDATE_PATH, {}, "GET")
 
         def judge(reply: Reply) -> Outcome | None:
-            if reply.status == 200:
+            status, headers, body, now = reply.status, reply.headers, reply.body, self._clock.now()
+            if status == 200 and (fields(body) or {}).get("valid") is True:
                 return None
-            if reply.status in (404, 405):  # somebody else's endpoint, which takes logs and nothing else
+            if status in (200, 404, 405):  # somebody else's endpoint, which takes logs and nothing else
                 return Outcome(cause=f"Datadog at {root} cannot be asked about it.")
-            return refused(
-                f"Datadog at {root}", reply.status, reply.headers, 0, self._clock.now(), reply.body
-            )
+            site = "" if settings.endpoint else settings.site
+            return outcome_of(f"Datadog at {root}", site, status, headers, body, 0, now)
 
         try:
             yield finding("the API key", asked(lambda: credential.post(b"", target), judge, 0, self._where))
         finally:
             connection.close()
+
+    def check_intake(self) -> Finding:
+        """Send no log at all: where logs go is another host than where keys are asked about, and what lets
+        us through to the one may stop us before the other."""
+        settings = self._settings
+        body = gzip(b"[]") if settings.compression == "gzip" else b"[]"
+
+        def judge(reply: Reply) -> Outcome | None:
+            if reply.status == BAD_REQUEST and is_datadogs(reply.body):  # it may want one log at least
+                return None
+            site, now = "" if settings.endpoint else settings.site, self._clock.now()
+            return outcome_of(self._where, site, reply.status, reply.headers, reply.body, 0, now)
+
+        return finding("the intake", asked(lambda: self._credential.post(body), judge, 0, self._where))
 
     def close(self) -> None:
         self._connection.close()

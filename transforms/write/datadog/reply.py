@@ -75,7 +75,9 @@ def said_in(body: bytes) -> str:
 
 def _words(error: object) -> str:
     if isinstance(error, dict):
-        return ": ".join(text for key in ("title", "detail") if isinstance(text := error.get(key), str))
+        return ": ".join(
+            text for key in ("title", "detail") if isinstance(text := error.get(key), str) and text
+        )
     return error if isinstance(error, str) else ""
 
 

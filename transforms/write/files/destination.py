@@ -6,6 +6,7 @@ import contextlib
 import errno
 import fcntl
 import os
+import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +20,7 @@ from transforms.readers import path_text
 from transforms.setting import setting
 from transforms.write.advice import FILES
 from transforms.write.archive import (
+    CHECK,
     SUFFIXES,
     Compression,
     blocks,
@@ -27,7 +29,7 @@ from transforms.write.archive import (
     is_key,
     object_key,
 )
-from transforms.write.contract import Destination, Outcome, Writer
+from transforms.write.contract import Destination, Outcome, Writer, finding
 from transforms.write.failure import failed
 
 # The peer's and S3's sizes: a query engine likes few large files, and five minutes is what people wait for
@@ -37,6 +39,7 @@ POLICY = BatchPolicy(max_events=10_000, max_bytes=64_000_000, max_age=300.0)
 # Unfinished files live here, where readers of Hive layouts do not look (a leading dot hides).
 UNFINISHED = ".unfinished"
 
+LOW = 1024**3  # bytes free below which somebody should know
 # What a person can put right. Anything else is a bug and is raised.
 BLOCKING = {getattr(errno, name): advice for name, advice in FILES.items()}
 # How file systems without hard links say so (FAT, some network and container mounts).
@@ -79,6 +82,10 @@ class Files(Destination):
     def by_content(self) -> bool:
         return True
 
+    def check(self) -> Iterator[Finding]:
+        """Write a file as delivery does, and take it away again."""
+        return self.open().check()
+
     def open(self) -> FilesWriter:
         return FilesWriter(self)
 
@@ -116,6 +123,25 @@ class FilesWriter(Writer):
             return
         writable = os.access(self._root / UNFINISHED, os.W_OK)
         yield Finding("the directory", writable, "" if writable else f"files in {self._root}: not writable.")
+
+    def check(self) -> Iterator[Finding]:
+        """Whether a file can be made whole there, and how much more has room."""
+        what = "writing a file"
+        try:
+            self._prepare()
+            with written(self._root / UNFINISHED / f"{os.getpid()}-check", CHECK.events, "none"):
+                free = shutil.disk_usage(self._root).free
+        except OSError as error:
+            advice = BLOCKING.get(error.errno or 0)
+            if advice is None:
+                yield Finding(what, None, f"files in {self._root}: {error.strerror}.")
+            else:
+                yield finding(what, failed(f"files in {self._root}", advice, ()))
+            return
+        yield Finding(what, True, note=f"in {self._root}; nothing is left of it")
+        said = f"{free / 1024**3:.1f} GiB are free in {self._root}"
+        low = f"Only {said}: make room." if free < LOW else ""
+        yield Finding("room", True, low, "" if low else said)
 
     def close(self) -> None:
         """Nothing is held between batches."""

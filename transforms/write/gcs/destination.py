@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from transforms import readers
 from transforms.batch import BatchPolicy, batches
+from transforms.preflight import Finding
 from transforms.readers import address_fault
 from transforms.setting import BadSettings, setting, shared
 from transforms.way_out import USUAL, WayOut
@@ -98,6 +100,11 @@ class GCS(InABucket):
     def anonymous(self) -> bool:
         """Talks to an emulator, which asks for no credentials."""
         return (self.endpoint or "").startswith("http://")
+
+    def check(self) -> Iterator[Finding]:
+        """Put one small object, with the conditions, class and key of all others. It stays."""
+        with contextlib.closing(self.open()) as writer:
+            yield from writer.check()
 
     def open(self) -> GCSWriter:
         """Raises OSError when an authority cannot be read."""

@@ -10,6 +10,7 @@ import base64
 import json
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urlencode
 
@@ -18,8 +19,8 @@ from google.auth.exceptions import GoogleAuthError
 
 from transforms.event import Batch
 from transforms.preflight import Finding
-from transforms.write.archive import blocks, compression_of, key_of
-from transforms.write.contract import Outcome, Writer
+from transforms.write.archive import CHECK, blocks, check_key, compression_of, key_of
+from transforms.write.contract import Outcome, Writer, finding
 from transforms.write.failure import asked
 from transforms.write.gcs.reply import looked, outcome_of
 from transforms.write.google import GoogleHttp, GoogleToken, token_outcome
@@ -51,7 +52,10 @@ class GCSWriter(Writer):
         settings, count = self._settings, len(batch.events)
         key = key_of(batch, settings.layout, settings.prefix, settings.compression)
         batch.place = f"{settings.scheme}{settings.bucket}/{key}"
-        body = self._body(key, batch)
+        return self._put(key, batch, count)
+
+    def _put(self, key: str, batch: Batch, count: int) -> Outcome | None:
+        body, settings = self._body(key, batch), self._settings
 
         def judge(reply: Reply) -> Outcome | None:
             if reply.status == 401:
@@ -86,6 +90,14 @@ class GCSWriter(Writer):
         if failure is not None:
             found = [Finding(what, False if failure.blocked else None, failure.cause)]
         yield from found
+
+    def check(self) -> Iterator[Finding]:
+        """Put the check's object as any other is put: storage.objects.create is all that this needs."""
+        key = check_key(self._settings.prefix)
+        outcome = self._put(key, CHECK, 0)
+        left = f"{self._settings.scheme}{self._settings.bucket}/{key}"
+        note = "" if outcome else f"leaves {left}, one line of text, unless it was there"
+        yield replace(finding("putting an object", outcome), note=note)
 
     def close(self) -> None:
         """Let go; a request that hangs in another thread fails at once."""

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import ClassVar
 
 from transforms.batch import BatchPolicy, batches
 from transforms.event import Event
+from transforms.preflight import Finding
 from transforms.readers import address_fault, each_of
 from transforms.setting import setting, shared
 from transforms.way_out import USUAL, WayOut
@@ -86,6 +87,12 @@ class Kafka(Destination):
     def target(self) -> str:
         """The topic and where the cluster is found."""
         return f"topic {self.topic} at {self.bootstrap_servers}"
+
+    def check(self) -> Iterator[Finding]:
+        """As `preflight`; then what the brokers tell of the topic, its settings and this user's rights."""
+        from transforms.write.kafka.check import check  # which imports Kafka's admin client
+
+        yield from check(self)
 
     def open(self) -> KafkaWriter:
         """Connects when the first batch is written."""

@@ -8,6 +8,7 @@ from typing import Any
 
 import grpc  # type: ignore[import-untyped]
 from google.auth.exceptions import GoogleAuthError
+from google.iam.v1 import iam_policy_pb2  # type: ignore[import-untyped]
 from google.pubsub_v1.types import pubsub
 
 from transforms import pubsub_names as names
@@ -82,6 +83,8 @@ MAX_ATTRIBUTE_BYTES = 1024
 GetTopicRequest = pubsub.GetTopicRequest.pb()
 PublishRequest = pubsub.PublishRequest.pb()
 Message = pubsub.PubsubMessage.pb()
+Permissions = iam_policy_pb2.TestIamPermissionsRequest
+RIGHT = "pubsub.topics.publish"
 
 
 class PubSubWriter(Writer):
@@ -101,6 +104,11 @@ class PubSubWriter(Writer):
             "/google.pubsub.v1.Publisher/GetTopic",
             GetTopicRequest.SerializeToString,
             pubsub.Topic.pb().FromString,
+        )
+        self._test = self._channel.unary_unary(
+            "/google.iam.v1.IAMPolicy/TestIamPermissions",
+            Permissions.SerializeToString,
+            iam_policy_pb2.TestIamPermissionsResponse.FromString,
         )
         self._closed = False
 
@@ -130,6 +138,29 @@ class PubSubWriter(Writer):
         return published(self._where, sum(map(bool, reply.message_ids)), sent, rejected)
 
     def preflight(self) -> Iterator[Finding]:
+        """Ask which rights there are, which takes none; an emulator that knows no rights is asked for the
+        topic."""
+        what = "the right to publish"
+        request = Permissions(resource=self._topic, permissions=[RIGHT])
+        route = [("x-goog-request-params", f"resource={self._topic}")]
+        try:
+            metadata = [*route, *self._token.headers().items()]
+            granted = self._test(request, timeout=LOOK_SECONDS, metadata=metadata).permissions
+        except grpc.RpcError as error:
+            if error.code() is grpc.StatusCode.UNIMPLEMENTED:
+                yield from self._look()
+                return
+            code = error.code()
+            number = code.value[0] if code else UNAUTHENTICATED
+            yield finding(what, status_outcome(self._where, number, error.details() or "", (), {}))
+        except GoogleAuthError as error:
+            yield finding(what, token_outcome(error, 0, self._where))
+        else:
+            # Of a topic that is not there all rights are missing as well.
+            missing = failed(self._where, advice.PUBSUB["no right"], ())
+            yield finding(what, None if RIGHT in granted else missing)
+
+    def _look(self) -> Iterator[Finding]:
         """Look at the topic. Who may publish need not be allowed to look, so that a refusal tells nothing."""
         what = "the topic"
         try:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from transforms import readers
 from transforms.batch import BatchPolicy, batches
+from transforms.preflight import Finding
 from transforms.readers import address_fault
 from transforms.setting import BadSettings, setting, shared
 from transforms.way_out import USUAL, WayOut
@@ -135,6 +137,11 @@ class S3(InABucket):
             yield "endpoint", fault
         if self.external_id and not self.role_arn:
             yield "external_id", "needs {role_arn}, the role that asks for it"
+
+    def check(self) -> Iterator[Finding]:
+        """Put one small object, with the conditions, class and key of all others. It stays."""
+        with contextlib.closing(self.open()) as writer:
+            yield from writer.check()
 
     def open(self) -> S3Writer:
         """No connection is made yet, and no credential is read."""

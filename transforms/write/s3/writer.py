@@ -8,6 +8,7 @@ import io
 import time
 import zlib
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import botocore.loaders
@@ -22,7 +23,7 @@ from transforms.preflight import Finding
 from transforms.proxies import ProxyError
 from transforms.secret import SecretError
 from transforms.write.advice import ANY
-from transforms.write.archive import blocks, compression_of, key_of
+from transforms.write.archive import CHECK, blocks, check_key, compression_of, key_of
 from transforms.write.contract import Outcome, Writer, finding
 from transforms.write.failure import failed
 from transforms.write.over_http.connection import CONNECT_SECONDS, user_agent
@@ -199,6 +200,28 @@ class S3Writer(Writer):
             yield looked(error, what, self._where)
         else:
             yield Finding(what, True)
+
+    def check(self) -> Iterator[Finding]:
+        """Put the check's object as any other is put: s3:PutObject on the prefix is all that this needs, and
+        all that delivery needs."""
+        what, key = "putting an object", check_key(self._settings.prefix)
+        left = f"{self._settings.scheme}{self._settings.bucket}/{key}"
+        try:
+            client = Client(self._settings)
+            try:
+                response = client.put(self._request(key, CHECK))
+            finally:
+                client.close()
+        except NoWayOut as error:
+            yield finding(what, failed(self._where, ANY["secret"], (), why=str(error)))
+        except Exception as error:  # noqa: BLE001 - whatever an answer makes botocore raise
+            if is_delivered(error):
+                yield Finding(what, True, note=f"{left} is there from an earlier check")
+            else:
+                yield finding(what, outcome_of(error, 0, self._where, time.time()))
+        else:
+            outcome = None if is_receipt(response) else not_confirmed(response, 0, self._where)
+            yield replace(finding(what, outcome), note="" if outcome else f"leaves {left}, one line of text")
 
     def close(self) -> None:
         client, self._client = self._client, None

@@ -161,6 +161,12 @@ class Splunk(Destination):
             connection.close()
         yield finding("the HEC token", outcome)
 
+    def check(self) -> Iterator[Finding]:
+        """As `preflight`; then one event, as only that tells of the index. It stays there."""
+        from transforms.write.splunk.check import check
+
+        yield from check(self)
+
     def open(self, clock: Clock | None = None) -> Writer:
         """Raises OSError when an authority or certificate cannot be read."""
         clock = clock or SystemClock()
