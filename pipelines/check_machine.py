@@ -121,10 +121,10 @@ def _of_destination(destination: Destination) -> Iterator[tuple[str, Secret]]:
 
 def check_secret(secret: Secret, way_out: WayOut) -> Iterator[Finding]:
     """Whether it can be read; what it is for is tried by those who need it."""
-    what = f"{secret}"
+    what = "the secret"
     try:
         read_by(way_out, secret)
     except SecretError as error:
         yield Finding(what, False, f"{error}: put it there, or let this program's user read it.")
     else:
-        yield Finding(what, True)
+        yield Finding(what, True, note=f"read from {secret}")

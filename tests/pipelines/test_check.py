@@ -132,7 +132,7 @@ def test_destinations_of_a_file_are_tried_under_their_names(
     assert found["east", "an event to index main"]["result"] == "ok"
     wrong = found["west", "an event to index nowhere"]
     assert (wrong["result"], "has no index 'nowhere'" in wrong["cause"]) == ("FAILED", True)
-    assert found["west's token", "env:HEC_TOKEN"]["result"] == "ok"
+    assert found["west's token", "the secret"]["note"] == "read from env:HEC_TOKEN"
 
 
 def test_the_key_alone_can_be_tried(world: World, capsys: pytest.CaptureFixture[str]) -> None:

@@ -145,9 +145,9 @@ class KafkaServer:
         while admin.describe_configs([asked])[asked].result(ANSWER_SECONDS)[name].value != value:
             assert time.monotonic() < give_up, f"{topic} does not take {name}={value}"
 
-    def grant(self, user: str, topic: str) -> None:
-        """Let `user` write to `topic`."""
-        who = (f"User:{user}", "*", AclOperation.WRITE, AclPermissionType.ALLOW)
+    def grant(self, user: str, topic: str, right: str = "WRITE") -> None:
+        """Let `user` write to `topic`, or whatever else there is a right for."""
+        who = (f"User:{user}", "*", AclOperation[right], AclPermissionType.ALLOW)
         acl = AclBinding(ResourceType.TOPIC, topic, ResourcePatternType.LITERAL, *who)
         admin = self._admin()
         admin.create_acls([acl])[acl].result(ANSWER_SECONDS)

@@ -8,8 +8,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from pipelines.practice.feed import PRACTICE_DEVELOPER, SOCKET, PracticeFeed
-from pipelines.practice.feed_websocket import SocketStream
+from pipelines.practice.feed import PRACTICE_DEVELOPER, PracticeFeed
+from pipelines.practice.feed_websocket import SOCKET, SocketStream
 from pipelines.practice.ledger import Ledger
 from tests.transforms.write.manual_clock import ManualClock
 from transforms.clock import SystemClock
