@@ -11,6 +11,8 @@ INSTALL_REQUIRES = [
     "boto3>=1.35",
     "confluent-kafka>=2.12",
     "certifi",
+    # Pipelines, monitors and dashboards: provisioning.
+    "datadog-api-client>=2.62,<3",
     "google-auth>=2.30",
     "google-cloud-bigquery>=3.30",
     # Only its protobuf messages are used: the calls themselves are made in transforms/write.
@@ -28,7 +30,7 @@ INSTALL_REQUIRES = [
     "prometheus-client>=0.21",
     "pyyaml>=6.0",
     "rich>=13.9",
-    # Splunk's management port: provisioning and reading back.
+    # Splunk's management port: provisioning.
     "splunk-sdk>=2.1,<3",
     # The server of the status page and of the webhook receiver.
     "waitress>=3.0.1,<4",
@@ -38,8 +40,6 @@ INSTALL_REQUIRES = [
 ]
 
 DEV_REQUIRES = [
-    # Datadog's typed models of monitors, pipelines and dashboards.
-    "datadog-api-client>=2.62,<3",
     # Grafana's typed dashboards.
     "grafana-foundation-sdk==1769699998!10.1.0; python_version >= '3.11'",
     # The service's own package: an oracle for webhook signatures.

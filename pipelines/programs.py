@@ -17,7 +17,7 @@ PROGRAMS: Mapping[str, str] = {
     "stream": "The job itself, and what runs when no program is named.",
     "check": "Tries what delivery needs, everywhere at once, before there is an event.",
     "reconcile": "Compares the service's delivery ledger with receipts, or with what a destination has.",
-    "provision": "Sets up at a service what the job needs there: the feed's webhook.",
+    "provision": "Sets up what the job needs at a service, such as an index, monitors, a table, a bucket.",
     "config": "Says which settings are in force and where each comes from.",
     "replay": "Sends archived events or dead letters to destinations.",
     "where": "Says of event ids when they came, and where each destination has them.",

@@ -43,14 +43,16 @@ is heard is `feed_down`'s to say, from the job's own metrics.
 SETTING_UP = (
     (
         "Splunk",
-        "copy `templates/packs/splunk/grantex_beam` to `$SPLUNK_HOME/etc/apps`; its README says the rest. "
-        "Without the app: `templates/packs/splunk/searches`",
+        "`grantex-beam provision splunk`, or copy `templates/packs/splunk/grantex_beam` to "
+        "`$SPLUNK_HOME/etc/apps`; its README says the rest. Without the app: "
+        "`templates/packs/splunk/searches`",
         "AppInspect. **What each search finds is to be verified on a Splunk**: `make verify-splunk` sends "
         "events and runs every search",
     ),
     (
         "Datadog",
-        "post the bodies of `templates/packs/datadog` with an API key and an application key: "
+        "`grantex-beam provision datadog`, or post the bodies of `templates/packs/datadog` with an API key "
+        "and an application key: "
         "`pipeline.json` to `/api/v1/logs/config/pipelines`, each of `monitors.json` to `/api/v1/monitor`, "
         "`dashboard.json` to `/api/v1/dashboard`, `metric.json` to `/api/v2/logs/config/metrics`, each of "
         "`security_rules.json` (Cloud SIEM) to `/api/v2/security_monitoring/rules`. Make facets of `@id` "
@@ -60,12 +62,13 @@ SETTING_UP = (
     ),
     (
         "BigQuery",
-        "run `templates/packs/bigquery/views.sql`, then any query",
+        "`grantex-beam provision bigquery`, or run `templates/packs/bigquery/views.sql`; then any query",
         "bqemulator, over events that our own destination wrote",
     ),
     (
         "Athena",
-        "run `templates/packs/athena/table.sql`, then each statement of `views.sql`, then any query",
+        "`grantex-beam provision s3 --athena_database=NAME`, or run `templates/packs/athena/table.sql`; then "
+        "each statement of `views.sql`, then any query",
         "DuckDB over our own files; the SQL is transpiled from Athena's",
     ),
     (

@@ -42,6 +42,12 @@ FRAMEWORKS = (
 S3_CLASSES = ((30, "STANDARD_IA"), (90, "GLACIER"), (365, "DEEP_ARCHIVE"))
 GCS_CLASSES = ((30, "NEARLINE"), (90, "COLDLINE"), (365, "ARCHIVE"))
 PREFIX = "grantex-events/"
+RULES = "grantex-"  # what the ids of our rules begin with
+
+
+def framework(name: str) -> Framework:
+    """The one of this name. Raises KeyError."""
+    return {each.name: each for each in FRAMEWORKS}[name]
 
 
 def days(years: int) -> int:
@@ -59,7 +65,7 @@ def s3_lifecycle(framework: Framework, prefix: str = PREFIX) -> dict[str, Any]:
     return {
         "Rules": [
             {
-                "ID": f"grantex-{framework.name}",
+                "ID": f"{RULES}{framework.name}",
                 "Status": "Enabled",
                 "Filter": {"Prefix": prefix},
                 "Transitions": [{"Days": after, "StorageClass": name} for after, name in S3_CLASSES],
@@ -67,7 +73,7 @@ def s3_lifecycle(framework: Framework, prefix: str = PREFIX) -> dict[str, Any]:
                 "NoncurrentVersionExpiration": {"NoncurrentDays": 1},
             },
             {
-                "ID": f"grantex-{framework.name}-markers",
+                "ID": f"{RULES}{framework.name}-markers",
                 "Status": "Enabled",
                 "Filter": {"Prefix": prefix},
                 "Expiration": {"ExpiredObjectDeleteMarker": True},
@@ -76,10 +82,10 @@ def s3_lifecycle(framework: Framework, prefix: str = PREFIX) -> dict[str, Any]:
     }
 
 
-def s3_object_lock(framework: Framework) -> dict[str, Any]:
+def s3_object_lock(framework: Framework, mode: str = "COMPLIANCE") -> dict[str, Any]:
     """For `aws s3api put-object-lock-configuration`. COMPLIANCE cannot be taken back by anybody, for as
     long as it lasts: try GOVERNANCE first."""
-    retention = {"Mode": "COMPLIANCE", "Years": framework.least}
+    retention = {"Mode": mode, "Years": framework.least}
     return {"ObjectLockEnabled": "Enabled", "Rule": {"DefaultRetention": retention}}
 
 
@@ -97,12 +103,17 @@ def gcs_lifecycle(framework: Framework, prefix: str = PREFIX) -> dict[str, Any]:
 
 
 def bigquery(framework: Framework, table: str = "PROJECT.DATASET.events") -> str:
+    """Expiration, and where people may have to be erased, how."""
+    text = expiration(framework, table)
+    return text + ERASE.format(table=table) if framework.erasable else text
+
+
+def expiration(framework: Framework, table: str) -> str:
     """Days go by the partition's own day: created_at with --bigquery_schema=typed, else arrival."""
-    text = (
+    return (
         f"-- {framework.title}: {framework.advised} years.\n"
         f"ALTER TABLE `{table}` SET OPTIONS (partition_expiration_days = {days(framework.advised)});\n"
     )
-    return text + ERASE.format(table=table) if framework.erasable else text
 
 
 # Rows of the last 90 minutes may still be in BigQuery's streaming buffer, where DELETE does not reach.

@@ -27,23 +27,30 @@ OWNERS_SEARCH = f"""`grantex_index` type IN ("grant.created", "token.issued")
 | eval _key=grant_id
 | outputlookup append=true key_field=_key {OWNERS}"""
 
-MACROS = {
-    # --splunk_index is main, the service's guide says grantex.
-    "grantex_index": 'index IN ("main", "grantex") source="grantex"',
-    # Delivery is at least once. What the Node package wrote has no event_id; its id is the same.
-    "grantex_once": "eval event_id=coalesce(event_id, id) | dedup event_id",
-    "grantex_owner": f"lookup {OWNERS} grant_id OUTPUTNEW agent_id principal_id",
-}
+SOURCE = "grantex"
 MACRO = re.compile(r"`(\w+)`")
 SEVERITIES = {"info": 2, "warning": 4, "critical": 5}
 
 
-def expanded(spl: str, index: str | None = None, source: str = "grantex") -> str:
+def macros(index: str | None = None, source: str = SOURCE) -> Mapping[str, str]:
+    """The macros of all searches; `index` is where the events are."""
+    # --splunk_index is main, the service's guide says grantex.
+    where = 'index IN ("main", "grantex")' if index is None else f'index="{index}"'
+    return {
+        "grantex_index": f'{where} source="{source}"',
+        # Delivery is at least once. What the Node package wrote has no event_id; its id is the same.
+        "grantex_once": "eval event_id=coalesce(event_id, id) | dedup event_id",
+        "grantex_owner": f"lookup {OWNERS} grant_id OUTPUTNEW agent_id principal_id",
+    }
+
+
+MACROS = macros()
+
+
+def expanded(spl: str, index: str | None = None, source: str = SOURCE) -> str:
     """A search without macros, for a Splunk that does not have the app; `index` is where its events are."""
-    macros = dict(MACROS)
-    if index is not None:
-        macros["grantex_index"] = f'index="{index}" source="{source}"'
-    return MACRO.sub(lambda found: macros[found[1]], spl)
+    known = macros(index, source)
+    return MACRO.sub(lambda found: known[found[1]], spl)
 
 
 def searches() -> Mapping[str, Detection]:
@@ -59,7 +66,7 @@ def spl(detection: Detection) -> str:
 
 
 def saved_search(detection: Detection) -> Mapping[str, str]:
-    """The settings of a detection's saved search, as savedsearches.conf and the management port call them."""
+    """The settings of a detection's saved search, as savedsearches.conf calls them."""
     search = detection.splunk
     if search is None:
         raise ValueError(f"{detection.name} is not said in SPL")
@@ -125,19 +132,24 @@ def saved_searches() -> Mapping[str, Mapping[str, str]]:
     return {"Grantex - Owners of grants": keep, "Grantex - Owners of grants, first fill": fill, **found}
 
 
-PROPS = {
-    # Bound to our source: _json is everybody's sourcetype.
-    "source::grantex": {
-        "FIELDALIAS-grantex": "type AS grantex_event_type data.grantId AS grantex_grant_id "
-        "data.agentId AS grantex_agent_id data.principalId AS grantex_principal_id "
-        '"data.scopes{}" AS grantex_scopes',
-    }
+ALIASES = {
+    "FIELDALIAS-grantex": "type AS grantex_event_type data.grantId AS grantex_grant_id "
+    "data.agentId AS grantex_agent_id data.principalId AS grantex_principal_id "
+    '"data.scopes{}" AS grantex_scopes',
 }
-EVENTTYPES = {
-    "grantex_grant": {"search": 'source="grantex" type="grant.*"'},
-    "grantex_budget": {"search": 'source="grantex" type="budget.*"'},
-    "grantex_anomaly": {"search": 'source="grantex" type="anomaly.*"'},
-}
+
+
+def props(source: str = SOURCE) -> Mapping[str, Mapping[str, str]]:
+    """Field aliases, bound to our source: _json is everybody's sourcetype."""
+    return {f"source::{source}": ALIASES}
+
+
+def eventtypes(source: str = SOURCE) -> Mapping[str, Mapping[str, str]]:
+    """Names for kinds of events."""
+    kinds = ("grant", "budget", "anomaly")
+    return {f"grantex_{kind}": {"search": f'source="{source}" type="{kind}.*"'} for kind in kinds}
+
+
 TAGS = {
     "eventtype=grantex_grant": {"change": "enabled"},
     "eventtype=grantex_budget": {"alert": "enabled"},
@@ -306,20 +318,24 @@ To be verified on a Splunk: AppInspect passes, what each search finds was not tr
 
 def files() -> Mapping[str, str]:
     """Path below templates/packs, and text."""
-    app = f"splunk/{APP}"
     found = {f"splunk/searches/{one.name}.spl": expanded(spl(one)) + "\n" for one in searches().values()}
+    return {**found, **{f"splunk/{name}": text for name, text in app().items()}}
+
+
+def app(index: str | None = None, source: str = SOURCE) -> Mapping[str, str]:
+    """The app's files, for events of this source in this index."""
+    definitions = {name: {"definition": text} for name, text in macros(index, source).items()}
     return {
-        **found,
-        f"{app}/README.md": README,
-        f"{app}/default/app.conf": conf(APP_CONF),
-        f"{app}/default/collections.conf": conf(COLLECTIONS),
-        f"{app}/default/data/ui/nav/default.xml": NAV,
-        f"{app}/default/data/ui/views/grantex_overview.xml": dashboard(),
-        f"{app}/default/eventtypes.conf": conf(EVENTTYPES),
-        f"{app}/default/macros.conf": conf({name: {"definition": text} for name, text in MACROS.items()}),
-        f"{app}/default/props.conf": conf(PROPS),
-        f"{app}/default/savedsearches.conf": conf(saved_searches()),
-        f"{app}/default/tags.conf": conf(TAGS),
-        f"{app}/default/transforms.conf": conf(TRANSFORMS),
-        f"{app}/metadata/default.meta": META,
+        f"{APP}/README.md": README,
+        f"{APP}/default/app.conf": conf(APP_CONF),
+        f"{APP}/default/collections.conf": conf(COLLECTIONS),
+        f"{APP}/default/data/ui/nav/default.xml": NAV,
+        f"{APP}/default/data/ui/views/grantex_overview.xml": dashboard(),
+        f"{APP}/default/eventtypes.conf": conf(eventtypes(source)),
+        f"{APP}/default/macros.conf": conf(definitions),
+        f"{APP}/default/props.conf": conf(props(source)),
+        f"{APP}/default/savedsearches.conf": conf(saved_searches()),
+        f"{APP}/default/tags.conf": conf(TAGS),
+        f"{APP}/default/transforms.conf": conf(TRANSFORMS),
+        f"{APP}/metadata/default.meta": META,
     }

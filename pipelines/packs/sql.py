@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Callable, Mapping
-from typing import Literal
+from typing import Any, Literal
 
 from pipelines.packs.detection import Detection, expanded
 from transforms.write.bigquery.rows import SchemaName
@@ -143,25 +143,51 @@ def athena_table(table: str = ATHENA_TABLE, location: str = ATHENA_LOCATION) -> 
     Partitions are projected and not registered: those of hours to come are there already. Events without a
     readable createdAt (dt=__HIVE_DEFAULT_PARTITION__) are on S3 and not in this table.
     """
+    properties = ",\n".join(f"  '{name}' = '{value}'" for name, value in athena_projection(location).items())
     return (
         f"CREATE EXTERNAL TABLE IF NOT EXISTS {table} (event string)\n"
         "PARTITIONED BY (dt string, hour string)\n"
         "ROW FORMAT DELIMITED FIELDS TERMINATED BY '\\001' LINES TERMINATED BY '\\n'\n"
         "STORED AS TEXTFILE\n"
         f"LOCATION '{location}/'\n"
-        "TBLPROPERTIES (\n"
-        "  'projection.enabled' = 'true',\n"
-        "  'projection.dt.type' = 'date',\n"
-        "  'projection.dt.format' = 'yyyy-MM-dd',\n"
-        "  'projection.dt.range' = '2025-01-01,NOW+1DAYS',\n"
-        "  'projection.dt.interval' = '1',\n"
-        "  'projection.dt.interval.unit' = 'DAYS',\n"
-        "  'projection.hour.type' = 'integer',\n"
-        "  'projection.hour.range' = '0,23',\n"
-        "  'projection.hour.digits' = '2',\n"
-        f"  'storage.location.template' = '{location}/dt=${{dt}}/hour=${{hour}}/'\n"
-        ");\n"
+        f"TBLPROPERTIES (\n{properties}\n);\n"
     )
+
+
+def athena_projection(location: str) -> Mapping[str, str]:
+    """The table's properties: which partitions there are, by rule."""
+    return {
+        "projection.enabled": "true",
+        "projection.dt.type": "date",
+        "projection.dt.format": "yyyy-MM-dd",
+        "projection.dt.range": "2025-01-01,NOW+1DAYS",
+        "projection.dt.interval": "1",
+        "projection.dt.interval.unit": "DAYS",
+        "projection.hour.type": "integer",
+        "projection.hour.range": "0,23",
+        "projection.hour.digits": "2",
+        "storage.location.template": f"{location}/dt=${{dt}}/hour=${{hour}}/",
+    }
+
+
+def athena_in_glue(table: str, location: str) -> Mapping[str, Any]:
+    """The same table as Glue's catalogue takes it (TableInput)."""
+    return {
+        "Name": table,
+        "TableType": "EXTERNAL_TABLE",
+        "Parameters": {"EXTERNAL": "TRUE", **athena_projection(location)},
+        "PartitionKeys": [{"Name": name, "Type": "string"} for name in ("dt", "hour")],
+        "StorageDescriptor": {
+            "Columns": [{"Name": "event", "Type": "string"}],
+            "Location": f"{location}/",
+            "InputFormat": "org.apache.hadoop.mapred.TextInputFormat",
+            "OutputFormat": "org.apache.hadoop.hive.ql.io.HiveIgnoreKeyTextOutputFormat",
+            "SerdeInfo": {
+                "SerializationLibrary": "org.apache.hadoop.hive.serde2.lazy.LazySimpleSerDe",
+                "Parameters": {"field.delim": "\x01", "line.delim": "\n", "serialization.format": "\x01"},
+            },
+        },
+    }
 
 
 def athena_views(table: str = ATHENA_TABLE) -> Mapping[str, str]:

@@ -63,7 +63,10 @@ def test_an_unknown_program_is_a_bad_parameter_and_not_echoed(
 
 @pytest.mark.parametrize("name", programs.PROGRAMS)
 def test_each_program_is_a_module_with_a_main(name: str) -> None:
-    module = ast.parse((ROOT / "pipelines" / f"{name}.py").read_text())
+    package = ROOT / "pipelines" / name
+    assert not package.is_dir() or (package / "__main__.py").is_file()  # python -m pipelines.NAME
+    path = package / "__init__.py" if package.is_dir() else package.with_suffix(".py")
+    module = ast.parse(path.read_text())
     assert "main" in [node.name for node in module.body if isinstance(node, ast.FunctionDef)]
 
 

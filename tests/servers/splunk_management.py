@@ -1,7 +1,8 @@
-"""The management port of a practice Splunk: as much of splunkd's REST as splunk-sdk needs to set HEC up.
+"""The management port of a practice Splunk: as much of splunkd's REST as splunk-sdk needs to set it up.
 
-Signing in, the server's information, indexes, HEC tokens and saved searches, in Atom, as in Splunk's REST API
-reference. What is made here holds for the practice HEC that it belongs to.
+Signing in, the server's information, indexes, HEC and its tokens, and what apps hold (splunk_knowledge.py),
+in Atom, as in Splunk's REST API reference. What is made here holds for the practice HEC that it belongs to.
+There is one user who may do all, and one (LIMITED) who may only look.
 """
 
 from __future__ import annotations
@@ -12,7 +13,6 @@ import re
 import ssl
 import uuid
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Protocol
 from urllib.parse import parse_qs, quote, unquote, unquote_plus
 from xml.sax.saxutils import escape, quoteattr
@@ -21,6 +21,7 @@ from pipelines.practice import http_server
 from pipelines.practice.hec import Token
 from pipelines.practice.http_server import Answer, Request
 from pipelines.practice.splunk import PracticeSplunk
+from tests.servers.splunk_knowledge import Bad, Entry, Form, Stanzas, knowledge
 
 HEAD = '<?xml version="1.0" encoding="UTF-8"?>\n'
 SPACES = (
@@ -28,14 +29,6 @@ SPACES = (
     'xmlns:opensearch="http://a9.com/-/spec/opensearch/1.1/"'
 )
 ACL = {"app": "search", "owner": "nobody", "sharing": "app", "modifiable": "1", "removable": "1"}
-
-
-@dataclass(frozen=True)
-class Entry:
-    """One thing in a collection; lists are lists of text."""
-
-    title: str
-    fields: Mapping[str, str | Sequence[str]] = field(default_factory=dict)
 
 
 def feed(path: str, entries: Sequence[Entry], total: int) -> bytes:
@@ -74,17 +67,6 @@ def _key(name: str, value: str | Sequence[str]) -> str:
     else:
         inside = "<s:list>" + "".join(f"<s:item>{escape(item)}</s:item>" for item in value) + "</s:list>"
     return f"<s:key name={quoteattr(name)}>{inside}</s:key>"
-
-
-Form = Mapping[str, list[str]]
-
-
-class Bad(Exception):
-    """Splunk refuses this with the status and says the message."""
-
-    def __init__(self, status: int, text: str) -> None:
-        super().__init__(text)
-        self.status = status
 
 
 class Collection(Protocol):
@@ -181,38 +163,6 @@ class HecTokens:
         token.disabled = _flag(form, "disabled", token.disabled)
 
 
-class SavedSearches:
-    """Searches that are kept, and nothing but kept."""
-
-    path = "saved/searches"
-
-    def __init__(self) -> None:
-        self._fields: dict[str, dict[str, str]] = {}
-
-    def entries(self) -> list[Entry]:
-        common = {"disabled": "0", "is_scheduled": "0"}
-        return [Entry(name, {**common, **fields}) for name, fields in sorted(self._fields.items())]
-
-    def named(self, name: str) -> str:
-        return name
-
-    def create(self, name: str, form: Form) -> None:
-        self._check(form)
-        self._fields[name] = {}
-        self.update(name, form)
-
-    def update(self, name: str, form: Form) -> None:
-        self._check(form)
-        self._fields[name].update({key: values[0] for key, values in form.items()})
-
-    def delete(self, name: str) -> None:
-        del self._fields[name]
-
-    def _check(self, form: Form) -> None:
-        if not form.get("search", [""])[0].strip():
-            raise Bad(400, 'Argument "search" is required: Cannot set search to be empty.')
-
-
 def _fields(token: Token) -> dict[str, str | list[str]]:
     return {
         "token": token.value,
@@ -228,12 +178,15 @@ def _flag(form: Form, name: str, default: bool) -> bool:
 
 
 USER = "admin"
+LIMITED = "looker"
 PASSWORD = "practice-password"
 VERSION = "9.3.0"
 LOGIN = "auth/login"
 INFO = "server/info"
+WHO = "authentication/current-context"
+ALL_OF_HEC = "data/inputs/http/http"  # HEC itself, which is not among its tokens
 # /services/data/indexes/main and /servicesNS/<owner>/<app>/data/indexes/main are the same here.
-ROOT = re.compile(r"/(?:services|servicesNS/[^/]*/[^/]*)/(.*?)/*")
+ROOT = re.compile(r"/(?:services|servicesNS/[^/]*/([^/]*))/(.*?)/*")
 DEFAULT_COUNT = 30  # of entries that are listed when nobody says how many; 0 is all
 NEW, FOUND, GONE = "create", "read", "delete"
 
@@ -241,7 +194,8 @@ NEW, FOUND, GONE = "create", "read", "delete"
 class PracticeSplunkManagement(http_server.PracticeServer):
     """A context manager that serves the management port of `splunk` on `url` until it is left.
 
-    bearer: an authentication token that works without signing in.
+    bearer: an authentication token of the user who may do all. instance_type: "cloud" for Splunk Cloud.
+    knowledge: what apps hold, by path. shared: what is to be seen by all apps, as (path, name).
     """
 
     def __init__(
@@ -255,53 +209,74 @@ class PracticeSplunkManagement(http_server.PracticeServer):
     ) -> None:
         super().__init__(port, tls=tls)
         self.bearer = uuid.uuid4().hex
-        self._user, self._password = user, password
-        self._sessions: set[str] = set()
-        collections: Sequence[Collection] = (Indexes(splunk), HecTokens(splunk), SavedSearches())
+        self.instance_type = ""
+        self.hec = {"disabled": "1", "enableSSL": "1", "port": "8088"}  # as in a new Splunk
+        self.knowledge: Mapping[str, Stanzas] = {each.path: each for each in knowledge()}
+        self.shared: set[tuple[str, str]] = set()
+        self._passwords = {user: password, LIMITED: PASSWORD}
+        self._user = user
+        self._sessions: dict[str, str] = {}
+        collections: Sequence[Collection] = (Indexes(splunk), HecTokens(splunk), *self.knowledge.values())
         self._collections = {each.path: each for each in collections}
 
     def judge(self, request: Request) -> Answer:
         found = ROOT.fullmatch(request.path)
-        path = found[1] if found else ""
+        app, path = found.groups() if found else ("", "")
         if path == LOGIN:
             return self._sign_in(request)
-        if not self._is_signed_in(request):
+        user = self._signed_in(request)
+        if not user:
             return Answer(401, message("call not properly authenticated", "WARN"))
         try:
+            if app not in (None, "", "-") and app not in self.knowledge["apps/local"].kept:
+                raise Bad(404, f"Application does not exist: {app}")
+            if user == LIMITED and request.method != "GET":
+                raise Bad(403, f"You (user={user}) do not have permission to perform this operation")
             with self._changed:
+                if path == WHO:
+                    return Answer(200, feed(WHO, [Entry("context", {"username": user})], 1))
                 return self._answer(request, path)
         except Bad as bad:
             return Answer(bad.status, message(str(bad)))
 
     def _sign_in(self, request: Request) -> Answer:
         form = parse_qs(request.body.decode())
-        if (form.get("username"), form.get("password")) != ([self._user], [self._password]):
+        user, password = form.get("username", [""])[0], form.get("password", [""])[0]
+        if not password or self._passwords.get(user) != password:
             return Answer(401, message("Login failed", "WARN"))
         key = uuid.uuid4().hex
-        self._sessions.add(key)
+        self._sessions[key] = user
         return Answer(
             200,
             f"<response><sessionKey>{key}</sessionKey></response>".encode(),
             (("Set-Cookie", f"splunkd_{self.port}={key}; Path=/; HttpOnly"),) if "cookie" in form else (),
         )
 
-    def _is_signed_in(self, request: Request) -> bool:
+    def _signed_in(self, request: Request) -> str:
+        """The user, or ""."""
         scheme, _, given = request.headers.get("authorization", "").partition(" ")
         if scheme == "Splunk":
-            return given in self._sessions
+            return self._sessions.get(given, "")
         if scheme == "Bearer":
-            return given == self.bearer
+            return self._user if given == self.bearer else ""
         if scheme == "Basic":
             try:
-                return base64.b64decode(given, validate=True).decode() == f"{self._user}:{self._password}"
+                user, _, password = base64.b64decode(given, validate=True).decode().partition(":")
             except (binascii.Error, UnicodeDecodeError):
-                return False
+                return ""
+            return user if password and self._passwords.get(user) == password else ""
         cookie = re.search(r"splunkd_\d+=(\w+)", request.headers.get("cookie", ""))
-        return bool(cookie and cookie[1] in self._sessions)
+        return self._sessions.get(cookie[1], "") if cookie else ""
 
     def _answer(self, request: Request, path: str) -> Answer:
         if path == INFO:
-            return Answer(200, feed(INFO, [Entry("server-info", {"version": VERSION})], 1))
+            about = {"version": VERSION}
+            about |= {"instance_type": self.instance_type} if self.instance_type else {}
+            return Answer(200, feed(INFO, [Entry("server-info", about)], 1))
+        if path == ALL_OF_HEC:
+            if request.method == "POST":
+                self.hec.update({name: values[0] for name, values in _form(request.body).items()})
+            return Answer(200, feed("data/inputs/http", [Entry("http", self.hec)], 1))
         for root, collection in self._collections.items():
             if path == root:
                 return self._whole(request, collection)
@@ -332,6 +307,12 @@ class PracticeSplunkManagement(http_server.PracticeServer):
             raise Bad(404, f"Could not find object id={title}")
         if action in ("enable", "disable") and request.method == "POST":
             collection.update(title, {"disabled": [str(int(action == "disable"))]})
+        elif action == "acl" and request.method == "POST":
+            form = _form(request.body)
+            if not {"owner", "sharing"} <= form.keys():
+                raise Bad(400, "owner and sharing are required")
+            if form["sharing"] == ["global"]:
+                self.shared.add((collection.path, title))
         elif action:
             raise Bad(404, "Not Found")
         elif request.method == "DELETE":

@@ -18,7 +18,7 @@ import msgspec
 from pipelines.flags.destinations import feed_settings
 from pipelines.flags.provision import program
 from pipelines.flags.settings import Settings
-from pipelines.plan import CannotProvision, Plan
+from pipelines.provision.plan import CannotProvision, Plan
 from transforms import event_types
 from transforms.feed.ledger import WEBHOOKS, Ledger, LedgerError, Webhook
 from transforms.feed.reconnect import who_answered

@@ -6,15 +6,17 @@ import importlib
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 
 from pipelines import exit_codes
 from pipelines.flags.provision import help_of_all
 from pipelines.flags.settings import BadParameters, parse
-from pipelines.plan import CannotProvision, Plan
+from pipelines.provision.plan import CannotProvision, Plan
 from transforms.secret import SecretError, redact
 
-# What can be provisioned, and the module that has its PROGRAM (which flags) and `plan` (settings -> Plan).
-PROVISIONS: Mapping[str, str] = {"feed": "pipelines.provision_feed"}
+# What can be provisioned, each by the module of its name here: its PROGRAM says which flags, `plan` makes a
+# Plan of settings, and `files` (of a destination) what somebody else can carry out: text by file name.
+PROVISIONS: Sequence[str] = ("feed", "splunk", "datadog")
 
 
 def main(argv: Sequence[str] | None = None, ask: Callable[[str], str] = input) -> int:
@@ -28,12 +30,14 @@ def main(argv: Sequence[str] | None = None, ask: Callable[[str], str] = input) -
         what = ", ".join(PROVISIONS)
         line = f"argument 1 says what is to be provisioned: {what}; and every setting is --name=value"
         return exit_codes.refuse([line])
-    module = importlib.import_module(PROVISIONS[name])
+    module = importlib.import_module(f"pipelines.provision.{name}")
     try:
         settings = parse(arguments, os.environ, module.PROGRAM)
         settings.way_out.lend(os.environ)
         for line in settings.warnings:
             print(line, file=sys.stderr)
+        if settings["print"] and hasattr(module, "files"):
+            return _hand_over(module.files(settings), settings["into"])
         return _carry_out(module.plan(settings), settings["yes"], settings["print"], ask)
     except BadParameters as error:
         return exit_codes.refuse(error.lines)
@@ -48,20 +52,43 @@ def _carry_out(plan: Plan, yes: bool, only_show: bool, ask: Callable[[str], str]
         print(redact(line))
     if plan.act is None or only_show:
         return exit_codes.DRAINED
-    if not yes:
-        try:
-            said = ask("Do it? [y/N] ")
-        except EOFError:
-            raise CannotProvision(
-                "--yes=true: is needed where nobody can be asked; nothing was done", True
-            ) from None
-        if said.strip().lower() not in ("y", "yes"):
-            print("nothing was done")
-            return exit_codes.FAILED
+    if not _agreed(plan, yes, ask):
+        print("nothing was done")
+        return exit_codes.FAILED
     for line in plan.act():
         print(redact(line), flush=True)
     return exit_codes.DRAINED
 
 
-if __name__ == "__main__":
-    sys.exit(main())
+def _agreed(plan: Plan, yes: bool, ask: Callable[[str], str]) -> bool:
+    """Whether somebody wants it; asked twice for what is for ever. Raises CannotProvision."""
+    flag = "--yes=true"
+    try:
+        if not yes and ask("Do it? [y/N] ").strip().lower() not in ("y", "yes"):
+            return False
+        if plan.certainty is None:
+            return True
+        flag = plan.certainty.flag
+        if yes:
+            raise EOFError
+        return ask(f"{plan.certainty.question} ").strip() == plan.certainty.answer
+    except EOFError:
+        raise CannotProvision(
+            f"{flag}: is needed where nobody can be asked; nothing was done", bad=True
+        ) from None
+
+
+def _hand_over(files: Mapping[str, str], into: Path | None) -> int:
+    """Print files, or write them into a directory. Raises CannotProvision."""
+    for name, text in files.items():
+        if into is None:
+            print(f"==> {name} <==\n{redact(text)}")
+            continue
+        path = into / name
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(redact(text), encoding="utf-8")
+        except OSError as error:
+            raise CannotProvision(f"--into: {path}: {error.strerror}", bad=True) from None
+        print(path)
+    return exit_codes.DRAINED

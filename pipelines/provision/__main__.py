@@ -1,0 +1,7 @@
+"""python -m pipelines.provision"""
+
+import sys
+
+from pipelines.provision import main
+
+sys.exit(main())

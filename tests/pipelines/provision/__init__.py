@@ -1,0 +1,1 @@
+"""provision, destination by destination."""
