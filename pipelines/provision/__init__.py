@@ -16,7 +16,7 @@ from transforms.secret import SecretError, redact
 
 # What can be provisioned, each by the module of its name here: its PROGRAM says which flags, `plan` makes a
 # Plan of settings, and `files` (of a destination) what somebody else can carry out: text by file name.
-PROVISIONS: Sequence[str] = ("feed", "splunk", "datadog")
+PROVISIONS: Sequence[str] = ("feed", "splunk", "datadog", "bigquery", "s3", "gcs", "kafka", "pubsub")
 
 
 def main(argv: Sequence[str] | None = None, ask: Callable[[str], str] = input) -> int:

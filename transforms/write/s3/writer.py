@@ -50,8 +50,9 @@ class NoWayOut(Exception):
     """A proxy is none, or a file with authorities cannot be read."""
 
 
-def new_client(settings: S3, attempts: int = 1) -> Any:
-    """botocore's own client of S3 for these settings. Raises BotoCoreError or NoWayOut."""
+def new_client(settings: S3, attempts: int = 1, service: str = "s3") -> Any:
+    """botocore's own client of S3, or of a service beside it, for these settings. Raises BotoCoreError or
+    NoWayOut."""
     way_out = settings.way_out
     # A session of its own: they are not safe for threads, and each reads the chain anew.
     session = botocore.session.get_session()
@@ -69,7 +70,7 @@ def new_client(settings: S3, attempts: int = 1) -> Any:
         session = way_out.aws(assumed(session, settings.role_arn, settings.external_id, region), region)
     # What boto3's own session would call, but for adding to the loader's paths each time.
     return session.create_client(
-        "s3",
+        service,
         region_name=region,
         endpoint_url=settings.endpoint,
         config=config(settings.endpoint is not None, attempts).merge(Config(proxies=proxies)),
