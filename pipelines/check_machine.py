@@ -10,10 +10,13 @@ import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+from pipelines.flags.destinations import feed_settings
 from pipelines.flags.general import REMOTE
 from pipelines.flags.rules import secrets_in
 from pipelines.flags.settings import PARAMETERS, Settings
 from transforms.feed.journal import JournalError
+from transforms.feed.journal.database import look_beside
+from transforms.feed.journal.schema import VERSION
 from transforms.feed.journal.space import DirectoryLock, refuse_network, too_little_free
 from transforms.preflight import Finding
 from transforms.readers import bytes_in_words
@@ -30,6 +33,8 @@ def check_machine(settings: Settings) -> Iterator[Finding]:
         refuse_network(existing(directory))
     except JournalError as error:
         yield Finding("--state_dir", False, f"{error}.")
+    if wrong := _of_another(directory, settings):
+        yield Finding("the journal in it", False, wrong)
     if (directory / "lock").exists():
         running = _owner(directory)
         yield Finding("the lock on it", True, note=running or "free")
@@ -69,6 +74,17 @@ def _owner(directory: Path) -> str:
         DirectoryLock(directory).release()
     except Exception as error:  # noqa: BLE001 - of a lock that cannot be had, its message says all
         return shown(str(error)).partition(":")[0]
+    return ""
+
+
+def _of_another(directory: Path, settings: Settings) -> str:
+    """Why the journal that lies there, if one does, is not for this run; "" when it is."""
+    found = look_beside(directory / "journal.sqlite3")
+    schema, feed = found.get("schema", VERSION), found.get("feed")
+    if isinstance(schema, int) and schema > VERSION:
+        return f"A later version of this program wrote it (schema {schema}): install that one here."
+    if settings.feed_api_key is not None and feed not in (None, feed_settings(settings).root):
+        return f"It is of another feed, {feed}: choose another --state_dir, so that two are never mixed."
     return ""
 
 

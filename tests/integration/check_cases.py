@@ -31,7 +31,7 @@ from tests.servers.authority import Authority
 from tests.servers.bigquery import PROJECT, Emulator
 from tests.servers.kafka import PASSWORD, USER, KafkaServer
 from tests.servers.kafka_listeners import GUEST
-from tests.servers.outgoing_proxy import outgoing_proxy
+from tests.servers.outgoing_proxy import OutgoingProxy
 from tests.servers.process import free_port
 from tests.servers.pubsub import PubSubServer
 from tests.transforms.write.manual_clock import ManualClock
@@ -119,6 +119,13 @@ def reading(feed: PracticeFeed, place: Place, way_out: WayOut = USUAL, url: str 
     return FeedSettings(url or feed.url, place.secret(feed.api_key), way_out=way_out)
 
 
+def signed_in(place: Place) -> WayOut:
+    """Through a proxy that knows no such user."""
+    proxy: OutgoingProxy = place.server("asking_proxy")
+    place.secrets.append("wrong-password")
+    return WayOut(http_proxy=parse_proxy(f"http://us:wrong-password@{proxy.address}"))
+
+
 @case("Feed", "the API key", FAILED, "--feed_api_key")
 def _(place: Place) -> Iterator[Try]:
     with PracticeFeed() as feed:
@@ -149,10 +156,8 @@ def _(place: Place) -> Iterator[Try]:
 
 @case("Feed", "the proxy wants a sign-in", FAILED, "407")
 def _(place: Place) -> Iterator[Try]:
-    with outgoing_proxy(place.directory / "proxy", login="somebody:else") as proxy:
-        way = WayOut(http_proxy=parse_proxy(f"http://us:wrong-password@{proxy.address}"))
-        place.secrets.append("wrong-password")
-        yield lambda: check_key(FeedSettings("https://feed.test", place.secret("gx-for-nobody"), way_out=way))
+    way = signed_in(place)
+    yield lambda: check_key(FeedSettings("https://feed.test", place.secret("gx-for-nobody"), way_out=way))
 
 
 @case("Feed", "this machine's clock is ten minutes slow", FAILED, "set the clock")
@@ -302,10 +307,8 @@ def _(place: Place) -> Iterator[Try]:
 
 @case("Splunk", "the proxy wants a sign-in", FAILED, "user and password")
 def _(place: Place) -> Iterator[Try]:
-    with outgoing_proxy(place.directory / "proxy", login="somebody:else") as proxy:
-        way = WayOut(http_proxy=parse_proxy(f"http://us:wrong-password@{proxy.address}"))
-        place.secrets.append("wrong-password")
-        yield Splunk("https://splunk.test:8088", place.secret("hec-for-nobody"), way_out=way).check
+    way = signed_in(place)
+    yield Splunk("https://splunk.test:8088", place.secret("hec-for-nobody"), way_out=way).check
 
 
 # Datadog
@@ -569,6 +572,7 @@ def _(place: Place) -> Iterator[Try]:
 @case("Kafka", "`security.protocol` is left out", UNKNOWN, "security.protocol")
 def _(place: Place) -> Iterator[Try]:
     broker = place.server("broker")
+    place.environment.setattr("transforms.write.kafka.writer.LOOK_SECONDS", 1.0)
     yield Kafka(broker.sasl_ssl_servers, topic(broker, "check")).check
 
 

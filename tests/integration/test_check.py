@@ -15,6 +15,7 @@ import pytest
 from pipelines.findings import Tried, report
 from pipelines.preflight import Preflight
 from tests.integration.check_cases import CASES, Case, Place
+from tests.servers.outgoing_proxy import OutgoingProxy, outgoing_proxy
 from transforms.preflight import Finding, Try
 from transforms.write.kafka import check as kafka_check
 
@@ -43,6 +44,13 @@ def rows() -> Iterator[dict[str, str]]:
         known = {tuple(line.split(" | ")[:2]): line for line in lines if line.startswith("| ")}
         there = [made.get(each.name) or known.get((f"| {each.of}", each.wrong), "") for each in CASES]
         page.write_text(before + HEAD + "".join(there))
+
+
+@pytest.fixture(scope="module")
+def asking_proxy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[OutgoingProxy]:
+    """One that wants a sign-in."""
+    with outgoing_proxy(tmp_path_factory.mktemp("proxy"), login="somebody:else") as proxy:
+        yield proxy
 
 
 def row(case: Case, said: Tried, place: Place) -> str:

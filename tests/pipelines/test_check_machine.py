@@ -12,6 +12,7 @@ import pytest
 from pipelines import check_machine
 from pipelines.flags.settings import Settings, parse
 from tests.servers.process import free_port
+from transforms.feed.journal import Journal
 from transforms.feed.journal.space import DirectoryLock, refuse_network
 from transforms.preflight import Finding
 from transforms.way_out import USUAL
@@ -55,6 +56,16 @@ def test_a_directory_that_a_job_has_is_in_use_and_its_ports_are_its_own(tmp_path
     assert findings["--status_port"].passed is False
     assert f"127.0.0.1:{port} cannot be listened on" in findings["--status_port"].cause
     DirectoryLock(tmp_path / "state").release()  # which `check` has not kept
+
+
+def test_a_journal_of_another_feed_does_not_pass(tmp_path: Path) -> None:
+    made = settings(tmp_path)
+    for feed, failed in ((made.feed_url, False), ("https://feed.example.com", True)):
+        directory = tmp_path / str(failed) / "state"
+        Journal(directory, feed_url=feed).close()
+        findings = found(made.changed(state_dir=directory))
+        assert ("the journal in it" in findings) is failed
+    assert "of another feed, https://feed.example.com" in findings["the journal in it"].cause
 
 
 def test_a_network_file_system_does_not_pass(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

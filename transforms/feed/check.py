@@ -21,7 +21,7 @@ from transforms.clock import Clock, SystemClock
 from transforms.feed import reconnect
 from transforms.feed.account import not_reached, try_key
 from transforms.feed.ledger import Ledger, LedgerError, Stopped, Webhook, choose
-from transforms.feed.reconnect import Ending
+from transforms.feed.reconnect import Ending, EndingKind
 from transforms.feed.request import MIN_STREAM_SECONDS, WEBSOCKET, FeedSettings, Wire, open_client, read_key
 from transforms.preflight import Finding
 from transforms.secret import SecretError, shown
@@ -161,6 +161,7 @@ def check_socket(settings: FeedSettings, clock: Clock | None = None) -> Iterator
     settings = replace(settings, transport=WEBSOCKET, types=(), ping_interval=MIN_STREAM_SECONDS)
     transport = WebSocket(settings, clock)
     wire = Wire(clock, headers_within=settings.account_timeout)
+    ending: Ending | None = None
     try:
         ending = _held(settings, transport, wire, clock)
     except SecretError as error:
@@ -170,8 +171,8 @@ def check_socket(settings: FeedSettings, clock: Clock | None = None) -> Iterator
     else:
         yield _upgraded(what, ending)
     finally:
-        if wire.lived:
-            wire.hold()
+        if wire.lived and (ending is None or ending.kind is not EndingKind.STATUS):
+            wire.hold()  # it may have a slot
         wire.release()
 
 
