@@ -37,7 +37,7 @@ class TimedSocket(socket.socket):
 
     def settimeout(self, value: float | None) -> None:
         """Seconds for one read, and for one write that makes no progress; None for no limit."""
-        if self.gettimeout() is not None:
+        if super().gettimeout() is not None:
             super().settimeout(None)
         if value != self._seconds:
             self._seconds = value
@@ -45,6 +45,11 @@ class TimedSocket(socket.socket):
             limit = struct.pack("@ll", int(whole), int(rest * 1e6))
             self.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, limit)
             self.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, limit)
+
+    def gettimeout(self) -> float | None:
+        """What `settimeout` was given."""
+        own = super().gettimeout()
+        return self._seconds if own is None else own
 
     def recv(self, bufsize: int, flags: int = 0) -> bytes:
         """Raises TimeoutError, OSError."""
