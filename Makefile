@@ -139,6 +139,14 @@ soak: $(TEST_READY)  ## HOURS=1 of steady events and small outages: does anythin
 fuzz-journal: $(TEST_READY)  ## damage a journal at random; ARGS="--damages=5000 --kills=300 --seed=1"
 	@exec $(BIN)/python -m tests.fuzz.journal $(ARGS)
 
+# What only clusters do: keys with gigabytes behind them; a state that pauses make grow.
+.PHONY: backlog-test idle-growth
+backlog-test: $(TEST_READY)  ## a cluster's key with gigabytes behind it: what is written and committed; ARGS=--gigabytes=2
+	@exec $(BIN)/python -m tests.integration.backlog $(ARGS)
+
+idle-growth: $(TEST_READY)  ## how much a job's state on Flink grows while nothing comes; ARGS=--minutes=10
+	@exec $(BIN)/python -m tests.flink.idle_growth $(ARGS)
+
 # URL, TOKEN and the keys reach them by the environment, where make puts what it is given, and not by `ps`.
 .PHONY: verify-splunk verify-datadog
 verify-splunk: $(TEST_READY)  ## what the pack's searches find on a real Splunk; URL=https://host:8089 TOKEN=...

@@ -15,9 +15,9 @@ from transforms.clock import Clock
 
 log = logging.getLogger("grantex.write")
 # Bytes of one key in the job's state, where events are about a quarter of what they were. Up to 32 MB a
-# backlog is kept in pieces of 4 MB (keyed/state.py); beyond that they grow, and with them every commit.
+# backlog is kept in blocks of 4 MB (keyed/backlog.py); beyond that in blocks of 32 MB, slower to read.
 MUCH = 32_000_000
-# Below what one commit may hold (180 MiB), as the end of the input gives a key's whole backlog out at once.
+# A key has room for 2 GB, but a subscription keeps what waits for less, and tells those who watch its age.
 # 1.8 million events of 280 bytes: over four keys two hours at 1,000 events/s.
 BOUND = 128_000_000
 # Reading is slowed and not stopped: a bundle that waits for ever, or fails, would hold up the drain as well,

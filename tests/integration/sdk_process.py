@@ -74,7 +74,7 @@ def run_bundle(feed: WorkerFeed, wanted: FeedRange) -> dict[str, object]:
 
 
 def main() -> None:
-    feed = WorkerFeed(FeedSettings(sys.argv[1], EnvSecret(KEY)), "reader", seek_seconds=1.0)
+    feed = WorkerFeed(FeedSettings(sys.argv[1], EnvSecret(KEY)), "reader", seek_seconds=1.0, idle_seconds=0.1)
     for line in sys.stdin:
         wanted = FeedRangeCoder().decode(bytes.fromhex(line.strip()))
         print(json.dumps(run_bundle(feed, wanted)), flush=True)

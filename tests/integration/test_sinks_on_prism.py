@@ -16,7 +16,9 @@ from tests.integration.steady_source import Pace, steady
 from tests.servers import prism
 from transforms.window import Window
 from transforms.write.dead_letters.directory import WriteDeadLetters, read_dead_letters
+from transforms.write.keyed import firing
 from transforms.write.keyed.attempts import DrainTime
+from transforms.write.keyed.delivery import KeyedDelivery
 from transforms.write.write_to import WriteTo
 
 pytestmark = pytest.mark.own_network(needs=prism.program)
@@ -134,3 +136,27 @@ def test_drained_while_a_destination_is_down_its_events_are_dead_letters(
     assert {letter.destination for letter in letters} == {"ill"}
     assert all(letter.cause.startswith("not_delivered: ") for letter in letters)
     assert counted(result, "ill_events_dead_lettered") == pace.sent
+
+
+def test_the_end_of_the_input_comes_again_until_nothing_is_left(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A bundle gives out some MB, here some KB; the timer for the end is set once more in its callback."""
+    monkeypatch.setattr(firing, "BUNDLE_BYTES", 100_000)
+    ends: list[str] = []
+    end = KeyedDelivery.end
+
+    def counting(delivery: KeyedDelivery, key: str, *rest: Any) -> Iterator[Any]:
+        ends.append(key)
+        yield from end(delivery, key, *rest)
+
+    monkeypatch.setattr(KeyedDelivery, "end", counting)
+    pace, ill = Pace(500.0), server.intakes["ill"]
+    ill.turn("refuse")
+    with prism.running(job(pace, server, ["ill"], tmp_path)) as result:
+        wait_for(lambda: pace.sent > 2000, "the source is slow")
+        pace.stopped.set()
+        assert result.wait_until_finish(duration=int(PATIENCE * 1000)) == "DONE"
+    letters = [letter.event_id for letter in read_dead_letters(tmp_path)]
+    assert len(letters) == len(set(letters)) == pace.sent
+    assert len(ends) > 2 * len(set(ends))

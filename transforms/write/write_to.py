@@ -18,7 +18,8 @@ from transforms.write.contract import Destination, name_of
 from transforms.write.delivery.bundles import Deliver
 from transforms.write.delivery.settling import DEAD_LETTERS
 from transforms.write.keyed.attempts import DrainTime
-from transforms.write.keyed.stages import DeliverOnTimers, Shard
+from transforms.write.keyed.shard import Shard
+from transforms.write.keyed.stages import DeliverOnTimers
 
 
 class WriteResult(NamedTuple):
@@ -81,7 +82,7 @@ class WriteTo(beam.PTransform):  # type: ignore[type-arg]
                 shared.live.has_sink(self._destination.policy.max_age, pcoll.element_type is Chunk)
             return deliver(pcoll, Deliver(self._destination, self._dead_letter_limit))
         name = name_of(self._destination)
-        sharded = pcoll | "Shard" >> beam.ParDo(Shard(name, self._shards)).with_outputs(
+        sharded = pcoll | "Shard" >> beam.ParDo(Shard(self._destination, name, self._shards)).with_outputs(
             DEAD_LETTERS, main="chunks"
         )
         one_window = sharded.chunks | "OneWindow" >> beam.WindowInto(GlobalWindows())

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import threading
 from collections import OrderedDict, deque
-from collections.abc import Hashable
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
 
 from transforms.clock import Clock
@@ -14,6 +14,7 @@ from transforms.write.contract import Destination, Outcome
 from transforms.write.delivery.refusals import DeadLetterLimit
 from transforms.write.delivery.told import Told
 from transforms.write.delivery.writer_threads import WriterThreads
+from transforms.write.keyed.inbox import Inboxes
 
 # The part of a wait that is kept for one last try, whatever back-off says: a destination that came back
 # meanwhile takes everything then.
@@ -46,10 +47,15 @@ class Drain:
         self._together: set[str] = set()  # keys that share the present time
         self._ended: set[str] = set()
 
-    def begin(self, key: str) -> bool:
-        """A key ends. True when it has before: the runner repeats the bundle, and time begins anew."""
+    def begin(self, key: str, goes_on: bool = False) -> bool:
+        """A key ends. True when it has before: the runner repeats the bundle, and time begins anew.
+
+        goes_on: a bundle before has ended a part of it, whose time this is too; another process begins anew.
+        """
         with self._lock:
             again = key in self._ended
+            if again and goes_on:
+                return False
             if not self._together or key in self._together:
                 self._together.clear()
                 self._takes = True
@@ -91,6 +97,7 @@ class Drain:
 # many seconds any is, as a bundle that has not seen it yet would make it once more.
 REMEMBERED = 256
 UNSEEN_SECONDS = 60.0
+SHOW_EVERY = 1.0  # seconds between two looks at how a key stands, in metrics
 # A key and the attempt's id in the key's state.
 Token = tuple[str, Hashable]
 
@@ -155,11 +162,22 @@ class Attempts:
         self.limit = DeadLetterLimit(dead_letter_limit)
         self.told = Told(name)
         self.drain = Drain(drain, clock)
+        self.inboxes = Inboxes()
+        self._shown: dict[str, tuple[Mapping[str, bool], float]] = {}  # what of each key, and when
         self._lock = threading.Lock()
         self._known: OrderedDict[Token, Attempt] = OrderedDict()
         self._queue: deque[Attempt] = deque()
         self._by_thread: dict[int, Attempt] = {}
         self._threads = self._new_threads()
+
+    def shows(self, key: str, standing: Mapping[str, bool], now: float) -> bool:
+        """Whether it is time to show again how a key stands, or that changed; `now` in monotonic seconds."""
+        with self._lock:
+            before, at = self._shown.get(key, ({}, 0.0))
+            if before == standing and now - at < SHOW_EVERY:
+                return False
+            self._shown[key] = standing, now
+            return True
 
     def find(self, token: Token) -> Attempt | None:
         """The attempt of this name, when this process made it."""

@@ -8,23 +8,19 @@ attempted. Packed they are a quarter: what a shuffle and a state backend charge 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
 import msgspec
-from isal import isal_zlib
 
-from transforms.batch import OpenBatch, OpenBatches
-from transforms.event import Batch, Event
+from transforms.event import Batch
 from transforms.retry import MAX_RETRY_AFTER
+from transforms.write.keyed.packing import pack_events, unpack_events
 
 # The first byte of everything. Fields may be appended to a struct (readers default them), never changed.
 VERSION = b"\x01"
-LEVEL = 1  # as for requests: 1.6 ms for 1 MB of events
-RAW_DEFLATE = -15  # no header and no checksum: what keeps state has its own
 T = TypeVar("T", bound=msgspec.Struct)
-_events = msgspec.msgpack.Decoder(list[Event])
 
 
 class NewerState(ValueError):
@@ -32,11 +28,24 @@ class NewerState(ValueError):
 
 
 class PackedEvents(msgspec.Struct, frozen=True, array_like=True):
-    """Events on their way to the delivery with their key; times in seconds since the epoch."""
+    """Events on their way to the delivery with their key; times in seconds since the epoch.
+
+    count, size: how many they are and their encoded size, when all of them are of one partition: then they
+    join a batch unopened. 0: they are to be opened. more: bodies after the first one.
+    """
 
     window_end: float
     taken_at: float
     body: bytes
+    partition: str = ""
+    count: int = 0
+    size: int = 0
+    more: list[bytes] = []
+
+    @property
+    def bodies(self) -> list[bytes]:
+        """The events, packed."""
+        return [self.body, *self.more]
 
 
 class InboxEvents(msgspec.Struct, frozen=True, array_like=True):
@@ -70,25 +79,24 @@ class PackedBatch(msgspec.Struct, array_like=True):
         """Packed bytes."""
         return sum(map(len, self.bodies))
 
+    def parts(self, most: int) -> Iterator[PackedBatch]:
+        """Itself, or in its place several of its number, each with bodies of about `most` bytes: the first
+        says what there is to say of it."""
+        if self.size <= most:
+            yield self
+            return
+        first, size = 0, 0
+        count = self.count
+        for at, body in enumerate([*self.bodies, b""]):
+            if at == len(self.bodies) or (at > first and size + len(body) > most):
+                yield msgspec.structs.replace(self, count=count, bodies=self.bodies[first:at])
+                first, size, count = at, 0, 0
+            size += len(body)
+
 
 _decoders: dict[Any, Any] = {
     kind: msgspec.msgpack.Decoder(kind) for kind in (PackedEvents, InboxEvents, PackedBatch)
 }
-
-
-def pack_events(events: Sequence[Event]) -> bytes:
-    """Events as deflated MessagePack."""
-    packer = isal_zlib.compressobj(LEVEL, isal_zlib.DEFLATED, RAW_DEFLATE)
-    packed: bytes = packer.compress(msgspec.msgpack.encode(events)) + packer.flush()
-    return packed
-
-
-def unpack_events(bodies: Iterable[bytes]) -> list[Event]:
-    """The events of these bodies, in their order."""
-    events: list[Event] = []
-    for body in bodies:
-        events += _events.decode(isal_zlib.decompress(body, RAW_DEFLATE))
-    return events
 
 
 def pack(struct: msgspec.Struct) -> bytes:
@@ -181,12 +189,24 @@ class SealedBatchHeader(msgspec.Struct, array_like=True):
 
 
 class BacklogBlock(msgspec.Struct, array_like=True):
-    """Batches that wait, all in the cell of this number."""
+    """Batches that wait, all in the cell of this number; the first `skip` elements there are done with."""
 
     cell: int
     taken_at: float  # of the oldest
     count: int
     packed: int
+    skip: int = 0
+
+
+class Tried(msgspec.Struct, frozen=True, array_like=True):
+    """What came of a batch that was attempted and lies where it lay: a failure writes no event again."""
+
+    number: int
+    batch_id: str
+    attempts: int
+    failures: int
+    due: float
+    memo: bytes | None
 
 
 class AttemptId(msgspec.Struct, frozen=True, array_like=True):
@@ -217,6 +237,10 @@ class KeyState(msgspec.Struct):
     why: str = ""
     # Written only while it is true, as earlier releases did not write it.
     needs_you: bool | msgspec.UnsetType = msgspec.UNSET
+    tried: list[Tried] = []
+    done_with: int = 0  # packed bytes in the inbox that nobody asks for any more
+    ending: bool = False  # the end of the input has begun to work through it
+    version: bytes = b""  # no other bundle has written the same
 
     def _kept(self) -> list[OpenBatchHeader | SealedBatchHeader | BacklogBlock]:
         return [*self.open, *self.sealed, *self.blocks]
@@ -245,6 +269,12 @@ class KeyState(msgspec.Struct):
     def waiting(self) -> bool:
         """Something is sealed."""
         return bool(self.sealed or self.blocks)
+
+
+def next_number(key_state: KeyState) -> int:
+    """The name of a new batch."""
+    key_state.next_number += 1
+    return key_state.next_number - 1
 
 
 def soon(time: float, now: float) -> float:
@@ -290,159 +320,3 @@ class BeamState:
     def write(self, key_state: KeyState) -> None:
         """Keep it for the next bundle."""
         self.key_state.write(VERSION + msgspec.msgpack.encode(key_state))
-
-
-# State can only be read cell by cell and each cell must be declared: eight, of 4 MB packed (50,000 events)
-# as long as there is room. Beyond that new ones are larger by half of what there is, and are cut again when
-# their turn comes: the last of a backlog of a million events in one key has some 30 MB.
-CELLS = 8
-CELL_BYTES = 4_000_000
-SPARE = 2  # cells that cutting leaves for what arrives meanwhile
-# Sealed batches that wait in the inbox, packed; more of them go into blocks.
-INBOX_BYTES = 2_000_000
-INBOX_BATCHES = 100
-
-
-def resume(batches: OpenBatches, key_state: KeyState) -> None:
-    """Let `batches` go on with what is open."""
-    found = {
-        (each.window_end, each.partition): OpenBatch(
-            each.opened_at,
-            each.closes_at,
-            each.taken_at,
-            size=each.size,
-            elsewhere=each.count,
-            number=each.number,
-        )
-        for each in key_state.open
-    }
-    batches.resume(found, key_state.latest_window)
-
-
-def take_in(
-    beam_state: BeamState,
-    key_state: KeyState,
-    batches: OpenBatches,
-    closed: Sequence[Batch],
-    events: Sequence[Event] = (),
-    body: bytes = b"",
-) -> None:
-    """Keep what `batches` took in since `resume`: new events into the inbox, all else into `key_state`.
-
-    `closed` are the batches that closed on the way; `events` are the new ones and `body` all of them packed.
-    """
-    before = {each.number: each for each in key_state.open}
-
-    def keep(number: int, key: tuple[float, str], taken_at: float, new: Sequence[Event]) -> int:
-        if not new:
-            return 0
-        packed = body if len(new) == len(events) else pack_events(new)
-        window_end, partition = key
-        beam_state.inbox.add(pack(InboxEvents(number, partition, window_end, taken_at, len(new), packed)))
-        return len(packed)
-
-    for batch in closed:
-        known = before.get(batch.seal)
-        number = batch.seal or _next_number(key_state)
-        packed = keep(number, (batch.window_end, batch.partition), batch.taken_at, batch.events)
-        count = len(batch.events) + (known.count if known else 0)
-        key_state.sealed.append(
-            SealedBatchHeader(number, batch.taken_at, count, packed + (known.packed if known else 0))
-        )
-    key_state.open = []
-    for key, each in batches.open.items():
-        known = before.get(each.number)
-        number = each.number or _next_number(key_state)
-        packed = keep(number, key, each.taken_at, each.events) + (known.packed if known else 0)
-        times = each.opened_at, each.closes_at, each.taken_at
-        key_state.open.append(OpenBatchHeader(number, key[1], key[0], *times, each.count, each.size, packed))
-    key_state.latest_window = batches.latest_window
-
-
-def number(key_state: KeyState, batch: Batch) -> None:
-    """Give a batch that was cut from another one a number of its own."""
-    batch.seal = _next_number(key_state)
-
-
-def collect(
-    beam_state: BeamState, key_state: KeyState, sealed: Sequence[SealedBatchHeader]
-) -> list[PackedBatch]:
-    """Take these batches out of the inbox."""
-    parts: dict[int, list[InboxEvents]] = {each.number: [] for each in sealed}
-    rest = []
-    for packed in beam_state.inbox.read():
-        part = unpack(InboxEvents, packed)
-        if part.number in parts:
-            parts[part.number].append(part)
-        else:
-            rest.append(packed)
-    beam_state.inbox.clear()
-    for packed in rest:
-        beam_state.inbox.add(packed)
-    key_state.sealed = [each for each in key_state.sealed if each.number not in parts]
-    return [join(found) for found in parts.values()]
-
-
-def crowded(key_state: KeyState) -> bool:
-    """The inbox holds more sealed batches than it should."""
-    sealed = key_state.sealed
-    return len(sealed) > INBOX_BATCHES or sum(each.packed for each in sealed) > INBOX_BYTES
-
-
-def put_last(beam_state: BeamState, key_state: KeyState, packed_batches: Sequence[PackedBatch]) -> None:
-    """Keep these batches behind all others."""
-    for packed_batch in packed_batches:
-        blocks = key_state.blocks
-        room = max(CELL_BYTES, sum(block.packed for block in blocks) // 2)
-        free = _free(key_state)
-        if not blocks or (blocks[-1].packed >= room and free):
-            blocks.append(BacklogBlock(free[0], packed_batch.taken_at, 0, 0))
-        _add(beam_state, blocks[-1], packed_batch)
-
-
-def load(beam_state: BeamState, block: BacklogBlock) -> list[PackedBatch]:
-    """Read a block's batches."""
-    return [unpack(PackedBatch, packed) for packed in beam_state.cells[block.cell].read()]
-
-
-def put_first(
-    beam_state: BeamState, key_state: KeyState, packed_batches: Sequence[PackedBatch], instead_of: int
-) -> None:
-    """Keep these batches before all others, in place of the first `instead_of` blocks; cut large ones."""
-    for block in key_state.blocks[:instead_of]:
-        beam_state.cells[block.cell].clear()
-    behind = key_state.blocks[instead_of:]
-    key_state.blocks = behind
-    free = _free(key_state)
-    packed = sum(packed_batch.size for packed_batch in packed_batches)
-    room = max(CELL_BYTES, packed // max(1, len(free) - SPARE) + 1)
-    blocks: list[BacklogBlock] = []
-    for packed_batch in packed_batches:
-        if not blocks or (blocks[-1].packed >= room and free):
-            blocks.append(BacklogBlock(free.pop(0), packed_batch.taken_at, 0, 0))
-        _add(beam_state, blocks[-1], packed_batch)
-    key_state.blocks = [*blocks, *behind]
-
-
-def clear(beam_state: BeamState) -> None:
-    """Keep nothing more."""
-    beam_state.key_state.clear()
-    for cell in (beam_state.inbox, *beam_state.cells):
-        cell.clear()
-
-
-def _add(beam_state: BeamState, block: BacklogBlock, packed_batch: PackedBatch) -> None:
-    beam_state.cells[block.cell].add(pack(packed_batch))
-    block.count += packed_batch.count
-    block.packed += packed_batch.size
-    block.taken_at = min(block.taken_at, packed_batch.taken_at)
-
-
-def _free(key_state: KeyState) -> list[int]:
-    used = {block.cell for block in key_state.blocks}
-    return [cell for cell in range(CELLS) if cell not in used]
-
-
-def _next_number(key_state: KeyState) -> int:
-    key_state.next_number += 1
-    return key_state.next_number - 1

@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import contextlib
-import copy
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
+from apache_beam.transforms.window import GlobalWindow, IntervalWindow
+from apache_beam.utils.timestamp import Timestamp
+
 from tests.transforms.write.manual_clock import ManualClock
 from tests.transforms.write.service import PATIENCE
 from transforms.dead_letter import DeadLetter
-from transforms.event import Event, Receipt
+from transforms.event import Chunk, Event, Receipt
 from transforms.write.contract import Destination
 from transforms.write.keyed.attempts import Attempts, DrainTime
-from transforms.write.keyed.delivery import KeyedDelivery, Result
-from transforms.write.keyed.state import CELLS, BeamState, KeyState, PackedEvents, pack, pack_events
+from transforms.write.keyed.backlog import CELLS
+from transforms.write.keyed.delivery import KeyedDelivery
+from transforms.write.keyed.firing import Result
+from transforms.write.keyed.shard import Shard
+from transforms.write.keyed.state import BeamState, KeyState
 from transforms.write.metrics import DeliveryCounters
 
 KEY = "000"
@@ -59,7 +64,7 @@ class FakeBag:
         return found
 
     def add(self, value: bytes) -> None:
-        self._cluster.bytes_written += len(value)
+        self._cluster.note(len(value))
         self._store.setdefault(self._name, []).append(value)
 
     def clear(self) -> None:
@@ -80,7 +85,9 @@ class Cluster:
         self.receipts: list[Receipt] = []
         self.letters: list[DeadLetter] = []
         self.shown: dict[str, Any] = {}
-        self.bytes_read = self.bytes_written = 0
+        self.bytes_read = self.bytes_written = self.bytes_given = 0
+        # A commit is what a bundle writes and gives out.
+        self.largest_element = self.largest_commit = 0
         self.store: dict[str, Any] = {}
         self.timer: float | None = None
         self.ends = 0  # timers for the end of the input
@@ -96,10 +103,21 @@ class Cluster:
         self.attempts = Attempts(self._destination, name, self.clock, self._limit, self.drain_time)
 
     def arrive(self, events: Sequence[Event], window_end: float = math.inf) -> None:
-        """A bundle with one element."""
-        element = pack(PackedEvents(window_end, self.clock.now(), pack_events(events)))
+        """A bundle with a chunk, as it is made ready for its key."""
+        elements = self.sharded(events, window_end)
         with self.bundle() as (delivery, beam_state):
-            self.ends += delivery.receive(element, beam_state, self._set)
+            for element in elements:
+                self.ends += delivery.receive(KEY, element, beam_state, self._set)
+
+    def sharded(self, events: Sequence[Event], window_end: float = math.inf) -> list[bytes]:
+        """A chunk's elements, as they come to their key."""
+        shard = Shard(self._destination, self._destination.name, 1, self.clock)
+        shard.setup()
+        shard.start_bundle()
+        window = GlobalWindow() if window_end == math.inf else IntervalWindow(0, window_end)
+        chunk = Chunk(events, 0, self.clock.now())
+        found = list(shard.process(chunk, Timestamp(0), window))
+        return [packed for _, packed in [*found, *(each.value for each in shard.finish_bundle())]]
 
     def fire(self) -> None:
         """A bundle with the timer."""
@@ -122,17 +140,18 @@ class Cluster:
             assert self.fired - before < 10_000, "a timer that never rests"
 
     def end(self, key: str = KEY) -> None:
-        """The input is over."""
-        with self.bundle() as (delivery, beam_state):
-            self.take(delivery.end(key, beam_state))
+        """The input is over; the timer for its end fires as long as it is set again."""
+        again = [True]
+        while again:
+            again.clear()
+            with self.bundle() as (delivery, beam_state):
+                self.take(delivery.end(key, beam_state, lambda: again.append(True)))
 
     @contextlib.contextmanager
     def bundle(self) -> Iterator[tuple[KeyedDelivery, BeamState]]:
         """State, timer and results are kept only when the bundle succeeds."""
-        store, timer = copy.deepcopy(self.store), self.timer
-        before = len(self.receipts), len(self.letters)
-        bags = [FakeBag(self.store, name, self) for name in ("inbox", *map(str, range(CELLS)))]
-        beam_state = BeamState(FakeValue(self.store), bags[0], bags[1:])
+        store, timer = self._copy(), self.timer
+        before, written = (len(self.receipts), len(self.letters)), self.bytes_written + self.bytes_given
         delivery = KeyedDelivery(
             self._destination,
             self._destination.name,
@@ -143,15 +162,33 @@ class Cluster:
             patience=self.patience,
         )
         try:
-            yield delivery, beam_state
+            yield delivery, self._beam_state()
         except BaseException:
             self.store, self.timer = store, timer
             del self.receipts[before[0] :], self.letters[before[1] :]
             raise
+        self.largest_commit = max(self.largest_commit, self.bytes_written + self.bytes_given - written)
+
+    def note(self, size: int) -> None:
+        """An element of so many bytes is written."""
+        self.bytes_written += size
+        self.largest_element = max(self.largest_element, size)
+
+    def _copy(self) -> dict[str, Any]:
+        return {name: list(kept) if isinstance(kept, list) else kept for name, kept in self.store.items()}
+
+    def _beam_state(self) -> BeamState:
+        bags = [FakeBag(self.store, name, self) for name in ("inbox", *map(str, range(CELLS)))]
+        return BeamState(FakeValue(self.store), bags[0], bags[1:])
 
     def take(self, results: Iterator[Result]) -> None:
         for result in results:
-            self.receipts.append(result) if isinstance(result, Receipt) else self.letters.append(result)
+            if isinstance(result, Receipt):
+                self.receipts.append(result)
+                self.bytes_given += sum(map(len, result.event_ids))
+            else:
+                self.letters.append(result)
+                self.bytes_given += len(result.raw) + len(result.cause)
 
     def key_state(self) -> KeyState:
         """What is known of the key."""

@@ -16,10 +16,11 @@ from transforms.batch import BatchPolicy
 from transforms.event import Batch
 from transforms.held import Held
 from transforms.write.contract import Outcome
-from transforms.write.keyed import delivery, state
+from transforms.write.keyed import backlog, delivery, inbox
 from transforms.write.keyed.attempts import LAST_TRY, DrainTime
+from transforms.write.keyed.backlog import BLOCK_BYTES, CELLS, SMALL_BLOCK_BYTES, SMALL_BLOCKS, SPARE
 from transforms.write.keyed.delivery import POLL_LAST
-from transforms.write.keyed.state import CELL_BYTES, CELLS
+from transforms.write.keyed.firing import Budget
 
 
 @pytest.fixture
@@ -337,7 +338,7 @@ def test_a_request_that_lasts_is_waited_for_as_long_as_others_get_through(cluste
 def test_a_service_that_asks_for_time_while_it_rejects_is_not_asked_in_a_loop(
     cluster: OnTimers, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("transforms.write.keyed.delivery.HELPING", 1)
+    monkeypatch.setattr("transforms.write.keyed.firing.HELPING", 1)
     waits: list[float | None] = []
 
     def wait(event: threading.Event, timeout: float | None) -> bool:
@@ -412,29 +413,144 @@ def test_a_backlog_costs_the_elements_on_top_of_it_nothing() -> None:
     assert costs[1][1] < 4000  # what is known of 200,000 events
 
 
-def test_a_backlog_is_kept_in_cells_cut_again_when_large_and_arrives_in_order(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    for name, value in (("CELL_BYTES", 4000), ("INBOX_BYTES", 2000)):
-        monkeypatch.setattr(state, name, value)
-    monkeypatch.setattr("transforms.write.keyed.delivery.HELPING", 1000)
+SMALL_BLOCKS_HAVE = {"SMALL_BLOCK_BYTES": 4000, "BLOCK_BYTES": 32_000, "ELEMENT_BYTES": 16_000}
+SMALL_INBOX_HAS = {"INBOX_BYTES": 2000, "TIDY_BYTES": 1000, "MOVED_BYTES": 16_000}
+
+
+@pytest.fixture
+def small(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Everything a thousandth of its size."""
+    for room, sizes in ((backlog, SMALL_BLOCKS_HAVE), (inbox, SMALL_INBOX_HAS)):
+        for name, value in sizes.items():
+            monkeypatch.setattr(room, name, value)
+    monkeypatch.setattr("transforms.write.keyed.firing.HELPING", 1000)
+
+
+@pytest.mark.usefixtures("small")
+def test_a_backlog_is_kept_in_blocks_that_are_not_written_again_and_arrives_in_order() -> None:
     cluster = outage(20)
     key_state = cluster.key_state()
-    assert len(key_state.blocks) == CELLS
     assert key_state.pending() == 200_000
+    assert SMALL_BLOCKS < len(key_state.blocks) < CELLS - SPARE
     largest = max(block.packed for block in key_state.blocks)
-    assert largest > 10 * 4000
+    assert 32_000 < largest < 32_000 + 6000  # and the batch that fills it
     written, read = cluster.bytes_written, cluster.bytes_read
     kept = sum(block.packed for block in key_state.blocks)
+    # each batch comes into the inbox and goes from there into a block, once; what came while one was joined
+    assert written < 2.2 * kept
     cluster.service.refuse = None
     cluster.wait(30.0)
     assert cluster.service.ids() == [names(n, n + 1000) for n in range(0, 200_000, 1000)]
     assert cluster.pending() == 0
-    # the real cells are a thousand times larger, and a round takes as much more
-    assert cluster.bytes_read - read < 4 * kept
-    assert cluster.bytes_written - written < 3 * kept
+    # the real blocks are a thousand times larger, and a round takes as much more
+    assert cluster.bytes_read - read < 20 * kept
+    assert cluster.bytes_written - written < 0.1 * kept
     assert cluster.close()
 
 
-def test_cells_are_as_large_as_said() -> None:
-    assert CELLS * CELL_BYTES == 32_000_000
+@pytest.mark.usefixtures("small")
+def test_a_probe_that_fails_writes_no_event_again() -> None:
+    cluster = outage(5)
+    written, made = cluster.bytes_written, cluster.fired
+    for _ in range(20):
+        cluster.wait(60.0)
+    assert cluster.fired - made >= 20
+    assert cluster.bytes_written == written
+    cluster.new_process()  # what the state alone knows of it
+    cluster.service.refuse = None
+    cluster.wait(60.0)
+    assert cluster.service.writes[0].ids == names(0, 1000)
+    assert cluster.service.writes[0].attempts > 20
+    assert cluster.pending() == 0
+    assert cluster.close()
+
+
+@pytest.mark.usefixtures("small")
+def test_what_is_left_of_a_batch_goes_before_all_others_and_nothing_else_is_written() -> None:
+    cluster = outage(5)
+    written, last = cluster.bytes_written, {"evt_00999", "evt_01999"}
+
+    def script(batch: Batch) -> Outcome | None:
+        found = [n for n, event in enumerate(batch.events) if event.id in last]
+        return Outcome(later=found, cause="not now") if found else None
+
+    cluster.service.refuse, cluster.service.script = None, script
+    cluster.wait(60.0)
+    key_state = cluster.key_state()
+    assert key_state.pending() == 2
+    assert [block.count for block in key_state.blocks] == [2]
+    assert cluster.bytes_written - written < 2000
+    last.clear()
+    cluster.wait(60.0)
+    assert cluster.pending() == 0
+    assert sorted(delivered(cluster)) == list(names(0, 50_000))
+    assert cluster.close()
+
+
+@pytest.mark.usefixtures("small")
+def test_a_block_that_is_taken_from_while_it_is_added_to_does_not_grow_for_ever() -> None:
+    cluster = outage(5)
+    cluster.service.refuse = None
+    cluster.service.script = lambda batch: cluster.clock.advance(0.3)  # two of them fill a round
+    for number in range(100, 400):
+        cluster.arrive(events(number * 500, 500, size=300))
+        cluster.fire()
+    most = max(sum(map(len, cluster.store.get(str(cell), ()))) for cell in range(CELLS))
+    assert most < 40_000
+    assert cluster.close()
+
+
+def test_blocks_have_room_for_two_gigabytes() -> None:
+    large = CELLS - SPARE - SMALL_BLOCKS - 1
+    assert SMALL_BLOCKS * SMALL_BLOCK_BYTES + large * BLOCK_BYTES >= 2_000_000_000
+    assert BLOCK_BYTES == 32_000_000
+
+
+@pytest.mark.usefixtures("small")
+@pytest.mark.parametrize("lives", [True, False])
+def test_the_end_gives_out_some_bytes_a_bundle_whatever_waits(
+    lives: bool,
+) -> None:
+    cluster = outage(5)
+    ends = 0
+
+    def end() -> None:
+        nonlocal ends
+        ends += 1
+
+    let_time_pass(cluster)
+    cluster.service.refuse = None if lives else httpx.ConnectError("refused")
+    cluster.largest_commit = 0
+    while cluster.store:
+        with cluster.bundle() as (delivery, beam_state):
+            cluster.take(delivery.end(KEY, beam_state, end, Budget(200_000)))
+    found = delivered(cluster) if lives else [letter.event_id for letter in cluster.letters]
+    assert sorted(found) == list(names(0, 50_000))
+    assert ends > 1
+    assert cluster.largest_commit < 2 * 200_000 + 40_000  # a batch is begun, and cut when it is too large
+    assert cluster.close()
+
+
+def test_an_end_that_another_process_goes_on_with_is_given_its_time_there(cluster: OnTimers) -> None:
+    cluster.service.script = refuse
+    cluster.add(events(0, 30))
+    let_time_pass(cluster)
+    with cluster.bundle() as (delivery, beam_state):
+        cluster.take(delivery.end(KEY, beam_state, budget=Budget(1)))
+    assert len(cluster.letters) == 1
+    assert cluster.key_state().pending() == 29
+    cluster.service.script = lambda batch: None
+    cluster.new_process()
+    cluster.end()
+    assert delivered(cluster) == list(names(1, 30))
+
+
+def test_keys_of_one_bundle_share_what_it_may_give_out(cluster: OnTimers) -> None:
+    cluster.service.script = refuse
+    cluster.add(events(0, 30))
+    let_time_pass(cluster)
+    spent = Budget(0)
+    with cluster.bundle() as (delivery, beam_state):
+        cluster.take(delivery.end(KEY, beam_state, budget=spent))
+    assert cluster.letters == []
+    assert cluster.pending() == 30

@@ -6,10 +6,12 @@ import base64
 import math
 from typing import Any
 
+import msgspec
 import pytest
 
 from tests.transforms.write.service import events
 from transforms.event import Batch, Event
+from transforms.write.keyed.packing import pack_events, unpack_events
 from transforms.write.keyed.state import (
     AttemptId,
     BacklogBlock,
@@ -21,13 +23,12 @@ from transforms.write.keyed.state import (
     PackedBatch,
     PackedEvents,
     SealedBatchHeader,
+    Tried,
     join,
     pack,
     pack_batch,
-    pack_events,
     unpack,
     unpack_batch,
-    unpack_events,
 )
 
 
@@ -100,6 +101,14 @@ KEY_STATE = (
     "5fc2luY2XLP/AAAAAAAACocHJvYmVfYXTLQBQAAAAAAACjd2h5ozUwMw=="
 )
 
+KEY_STATE_NOW = (
+    "Ad4AEatuZXh0X251bWJlcgmkb3BlbpGZCKFwy3/wAAAAAAAAyz/wAAAAAAAAy3/wAAAAAAAAyz/wAAAAAAAAA80DhMzIrWxhdGVz"
+    "dF93aW5kb3fLQHLAAAAAAACmc2VhbGVkkZQHyz/wAAAAAAAABM0BLKZibG9ja3ORlQLLP/AAAAAAAABkzROIB6ZmbGlnaHSTBqJp"
+    "ZAKqYXR0ZW1wdF9hdMs/8AAAAAAAAKd3YWtlX2F0y0AAAAAAAAAAqm5vdF9iZWZvcmXL//AAAAAAAACoZmFpbHVyZXMDqm9wZW5f"
+    "c2luY2XLP/AAAAAAAACocHJvYmVfYXTLQBQAAAAAAACjd2h5ozUwM6V0cmllZJGWBaJpZAIBy0BY4AAAAAAAxARtZW1vqWRvbmVf"
+    "d2l0aCimZW5kaW5nw6d2ZXJzaW9uxAgxMjM0NTY3OA=="
+)
+
 
 def test_what_is_known_of_a_key_comes_back_as_it_was() -> None:
     kept: dict[str, bytes] = {}
@@ -116,7 +125,7 @@ def test_what_is_known_of_a_key_comes_back_as_it_was() -> None:
 
     beam_state = BeamState(Value(), [])  # type: ignore[arg-type]
     assert beam_state.read() is None
-    key_state = KeyState(
+    before = KeyState(
         9,
         [OpenBatchHeader(8, "p", math.inf, 1.0, math.inf, 1.0, 3, 900, 200)],
         300.0,
@@ -130,11 +139,17 @@ def test_what_is_known_of_a_key_comes_back_as_it_was() -> None:
         probe_at=5.0,
         why="503",
     )
-    beam_state.write(key_state)
-    assert kept["book"] == base64.b64decode(KEY_STATE)
-    assert beam_state.read() == key_state
-    assert key_state.pending() == 107
-    assert key_state.oldest() == 1.0
+    kept["book"] = base64.b64decode(KEY_STATE)
+    assert beam_state.read() == before
+    assert before.pending() == 107
+    assert before.oldest() == 1.0
+    blocks, tried = [BacklogBlock(2, 1.0, 100, 5000, 7)], [Tried(5, "id", 2, 1, 99.5, b"memo")]
+    now = msgspec.structs.replace(
+        before, blocks=blocks, tried=tried, done_with=40, ending=True, version=b"12345678"
+    )
+    beam_state.write(now)
+    assert kept["book"] == base64.b64decode(KEY_STATE_NOW)
+    assert beam_state.read() == now
     kept["book"] = b"\x02" + kept["book"][1:]
     with pytest.raises(NewerState):
         beam_state.read()

@@ -1,0 +1,39 @@
+"""A bundle's progress is told once a second, each bundle's for itself."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from apache_beam.portability.api import beam_fn_api_pb2
+from apache_beam.runners.worker.sdk_worker import SdkWorker
+
+from transforms.seldom_progress import EVERY, seldom, tell_progress_seldom
+
+
+def test_each_bundle_is_answered_once_a_second_and_says_nothing_in_between() -> None:
+    time, said = 100.0, []
+
+    def tell(worker: Any, request: Any, instruction_id: str) -> str:
+        said.append((request.instruction_id, instruction_id, time))
+        return instruction_id
+
+    asked = seldom(tell, lambda: time)
+
+    def ask(bundle: str, question: str) -> Any:
+        return asked(None, beam_fn_api_pb2.ProcessBundleProgressRequest(instruction_id=bundle), question)
+
+    assert [ask("one", "1"), ask("other", "2")] == ["1", "2"]
+    silent = ask("one", "3")
+    assert silent.instruction_id == "3"
+    assert silent.WhichOneof("response") == "process_bundle_progress"
+    assert not silent.process_bundle_progress.monitoring_data
+    time += EVERY
+    assert ask("one", "4") == "4"
+    assert [at for _, _, at in said] == [100.0, 100.0, 100.0 + EVERY]
+
+
+def test_it_is_asked_for_once_however_many_stages_do() -> None:
+    assert tell_progress_seldom()
+    once = SdkWorker.process_bundle_progress
+    assert tell_progress_seldom()
+    assert SdkWorker.process_bundle_progress is once

@@ -1,0 +1,58 @@
+"""A bundle says how it gets on once a second at most.
+
+Prism asks every 0.1 s, and an answer is all metrics of all steps that run together: of a bundle that waits
+for the feed, or for a destination, nearly all the work that it does. A runner that is told nothing goes on as
+if nothing had moved, and nothing is lost: the end of a bundle tells all of it. Every DoFn of ours with timers
+asks for this in `setup`.
+"""
+
+from __future__ import annotations
+
+import functools
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Callable
+from typing import Any
+
+import apache_beam
+from apache_beam.portability.api import beam_fn_api_pb2
+
+# Versions in which the place below was looked at.
+KNOWN = ("2.77.",)
+EVERY = 1.0  # seconds
+_REMEMBERED = 100  # bundles
+
+
+def tell_progress_seldom() -> bool:
+    """Do so in this process from now on; False in a version where that is not known."""
+    # Here, because only a worker has it at hand.
+    from apache_beam.runners.worker.sdk_worker import SdkWorker
+
+    if not apache_beam.__version__.startswith(KNOWN):
+        return False
+    if not hasattr(SdkWorker.process_bundle_progress, "__wrapped__"):
+        SdkWorker.process_bundle_progress = seldom(SdkWorker.process_bundle_progress)
+    return True
+
+
+def seldom(tell: Any, now: Callable[[], float] = time.monotonic) -> Any:
+    """`tell`, but once in EVERY seconds for each bundle; in between the answer says nothing."""
+    told: OrderedDict[str, float] = OrderedDict()
+    lock = threading.Lock()
+
+    @functools.wraps(tell)
+    def asked(worker: Any, request: Any, instruction_id: str) -> Any:
+        with lock:
+            before = told.get(request.instruction_id)
+            if before is not None and now() - before < EVERY:
+                return beam_fn_api_pb2.InstructionResponse(
+                    instruction_id=instruction_id,
+                    process_bundle_progress=beam_fn_api_pb2.ProcessBundleProgressResponse(),
+                )
+            told[request.instruction_id] = now()
+            while len(told) > _REMEMBERED:
+                told.popitem(last=False)
+        return tell(worker, request, instruction_id)
+
+    return asked
