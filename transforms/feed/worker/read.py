@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -18,7 +18,7 @@ from apache_beam.utils.timestamp import Duration, Timestamp
 from transforms.clock import Clock, SystemClock
 from transforms.dead_letter import DeadLetter
 from transforms.direct_runner import Local
-from transforms.event import Chunk
+from transforms.event import Chunk, Event
 from transforms.feed.status import FeedCounters
 from transforms.feed.worker import sessions as of_process
 from transforms.feed.worker.range import FeedRange, FeedRangeCoder
@@ -96,13 +96,16 @@ class FeedRangeProvider(RestrictionProvider):  # type: ignore[misc]
         return FeedRangeCoder()
 
 
-CHUNK_EVENTS = 500
+# Under load all chunks have as many: destinations then cut them at the same places, and what they make of the
+# parts is made once for all (write/keyed/packing.py).
+CHUNK_EVENTS = 1000
 # A bundle's output goes on when it ends, and the ring is freed when the next one begins: so they are short.
 BUNDLE_EVENTS = 20_000
 BUNDLE_SECONDS = 0.5
 # How long the runner is asked to wait when there is nothing: little while events come, more when none do.
 FIRST_DELAY = 0.05
 MAX_DELAY = 0.5
+LOOK_SECONDS = 0.5  # between looks, while a bundle waits for the feed, at whether it still should
 TICK_SECONDS = 0.5  # between looks at the clock while sinks gather
 SEEK_DELAY = 0.05  # before the runner shows the range to a process again that does not own it
 _RANGE = beam.DoFn.RestrictionParam(FeedRangeProvider())
@@ -154,7 +157,7 @@ def read_bundle(
     elsewhere: called when this process does not read the range, which is given back for another one.
     """
     clock = clock or SystemClock()
-    shared = shared or Local()
+    in_process, shared = shared is not None, shared or Local()
     shared.reads()
     wanted = tracker.current_restriction()
     if wanted.finished:
@@ -166,13 +169,15 @@ def read_bundle(
         if tracker.try_claim(seeking):
             tracker.defer_remainder(Duration(SEEK_DELAY))
         return
+    # Its first bundle may have the other ranges behind it, whose connections are to be opened as well.
+    idle = 0.0 if hold.is_first or in_process else feed.idle_seconds
     with hold:
         if not tracker.try_claim(hold.left):
             return
         yield from hold.letters
         if hold.session is not None:
             bundle = _Bundle(hold, hold.session, tracker, watermark, clock, shared, feed.ring_bytes // 2)
-            yield from bundle.read(sessions.draining or shared.stopped)
+            yield from bundle.read(lambda: sessions.draining or shared.stopped, idle)
 
 
 class _Bundle:
@@ -193,36 +198,83 @@ class _Bundle:
         self._tracker, self._watermark, self._clock = tracker, watermark, clock
         self._left = hold.left
         self._shared, self._most_bytes = shared, most_bytes
+        self._events: Sequence[Event] = ()  # claimed, and on their way into a chunk
+        self._first, self._oldest = 0, 0.0
+        self._has_waited = False
 
-    def read(self, draining: bool) -> Iterator[Chunk | DeadLetter]:
+    def read(self, draining: Callable[[], bool], idle: float) -> Iterator[Chunk | DeadLetter]:
+        """idle: seconds for which the bundle itself waits when the feed sends nothing."""
         session = self._session
-        if (draining or self._left.draining) and not session.over:
+        if (draining() or self._left.draining) and not session.over:
             session.finish_reading()
         early = session.not_before - self._clock.monotonic()
         if early > 0 and not session.over:  # a runner that does not know delays
             self._ring.wait(self._left.start, early)
-        over = session.over  # asked before the last look at the ring
-        began, count = self._clock.monotonic(), 0
-        while self._goes_on(began, count):
+        began, count, strays, over = self._clock.monotonic(), 0, 0, session.over
+        while self._goes_on(began, count, idle):
+            over = session.over  # asked before the last look at the ring
             part = self._ring.read(self._left.start, CHUNK_EVENTS, self._left.stop)
             if part is None:
-                if over or not count or not self._shared.gather:
+                yield from self._rest()
+                if over or (strays and not count):
                     break
-                self._ring.wait(self._left.start, TICK_SECONDS)
-                yield Chunk((), self._left.start, self._clock.now())
+                if not (self._gathers() if count else self._awaits(began + idle, draining)):
+                    break
+                if count:
+                    yield Chunk((), self._left.start, self._clock.now())
                 continue
             if not self._claim(part):
+                yield from self._rest()
                 return  # checkpointed: the chunk stays in the ring for whoever resumes
-            count += len(part.events)
-            if part.events:
-                yield Chunk(part.events, part.first, part.oldest)
-            yield from part.strays
-        self._end(over, count)
+            count, strays = count + len(part.events), strays + len(part.strays)
+            yield from self._chunks(part)
+        yield from self._rest()
+        self._end(over, count, idle)
 
-    def _goes_on(self, began: float, count: int) -> bool:
-        """A bundle is short, unless sinks gather: then it lasts as long as they may."""
+    def _chunks(self, part: Part) -> Iterator[Chunk | DeadLetter]:
+        """What is claimed, in chunks of one size as long as there is enough of it."""
+        if not self._events:
+            self._first, self._oldest = part.first, part.oldest
+        self._events = [*self._events, *part.events] if self._events else part.events
+        while len(self._events) >= CHUNK_EVENTS:
+            chunk = Chunk(self._events[:CHUNK_EVENTS], self._first, self._oldest)
+            self._events = self._events[CHUNK_EVENTS:]
+            self._first, self._oldest = self._first + CHUNK_EVENTS, part.oldest
+            yield chunk
+        if part.strays:  # the offsets of a chunk's events have no holes
+            yield from self._rest()
+            yield from part.strays
+
+    def _rest(self) -> Iterator[Chunk]:
+        events, self._events = self._events, ()
+        if events:
+            yield Chunk(events, self._first, self._oldest)
+
+    def _gathers(self) -> bool:
+        """Whether there may be more for the sinks to gather; waits for it."""
+        if self._shared.gather:
+            self._ring.wait(self._left.start, TICK_SECONDS)
+        return bool(self._shared.gather)
+
+    def _awaits(self, until: float, draining: Callable[[], bool]) -> bool:
+        """Whether it still makes sense to wait for the feed; waits for it, until `until` (monotonic seconds).
+
+        Each pause that the runner is asked for instead stays in the state of Beam's Flink runner for good
+        (before apache/beam#39191, 12 KB each).
+        """
+        left = until - self._clock.monotonic()
+        self._has_waited = left <= 0
+        if left <= 0 or draining() or not self._hold.is_valid or self._hold.others_wait():
+            return False
+        self._ring.wait(self._left.start, min(left, LOOK_SECONDS), self._hold.others_wait)
+        return True
+
+    def _goes_on(self, began: float, count: int, idle: float) -> bool:
+        """A bundle is short, unless it waits for the feed or sinks gather: then it lasts as they may."""
         elapsed = self._clock.monotonic() - began
-        if not (count and self._shared.gather):
+        if not count:
+            return elapsed < max(BUNDLE_SECONDS, idle + LOOK_SECONDS)
+        if not self._shared.gather:
             return count < BUNDLE_EVENTS and elapsed < BUNDLE_SECONDS
         gathering = elapsed < self._shared.gather and self._ring.bytes < self._most_bytes
         return gathering and not self._shared.stopped
@@ -236,7 +288,7 @@ class _Bundle:
         self._session.claimed = part.end
         return True
 
-    def _end(self, over: bool, count: int) -> None:
+    def _end(self, over: bool, count: int, idle: float) -> None:
         session, left = self._session, self._left
         if left.finished or not self._hold.is_valid:
             return
@@ -251,7 +303,7 @@ class _Bundle:
             self._shared.ended()
         elif self._tracker.try_claim(replace(left, complete_until=quiet or left.complete_until)):
             _advance(self._watermark, self._clock.now())
-            session.idle = 0 if count else session.idle + 1
+            session.idle = 0 if count or (idle and self._has_waited) else session.idle + 1
             delay = min(MAX_DELAY, FIRST_DELAY * 2 ** min(session.idle, 10))
             session.not_before = self._clock.monotonic() + delay
             self._tracker.defer_remainder(Duration(delay))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from bisect import bisect_right
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from operator import attrgetter
 
@@ -71,13 +71,18 @@ class Ring:
     refused: events that came when it was closed and were not kept, however often they were offered.
     """
 
-    def __init__(self, max_bytes: int, clock: Clock, label: str = "") -> None:
-        """label: before the reason of each gap, such as "connection 2 of 2: "."""
+    def __init__(
+        self, max_bytes: int, clock: Clock, label: str = "", changed: threading.Condition | None = None
+    ) -> None:
+        """label: before the reason of each gap, such as "connection 2 of 2: ".
+
+        changed: guards it, and is told when something comes; several rings may share one.
+        """
         self.refused = 0
         self._max_bytes = max_bytes
         self._clock = clock
         self._label = label
-        self._changed = threading.Condition()
+        self._changed = changed or threading.Condition()
         self._entries: list[Entry] = []
         self._bytes = 0
         self._end = 0
@@ -220,10 +225,18 @@ class Ring:
         with self._changed:
             return sum(len(entry.events) for entry in self._entries[self._index(position) :])
 
-    def wait(self, position: int, timeout: float) -> None:
-        """Wait at most `timeout` seconds for something at `position`."""
+    def wait(self, position: int, timeout: float, unless: Callable[[], bool] = lambda: False) -> None:
+        """Wait at most `timeout` seconds for something at `position`.
+
+        unless: a reason not to, about rings that share `changed`; asked whenever one of them changes.
+        """
         with self._changed:
-            self._changed.wait_for(lambda: self._closed or self._end > position, timeout)
+            self._changed.wait_for(lambda: self._closed or self._end > position or unless(), timeout)
+
+    def wake(self) -> None:
+        """Whoever waits for something is to look up."""
+        with self._changed:
+            self._changed.notify_all()
 
     # Its end
 

@@ -39,6 +39,7 @@ class WorkerFeed:
     seek_seconds: how long the owner of a range is looked for among the processes before another one opens
         a connection of its own. A worker that is replaced takes longer to start than that.
     orphan_seconds: how long a connection is kept that the runner does not come back to.
+    idle_seconds: for which a bundle waits for the feed, before the runner is asked for a pause.
     """
 
     feed: FeedSettings
@@ -47,6 +48,7 @@ class WorkerFeed:
     ring_bytes: int = RING_BYTES
     seek_seconds: float = 3.0
     orphan_seconds: float = 30.0
+    idle_seconds: float = 5.0
 
 
 class Connection(Protocol):
@@ -105,8 +107,12 @@ class Session:
         complete_until: float = 0.0,
         connect: Connect = connect,
         on_orphan: Callable[[Session], None] = lambda session: None,
+        changed: threading.Condition | None = None,
     ) -> None:
-        """complete_until: from when on events may be missing, in epoch seconds (0: none can be)."""
+        """complete_until: from when on events may be missing, in epoch seconds (0: none can be).
+
+        changed: shared by the rings of one reader.
+        """
         self.id = uuid.uuid4().bytes
         self.replaces = replaces
         self.claimed = 0
@@ -116,9 +122,8 @@ class Session:
         self.not_before = 0.0
         several = feed.connections > 1
         self.name = f"feed {number + 1}" if several else "feed"
-        self.ring = Ring(
-            feed.ring_bytes, clock, f"connection {number + 1} of {feed.connections}: " if several else ""
-        )
+        label = f"connection {number + 1} of {feed.connections}: " if several else ""
+        self.ring = Ring(feed.ring_bytes, clock, label, changed)
         if complete_until:
             self.ring.open_gap("the process that read the feed did not come back", complete_until)
         self._clock = clock
@@ -223,12 +228,16 @@ class Hold:
     session: None when there is nothing to read from, and what is left is nothing.
     left: the range to begin with, in offsets of the session.
     letters: gaps that this bundle is to record.
+    others_wait: whether there is something for another range of this process.
+    is_first: nobody has read from the session before.
     """
 
     session: Session | None
     left: FeedRange
     letters: Sequence[DeadLetter] = ()
     lease: int = 0
+    others_wait: Callable[[], bool] = lambda: False
+    is_first: bool = False
 
     @property
     def is_valid(self) -> bool:
@@ -254,6 +263,7 @@ class Sessions:
         self._lock = threading.Lock()
         self._open: dict[tuple[str, int], Session] = {}
         self._watches: dict[str, Watch] = {}  # one for each reader: its connections that live here
+        self._changed: dict[str, threading.Condition] = {}  # one for the rings of each reader
         self._letters: dict[str, list[DeadLetter]] = {}
         self._draining = threading.Event()
 
@@ -265,6 +275,10 @@ class Sessions:
     def drain(self) -> None:
         """Every range that this process reads ends after what its ring holds. Returns at once."""
         self._draining.set()
+        with self._lock:
+            sessions = list(self._open.values())
+        for session in sessions:
+            session.ring.wake()
 
     def hold(self, feed: WorkerFeed, wanted: FeedRange) -> Hold | None:
         """Where to read `wanted`. None: its owner may be another process, let the runner try that one.
@@ -329,7 +343,7 @@ class Sessions:
         left = replace(
             wanted, session=session.id, start=max(start, first), complete_until=complete, sought_since=0.0
         )
-        return Hold(session, left, letters, session.lease())
+        return Hold(session, left, letters, session.lease(), self._others(feed.reader, session))
 
     def _take_over(self, feed: WorkerFeed, wanted: FeedRange) -> Hold:
         session = Session(
@@ -340,6 +354,7 @@ class Sessions:
             replaces=wanted.session,
             complete_until=wanted.complete_until,
             connect=self._connect,
+            changed=self._changed.setdefault(feed.reader, threading.Condition()),
             on_orphan=lambda orphan: self._orphan(feed.reader, wanted.connection, orphan),
         )
         if wanted.session:
@@ -350,7 +365,20 @@ class Sessions:
         session.start()
         complete = wanted.complete_until or session.born_at  # the first claim: what came since may be lost
         left = replace(wanted, session=session.id, start=0, complete_until=complete, sought_since=0.0)
-        return Hold(session, left, (), lease)
+        return Hold(session, left, (), lease, self._others(feed.reader, session), is_first=True)
+
+    def _others(self, reader: str, session: Session) -> Callable[[], bool]:
+        """Whether something waits at another connection of the same reader, which this runner may show to one
+        thread after the other."""
+
+        def wait() -> bool:
+            open_now = list(self._open.items())
+            return any(
+                other is not session and key[0] == reader and other.ring.end > other.claimed
+                for key, other in open_now
+            )
+
+        return wait
 
     def _nothing(self, feed: WorkerFeed, wanted: FeedRange) -> Hold:
         letters = self._take_letters(feed.reader)

@@ -22,7 +22,9 @@ from transforms.feed.worker.read import FeedRangeTracker, read_bundle
 from transforms.feed.worker.sessions import Sessions, WorkerFeed
 from transforms.secret import LiteralSecret
 
-FEED = WorkerFeed(FeedSettings("http://127.0.0.1:1", LiteralSecret("key")), "reader", ring_bytes=100_000)
+FEED = WorkerFeed(
+    FeedSettings("http://127.0.0.1:1", LiteralSecret("key")), "reader", ring_bytes=100_000, idle_seconds=0.0
+)
 
 
 def events(*numbers: int) -> list[Event]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from dataclasses import replace
 
 import msgspec
@@ -10,6 +11,7 @@ import pytest
 from tests.integration.collect import wait_for
 from tests.transforms.feed.worker.support import FEED, Bundle, Process, StepClock, events
 from transforms.dead_letter import DeadLetter
+from transforms.event import Chunk
 from transforms.feed.coverage import Coverage
 from transforms.feed.intake import Intake
 from transforms.feed.kept import KeptConnection
@@ -17,7 +19,7 @@ from transforms.feed.watch import Watch
 from transforms.feed.worker import read
 from transforms.feed.worker.range import FeedRange
 from transforms.feed.worker.ring import Ring
-from transforms.feed.worker.sessions import connect
+from transforms.feed.worker.sessions import WorkerFeed, connect
 
 FIRST = FeedRange(0)
 
@@ -100,6 +102,99 @@ def test_idle_the_runner_is_asked_to_wait_longer_and_longer(process: Process, cl
     process.connections[0].receive(1)
     clock.advance(bundle.delay)
     assert process.bundle(bundle.left).delay == 0.05
+
+
+PATIENT = replace(FEED, idle_seconds=60.0)
+
+
+def in_time(
+    process: Process, wanted: FeedRange, feed: WorkerFeed = PATIENT
+) -> tuple[threading.Thread, list[Bundle]]:
+    """A bundle that waits for the feed, in a thread of its own."""
+    found: list[Bundle] = []
+    thread = threading.Thread(target=lambda: found.append(process.bundle(wanted, feed)), daemon=True)
+    thread.start()
+    return thread, found
+
+
+def test_a_bundle_waits_for_the_feed_itself_and_ends_with_what_comes(process: Process) -> None:
+    """Each pause that the runner is asked for may stay in its state."""
+    opened = process.bundle(FIRST)
+    thread, found = in_time(process, opened.left)
+    process.connections[0].receive(1)
+    thread.join(10)
+    assert (found[0].ids, found[0].delay) == ([1], 0.05)
+
+
+def test_the_bundle_that_opens_a_connection_does_not_wait(process: Process) -> None:
+    """The ranges of the other connections may come after it, in the same bundle."""
+    assert process.bundle(FIRST, PATIENT).outputs == []
+    assert process.bundle(FeedRange(1), replace(PATIENT, connections=2)).outputs == []
+    assert len(process.connections) == 2
+
+
+def test_a_bundle_that_has_a_gap_to_give_does_not_wait_with_it(process: Process) -> None:
+    opened = process.bundle(FIRST)
+    process.connections[0].receive(strays=[DeadLetter("feed", "", "not_json: at byte 0", b"?")])
+    assert process.bundle(opened.left, PATIENT).causes == ["not_json: at byte 0"]
+
+
+def test_a_bundle_that_has_waited_long_enough_asks_for_a_short_pause(
+    process: Process, clock: StepClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened = process.bundle(FIRST)
+    waits: list[float] = []
+
+    def wait(ring: Ring, position: int, timeout: float, unless: object) -> None:
+        waits.append(timeout)
+        clock.advance(timeout)
+
+    monkeypatch.setattr(Ring, "wait", wait)
+    clock.advance(opened.delay)
+    for _ in range(3):
+        bundle = process.bundle(opened.left, replace(FEED, idle_seconds=5.0))
+        assert bundle.delay == 0.05
+        clock.advance(bundle.delay)
+    assert sum(waits) == pytest.approx(15.0)
+
+
+def test_a_drain_wakes_a_bundle_that_waits(process: Process) -> None:
+    opened = process.bundle(FIRST)
+    thread, found = in_time(process, opened.left)
+    process.sessions.drain()
+    thread.join(10)
+    assert process.bundle(found[0].left).residual is None
+
+
+def test_a_bundle_does_not_wait_while_another_connection_of_its_process_has_something(
+    process: Process,
+) -> None:
+    """A runner may show both to one thread, one after the other."""
+    several = replace(PATIENT, connections=2)
+    first, second = process.bundle(FIRST, FEED), process.bundle(FeedRange(1), FEED)
+    thread, found = in_time(process, first.left, several)
+    process.connections[1].receive(1)
+    thread.join(10)
+    assert found[0].ids == []
+    assert process.bundle(second.left, several).ids == [1]
+
+
+def test_chunks_have_one_size_as_long_as_there_is_enough(
+    process: Process, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(read, "CHUNK_EVENTS", 4)
+    opened = process.bundle(FIRST)
+    for first in (0, 3, 6, 9):
+        process.connections[0].receive(first, first + 1, first + 2)
+    process.connections[0].receive(12, strays=[DeadLetter("feed", "", "not_json: at byte 0", b"?")])
+    process.connections[0].receive(13)
+    bundle = process.bundle(opened.left)
+    sizes = [len(one.events) if isinstance(one, Chunk) else one.cause for one in bundle.outputs]
+    assert sizes == [4, 4, 4, 1, "not_json: at byte 0", 1]
+    assert bundle.ids == list(range(14))
+    firsts = [one.first for one in bundle.outputs if isinstance(one, Chunk)]
+    assert firsts == [0, 4, 8, 12, 14]
+    assert bundle.left.start == 15
 
 
 def test_caught_up_the_watermark_is_the_present(process: Process, clock: StepClock) -> None:
