@@ -12,8 +12,10 @@ import statistics
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
+from itertools import islice
 from pathlib import Path
 
+from tests.benchmarks.events import events as make_events
 from tests.benchmarks.measure import Burst, Load, await_events, burst, stop
 from tests.benchmarks.picture import Curve, picture
 from tests.benchmarks.processes import memory_of, running, server
@@ -21,6 +23,7 @@ from tests.benchmarks.receipts import APPEND, appends
 from tests.benchmarks.sides import Task, ours
 from transforms.event import Event
 from transforms.feed.journal import Journal
+from transforms.parse import parse_frames
 
 MILLION = 1_000_000
 
@@ -87,8 +90,9 @@ def drained(events: int) -> tuple[float, float, float, float]:
     ):
         journal = Journal(Path(state), feed_url=f"http://127.0.0.1:{feed}", receipt_retention=86_400.0)
         journal.cursor("splunk")
-        for some in appends(events, 1000):
-            journal.append(some, [])
+        source = make_events(events)
+        while raws := list(islice(source, APPEND)):
+            journal.append(parse_frames(raws, time.time())[0], [])
         journal.close()
         disk = sum(path.stat().st_size for path in Path(state).glob("journal*")) / MILLION
         with running(ours(Task(feed, hecs, state, max_events=1000))) as side:
