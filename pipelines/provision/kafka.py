@@ -95,7 +95,11 @@ class Cluster:
         own = Kafka(bootstrap_servers=servers, topic=self._name, config=dict(settings["kafka_config"]))
         with self._asking("sign in"):
             resolved = kafka_config.resolved(servers, own.config, settings.way_out)
-            told: dict[str, Any] = {**resolved, "error_cb": self._heard.append}
+            # A producer's: it would ask for what this user need not have the right to.
+            told: dict[str, Any] = {
+                name: value for name, value in resolved.items() if name not in kafka_config.FIXED
+            }
+            told["error_cb"] = self._heard.append
             self._admin = AdminClient(told)
             self._topics = self._list()
 
@@ -161,7 +165,7 @@ class Cluster:
 
         partitions = self._settings["kafka_partitions"]
         topic = NewTopic(self._name, partitions, self._replicas, config=dict(settings))
-        with self._asking("Create on the cluster, or on the topic"):
+        with self._asking("Create on the cluster or on the topic, and Describe to see one that is there"):
             (future,) = self._admin.create_topics([topic], request_timeout=SECONDS).values()
             future.result(SECONDS)
 

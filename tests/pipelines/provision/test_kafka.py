@@ -48,7 +48,7 @@ def test_a_user_without_rights_is_told_which(
     usual = ("kafka", f"--kafka_bootstrap_servers={broker.sasl_servers}", "--kafka_topic=guests")
     assert run(*usual, *flags, "--yes=true") == 1
     assert "REFUSED     the topic guests" in run.out
-    assert "they need Create on the cluster, or on the topic" in run.out
+    assert "they need Create on the cluster or on the topic" in run.out
     assert run.err.count("\n") == 1
     monkeypatch.setenv("KAFKA_PASSWORD", "wrong-credential")
     assert run(*usual, *flags, "--yes=true") == 1
