@@ -28,6 +28,8 @@ DISTRIBUTIONS = {
     "httpcore": "httpx",
     "grpc": "grpcio",
     "google_crc32c": "google-cloud-storage",
+    "splunklib": "splunk-sdk",
+    "urllib3": "datadog-api-client",  # whose errors of the way there are its
     "yaml": "pyyaml",
 }
 
