@@ -1,4 +1,5 @@
-"""Renders the packs: `python -m pipelines.packs [DIRECTORY]` writes templates/packs and docs/packs.md."""
+"""Renders the packs: `python -m pipelines.packs [DIRECTORY]` writes templates/packs, docs/packs.md
+and docs/runbook.md."""
 
 from __future__ import annotations
 

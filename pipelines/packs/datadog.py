@@ -10,6 +10,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from pipelines.packs import runbook
 from pipelines.packs.detection import Detection, Monitor, NewValue
 from pipelines.packs.detections import CATALOGUE, named
 
@@ -107,7 +108,8 @@ def monitors() -> Sequence[Body]:
 
 def message(detection: Detection) -> str:
     whom = "Tell somebody: add a handle such as @slack-security."
-    return f"{detection.why}\n\nWhat to do: {detection.todo}\n\n{whom}"
+    entry = f"Runbook: {runbook.url(detection.name)}"
+    return f"{detection.why}\n\nWhat to do: {detection.todo}\n\n{entry}\n\n{whom}"
 
 
 def monitor(detection: Detection, settings: Monitor) -> Body:

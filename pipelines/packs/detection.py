@@ -75,13 +75,14 @@ class NewValue:
 
 @dataclass(frozen=True)
 class Rule:
-    """An alerting rule of Prometheus."""
+    """An alerting rule of Prometheus. todo: what whoever is called does, for docs/runbook.md."""
 
     alert: str
     expr: str
     lasts: str
     severity: Severity
     summary: str
+    todo: str
 
 
 @dataclass(frozen=True)

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import yaml  # type: ignore[import-untyped]
 
+from pipelines.packs import runbook
 from pipelines.packs.detection import Rule
 from pipelines.packs.detections import CATALOGUE
 from pipelines.packs.detections.exporter import SERVICE_RULES
-
-RUNBOOK = "docs/packs.md"
 
 PROMETHEUS = """# Both jobs, for a Prometheus of your own.
 global:
@@ -69,10 +69,7 @@ def exporter_rules() -> Sequence[tuple[str, Sequence[Rule]]]:
     """Groups by the detection's name, thresholds filled in."""
     groups = []
     for one in CATALOGUE:
-        rules = [
-            Rule(each.alert, one.filled(each.expr), each.lasts, each.severity, each.summary)
-            for each in one.rules
-        ]
+        rules = [replace(each, expr=one.filled(each.expr)) for each in one.rules]
         if rules:
             groups.append((one.name, rules))
     return groups
@@ -92,7 +89,7 @@ def _rule(detection: str, rule: Rule) -> dict[str, Any]:
         "expr": rule.expr,
         "for": rule.lasts,
         "labels": {"severity": rule.severity, "detection": detection},
-        "annotations": {"summary": rule.summary, "runbook": f"{RUNBOOK}#{detection}"},
+        "annotations": {"summary": rule.summary, "runbook_url": runbook.url(rule.alert)},
     }
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from pipelines.packs import datadog, grafana, page, prometheus, retention, splunk, sql
+from pipelines.packs import datadog, grafana, page, prometheus, retention, runbook, splunk, sql
 from pipelines.packs.detection import Detection
 from pipelines.packs.detections import CATALOGUE
 
@@ -14,7 +14,8 @@ def rendered(*, with_grafana: bool = True) -> Mapping[str, str]:
     files = {**queries(), **splunk.files(), **datadog.files(), **prometheus.files(), **retention.files()}
     if with_grafana:
         files.update(grafana.files())
-    return {**{f"templates/packs/{name}": text for name, text in files.items()}, "docs/packs.md": page.page()}
+    found = {f"templates/packs/{name}": text for name, text in files.items()}
+    return {**found, "docs/packs.md": page.page(), runbook.PAGE: runbook.page()}
 
 
 def queries() -> Mapping[str, str]:

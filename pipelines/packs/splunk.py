@@ -10,6 +10,7 @@ import re
 from collections.abc import Mapping, Sequence
 from xml.sax.saxutils import escape
 
+from pipelines.packs import runbook
 from pipelines.packs.detection import Detection, Search
 from pipelines.packs.detections import CATALOGUE
 
@@ -71,12 +72,17 @@ def saved_search(detection: Detection) -> Mapping[str, str]:
     if search is None:
         raise ValueError(f"{detection.name} is not said in SPL")
     settings = {
-        "description": f"{detection.why} {detection.todo}",
+        "description": _description(detection),
         "search": spl(detection),
         "dispatch.earliest_time": search.earliest,
         "dispatch.latest_time": "now",
     }
     return {**settings, **_schedule(detection, search)} if detection.alerts else settings
+
+
+def _description(detection: Detection) -> str:
+    entry = f" Runbook: {runbook.url(detection.name)}" if detection.alerts else ""
+    return f"{detection.why} {detection.todo}{entry}"
 
 
 def _schedule(detection: Detection, search: Search) -> Mapping[str, str]:

@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 import httpx
 import msgspec
 
+from transforms.feed.advice import FEED, IN_BETWEEN
 from transforms.feed.request import is_certificate_problem
 from transforms.retry import MAX_RETRY_AFTER, Backoff, retry_after
 from transforms.secret import shown
@@ -163,7 +164,7 @@ def decide(
         decision = _after_status(ending, streak, others_open, uniform)
         return replace(decision, reason=ending.reason or decision.reason)
     wait = Backoff().wait(streak.failures, uniform) + min(server_retry or 0.0, MAX_SERVER_RETRY)
-    reason = ending.reason or _REASONS[ending.kind]
+    reason = ending.reason or FEED[ending.kind.value].says
     return Decision(wait, f"{reason} ({ending.detail})" if ending.detail else reason)
 
 
@@ -172,50 +173,32 @@ def why(ending: Ending) -> str:
     return decide(ending, Streak().after(ending), 0, None, lambda low, high: low).reason
 
 
-_REASONS = {
-    EndingKind.END: "the service closed the stream",
-    EndingKind.CUT: "the stream was cut off",
-    EndingKind.RESET: "the connection was reset",
-    EndingKind.REFUSED: "the service refused the connection: nothing listens at --feed_url",
-    EndingKind.UNRESOLVED: "the host of --feed_url has no address: check the name and DNS",
-    EndingKind.UNREACHABLE: "the service cannot be reached",
-    EndingKind.TLS: "the TLS handshake failed: check --feed_url, and --ca_file for a private authority",
-    EndingKind.CONNECT_TIMEOUT: "the service did not accept the connection in time",
-    EndingKind.SILENCE: "the feed fell silent: neither an event nor a keepalive came",
-    EndingKind.CONTENT: "what answered is not the event stream: check --feed_url",
-    EndingKind.PROXY: "no way through the proxy to --feed_url",
-    EndingKind.NO_KEY: "the API key cannot be read: check --feed_api_key",
-    EndingKind.PROTOCOL: "the answer was not valid HTTP",
-}
-
-
 def _after_status(
     ending: Ending, streak: Streak, others_open: int, uniform: Callable[[float, float], float]
 ) -> Decision:
     status = ending.status
     if status == 204:
         # WHATWG: "clients can be told to stop reconnecting using the HTTP 204 No Content response code".
-        return Decision(0.0, "the service says that the stream has ended (204)", stop=True)
+        return Decision(0.0, FEED["204"].says, stop=True)
     if status == 429 or ending.code == TOO_MANY:
         return _after_429(ending, streak, others_open, uniform)
     if status == 401:
         # The first time soon: after a rotation the new key is usually already in place.
         wait = uniform(0.0, 0.5) if streak.same == 1 else uniform(*REJECTED_WAIT)
-        why = _told("the service rejected the API key (401): check --feed_api_key", ending)
+        why = _told(FEED["401"].says, ending)
         return Decision(wait, why, reread_secret=True)
     if status == 403:
-        why = _told("the API key may not read the event stream (403): check its permissions", ending)
+        why = _told(FEED["403"].says, ending)
         return Decision(uniform(*REJECTED_WAIT), why, reread_secret=True)
     if status == 404:
-        why = _told("there is no event stream at this address (404): check --feed_url", ending)
+        why = _told(FEED["404"].says, ending)
         return Decision(uniform(*REJECTED_WAIT), why)
     if status in REDIRECTS:
-        why = f"the service redirects elsewhere ({status}), where the key is not sent: correct --feed_url"
-        return Decision(uniform(*REJECTED_WAIT), why)
+        return Decision(uniform(*REJECTED_WAIT), FEED["redirect"].says.format(status=status))
     wait = Backoff().wait(streak.failures, uniform)
     if status == 503 and ending.retry_after is not None:
         wait = _asked(ending.retry_after, uniform)
-    return Decision(wait, _told(f"the service answered {status}", ending))
+    return Decision(wait, _told(FEED["status"].says.format(status=status), ending))
 
 
 def _after_429(
@@ -223,15 +206,9 @@ def _after_429(
 ) -> Decision:
     if ending.code == TOO_MANY:
         wait = uniform(SLOT_WAIT, SLOT_WAIT + 30.0)
-        if others_open:
-            why = f"all five stream slots of this account are taken: carrying on with {others_open} open"
-        else:
-            why = (
-                "all five stream slots of this account are taken, perhaps by connections that are dead: "
-                "they are freed only after five minutes without a new attempt"
-            )
+        why = FEED["slots" if others_open else "no slot"].says.format(open=others_open)
         return Decision(wait, f"{why} ({ending.status})")
-    why = _told("too many requests a minute for this account's plan (429)", ending)
+    why = _told(FEED["429"].says, ending)
     if ending.retry_after is not None:
         return Decision(_asked(ending.retry_after, uniform), why)
     return Decision(uniform(*RATE_LIMIT_WAIT), why)
@@ -244,10 +221,7 @@ def _asked(seconds: float, uniform: Callable[[float, float], float]) -> float:
 
 def _told(reason: str, ending: Ending) -> str:
     if ending.in_between and ending.status < 500:
-        return (
-            f"something in between answered {ending.status} in the service's place ({ending.in_between}): "
-            "let this program through the proxy, firewall or sign-in, or correct --feed_url"
-        )
+        return IN_BETWEEN.format(status=ending.status, who=ending.in_between)
     detail = ending.in_between or ending.detail
     return f"{reason} ({detail})" if detail else reason
 

@@ -21,6 +21,7 @@ from websockets.uri import parse_uri
 
 from transforms.clock import Clock
 from transforms.feed import reconnect
+from transforms.feed.advice import FEED
 from transforms.feed.reconnect import Ending, EndingKind
 from transforms.feed.request import FeedSettings, Headers, wanted_types
 from transforms.feed.sse import MAX_FRAME_BYTES
@@ -39,14 +40,6 @@ _LEAST_WAIT = 0.001  # seconds; a socket that is given none raises another error
 _WHOLE_TEXT = 0x8100
 _beginning = struct.Struct("!HH").unpack_from
 _SHORT = 1 << 16  # above all lengths that two bytes can say
-_NO_UPGRADE = (
-    "the answer to the request for a WebSocket was {}, as for one without `Upgrade`: something in between "
-    "drops that header. Let the proxy or load balancer pass `Upgrade` and `Connection` on (nginx: "
-    "proxy_http_version 1.1; proxy_set_header Upgrade $http_upgrade; proxy_set_header Connection "
-    '"upgrade"), or set --feed_transport=sse'
-)
-_NO_HANDSHAKE = "what answered 101 is no WebSocket: check --feed_url, and what is in between"
-_NO_WEBSOCKET = "what came over the WebSocket breaks its protocol"
 
 
 class MessageReader:
@@ -215,7 +208,7 @@ class WebSocket:
             return Ending(EndingKind.CONTENT, detail="an event stream, where a WebSocket was asked for")
         said = ending.detail or ending.in_between
         if ending.status == 426 or (ending.status == 404 and not said):
-            return replace(ending, reason=_NO_UPGRADE.format(ending.status))
+            return replace(ending, reason=FEED["no upgrade"].says.format(status=ending.status))
         return ending
 
     def _broken_handshake(self, response: httpx.Response) -> Ending | None:
@@ -223,7 +216,7 @@ class WebSocket:
         try:
             self._handshake.process_response(Response(101, "Switching Protocols", headers))
         except (InvalidHandshake, ValueError) as error:
-            return Ending(EndingKind.PROTOCOL, detail=type(error).__name__, reason=_NO_HANDSHAKE)
+            return Ending(EndingKind.PROTOCOL, detail=type(error).__name__, reason=FEED["no handshake"].says)
         return None
 
     def frames(self, response: httpx.Response) -> Iterator[tuple[list[Frame], int]]:
@@ -307,7 +300,7 @@ class WebSocket:
     @property
     def ending(self) -> Ending:
         if self._messages.fault:
-            return Ending(EndingKind.PROTOCOL, detail=self._messages.fault, reason=_NO_WEBSOCKET)
+            return Ending(EndingKind.PROTOCOL, detail=self._messages.fault, reason=FEED["no websocket"].says)
         if self._messages.close is None:
             return Ending(EndingKind.CUT)
         return ending_of_close(self._messages.close, self.is_live)

@@ -1,8 +1,5 @@
-"""Every failure of a destination and what a person does about it: one table for messages, page and docs.
-
-docs/failures.md is made from it: python -c "from transforms.write.advice import markdown; print(markdown(),
-end='')" > docs/failures.md
-"""
+"""Every failure of a destination and what a person does about it: one table for messages, page and
+docs/runbook.md, which `python -m pipelines.packs` makes of it. The feed's is transforms/feed/advice.py."""
 
 from __future__ import annotations
 
@@ -338,24 +335,3 @@ ADVICE: Mapping[str, Mapping[str, Advice]] = {
     "Google Cloud Storage": GCS,
     "Pub/Sub": PUBSUB,
 }
-_HEAD = """# When a destination fails
-
-No failure loses an event. What heals by itself is tried again with growing waits; what needs a person is
-probed with one batch at a time until somebody has done what the last column says.
-
-(Made from transforms/write/advice.py, which the messages are made from as well.)
-"""
-
-
-def markdown() -> str:
-    """docs/failures.md."""
-    lines = [_HEAD]
-    for title, section in ADVICE.items():
-        lines += [f"## {title}", "", "| seen | message | heals by itself, or what to do |", "|---|---|---|"]
-        rows = dict.fromkeys(
-            (each.seen, each.what.removeprefix(": "), each.do or "heals by itself")
-            for each in section.values()
-        )
-        lines += [f"| {' | '.join(row)} |" for row in rows]
-        lines.append("")
-    return "\n".join(lines)

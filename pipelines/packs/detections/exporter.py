@@ -30,6 +30,10 @@ FEED_DOWN = Detection(
             "3m",
             "critical",
             "Nobody exports: no grantex-beam is scraped.",
+            "Is it running (`systemctl status grantex-beam`, `kubectl get pods`)? How it ended is its "
+            "exit code and the last lines of its log: 2 is a setting, 3 the preflight, 1 is worth a "
+            "new start. If it runs: Prometheus cannot reach `--status_port`; see its targets, and "
+            "`--status_host`.",
         ),
         Rule(
             "GrantexFeedDown",
@@ -37,6 +41,10 @@ FEED_DOWN = Detection(
             "2m",
             "critical",
             "No stream of the feed is open: what is published now is lost.",
+            "Open the page: each connection says why it waits, and [the feed's messages](#the-feed) "
+            "what to do about it. Nothing is lost of what was received; what is published until a "
+            "stream is live again is a gap on record. When it is over: `grantex-beam reconcile` for "
+            "that time.",
         ),
         Rule(
             "GrantexFeedSilent",
@@ -46,6 +54,10 @@ FEED_DOWN = Detection(
             "1m",
             "critical",
             "Not one byte from the feed for {{ $value | humanizeDuration }}; keepalives come every 30 s.",
+            "A stream is open and dead. It is replaced by itself after 40 s, so this lasts only when "
+            "what replaces it is dead as well: look for a proxy or load balancer that holds answers "
+            "back or forgets idle connections. `--feed_transport=both` reads by a second kind of "
+            "stream.",
         ),
         Rule(
             "GrantexFeedGapOpen",
@@ -53,6 +65,8 @@ FEED_DOWN = Detection(
             "1m",
             "critical",
             "A gap is open: events of this moment may be missed.",
+            "No stream of ours is heard now: as GrantexFeedDown. A job that was just started has a "
+            "gap open until its first stream is live, within half a minute on a quiet feed.",
         ),
         Rule(
             "GrantexFeedGap",
@@ -60,6 +74,11 @@ FEED_DOWN = Detection(
             "0m",
             "warning",
             "A gap was recorded: ask the ledger what fell into it (reconcile).",
+            "Ask what fell into it: with `--ledger_webhook=auto` the page says so by itself, else run "
+            "`grantex-beam reconcile` over its time (it is a dead letter of the feed, `feed_gap`, "
+            "with bounds and reason). Often? Two connections, a standby and the webhook receiver each "
+            "close some: [operate.md](operate.md#two-connections), "
+            "[deploy.md](deploy.md#two-processes-no-blind-moment).",
         ),
         Rule(
             "GrantexFeedFewConnections",
@@ -67,6 +86,9 @@ FEED_DOWN = Detection(
             "15m",
             "warning",
             "Open connections: {{ $value }}, fewer than wanted; the next cut may be a gap.",
+            "Nothing is missing yet. The page says why the other stream is not open: most often all "
+            "five slots of the account are taken by other programs with this key, or the plan's "
+            "requests are used up.",
         ),
         Rule(
             "GrantexEventsMissing",
@@ -74,6 +96,10 @@ FEED_DOWN = Detection(
             "0m",
             "critical",
             "The service's ledger names events that never came.",
+            "The service published them and no stream or webhook brought them. Each is a dead letter "
+            "of the feed (`missing`) with id, type and time; the ledger has no payload. Look at those "
+            "ids in the service's console. Set up the [webhook receiver](deploy.md#webhooks): it is "
+            "the only second way to a payload.",
         ),
         Rule(
             "GrantexProofOld",
@@ -82,6 +108,9 @@ FEED_DOWN = Detection(
             "5m",
             "warning",
             "For {{ $value | humanizeDuration }} nobody has compared with the service's ledger.",
+            "The ledger cannot be read, or not fast enough. The page has the reason: the webhook was "
+            "deleted (choose another, `--ledger_webhook`), the key may not read it, or the plan has "
+            "too few requests a minute for this many events.",
         ),
     ),
     without=NOT_EVENTS,
@@ -92,7 +121,7 @@ EXPORTER_TROUBLE = Detection(
     title="Delivery late, circuit open, dead letters, journal full",
     why="Events are safe in the journal, but not where they are looked for; past the journal's bound the "
     "feed is not read any more.",
-    todo="The status page has the destination's state and its last error; docs/failures.md what to do.",
+    todo="The status page has the destination's state and its last error; docs/runbook.md what to do.",
     severity="critical",
     thresholds={
         "late": Threshold(300, "seconds that the oldest event of a destination may wait"),
@@ -106,6 +135,9 @@ EXPORTER_TROUBLE = Detection(
             "5m",
             "warning",
             "{{ $labels.destination }}: the oldest event has waited {{ $value | humanizeDuration }}.",
+            "Open the page: the destination's state says what it is. `retrying` and `down` heal by "
+            "themselves; `needs you` says what to do; `behind` means that it takes events more slowly "
+            "than they come: see its requests' time, raise its `--…_max_events`, or its own limits.",
         ),
         Rule(
             "GrantexDeliveryVeryLate",
@@ -113,6 +145,9 @@ EXPORTER_TROUBLE = Detection(
             "5m",
             "critical",
             "{{ $labels.destination }}: the oldest event has waited {{ $value | humanizeDuration }}.",
+            "As GrantexDeliveryLate. Look when the journal will be full (`grantex_journal_bytes` of "
+            "`grantex_journal_max_bytes`): past that the feed is not read. `--journal_max_bytes` can "
+            "be raised at a restart.",
         ),
         Rule(
             "GrantexDestinationDown",
@@ -120,6 +155,9 @@ EXPORTER_TROUBLE = Detection(
             "10m",
             "critical",
             "{{ $labels.destination }} does not take events; they wait in the journal.",
+            "See the service's own status page and what stands between it and here. It is probed all "
+            "the time, and everything that waits is delivered when it is back; other destinations do "
+            "not notice. A job on a cluster keeps it in the runner's state.",
         ),
         Rule(
             "GrantexDestinationNeedsYou",
@@ -127,6 +165,9 @@ EXPORTER_TROUBLE = Detection(
             "5m",
             "critical",
             "{{ $labels.destination }} does not heal by itself: the status page says what to do.",
+            "Read the sentence on the page: it is one of [the messages below](#the-messages), with "
+            "what to do. A secret that is changed in its file or secret manager is read again without "
+            "a restart; a flag needs one.",
         ),
         Rule(
             "GrantexDeadLetters",
@@ -134,6 +175,10 @@ EXPORTER_TROUBLE = Detection(
             "0m",
             "warning",
             "{{ $labels.destination }} ({{ $labels.stage }}): events were put aside; see the dead letters.",
+            "`grantex_dead_letters_total` has the causes, `<state_dir>/dead_letters` the events "
+            "([what each cause means](#dead-letters)). Stage `feed`: gaps and frames that are no "
+            "events. Stage `write`: put the cause right, then `grantex-beam replay "
+            "--from=dead_letters:…`.",
         ),
         Rule(
             "GrantexDestinationRestarts",
@@ -141,6 +186,9 @@ EXPORTER_TROUBLE = Detection(
             "0m",
             "warning",
             "{{ $labels.destination }} fails and starts again; the log has the traceback.",
+            "An error that nobody foresaw; events are kept and the lane starts again. The log has the "
+            "traceback once. If you did not write the destination yourself, report it with that "
+            "traceback.",
         ),
         Rule(
             "GrantexJournalFilling",
@@ -148,6 +196,9 @@ EXPORTER_TROUBLE = Detection(
             "5m",
             "warning",
             "The journal is {{ $value | humanizePercentage }} full; past its bound the feed is not read.",
+            "A destination does not take its events (see which: `grantex_events_pending`). Bring it "
+            "back, or raise `--journal_max_bytes` if the disk has room. What waits for a destination "
+            "that was removed for good goes with `--forget_destination=NAME`.",
         ),
         Rule(
             "GrantexJournalFull",
@@ -155,6 +206,8 @@ EXPORTER_TROUBLE = Detection(
             "1m",
             "critical",
             "The journal is {{ $value | humanizePercentage }} full: reading pauses, which is a gap.",
+            "The feed is not read, or will not be in a moment: this is a gap. As "
+            "GrantexJournalFilling, now. Nothing that was received is dropped.",
         ),
     ),
     without=NOT_EVENTS,
@@ -177,10 +230,12 @@ _ANOMALIES = "sum(increase(grantex_anomalies_detected_total[1h]))"
 _REFUSED = '60 * sum(rate(grantex_http_request_duration_seconds_count{status_code="429"}[5m]))'
 
 
-def _pair(alert: str, expr: str, sign: str, warning: str, critical: str, summary: str) -> tuple[Rule, Rule]:
+def _pair(
+    alert: str, expr: str, sign: str, warning: str, critical: str, summary: str, todo: str
+) -> tuple[Rule, Rule]:
     return (
-        Rule(alert, f"{expr} {sign} {warning}", "5m", "warning", summary),
-        Rule(f"{alert}Critical", f"{expr} {sign} {critical}", "5m", "critical", summary),
+        Rule(alert, f"{expr} {sign} {warning}", "5m", "warning", summary, todo),
+        Rule(f"{alert}Critical", f"{expr} {sign} {critical}", "5m", "critical", summary, todo),
     )
 
 
@@ -192,6 +247,8 @@ SERVICE_RULES = (
         "0.05",
         "0.15",
         "{{ $value | humanizePercentage }} of token exchanges fail.",
+        "Agents do not get their tokens. See the service's own status and log; a revoked or suspended "
+        "grant fails on purpose, so look at `revocation_spike` too.",
     ),
     *_pair(
         "GrantexWebhooksFail",
@@ -200,6 +257,8 @@ SERVICE_RULES = (
         "0.98",
         "0.95",
         "Only {{ $value | humanizePercentage }} of webhook deliveries succeed.",
+        "Receivers do not answer 200 within 10 s. If ours is among them, `grantex_webhooks_total` has "
+        "what it answered.",
     ),
     *_pair(
         "GrantexAuthorizeSlow",
@@ -208,7 +267,25 @@ SERVICE_RULES = (
         "0.5",
         "2",
         "One in a hundred authorizations takes {{ $value | humanizeDuration }} or more.",
+        "The service is slow; nothing here can help. Delivery is not affected.",
     ),
-    *_pair("GrantexAnomalies", _ANOMALIES, ">", "5", "10", "{{ $value }} anomalies within an hour."),
-    *_pair("GrantexRateLimited", _REFUSED, ">", "50", "200", "{{ $value }} requests a minute answered 429."),
+    *_pair(
+        "GrantexAnomalies",
+        _ANOMALIES,
+        ">",
+        "5",
+        "10",
+        "{{ $value }} anomalies within an hour.",
+        "Open them in the service; [anomalies](#anomalies) has what the events say.",
+    ),
+    *_pair(
+        "GrantexRateLimited",
+        _REFUSED,
+        ">",
+        "50",
+        "200",
+        "{{ $value }} requests a minute answered 429.",
+        "Somebody asks more than the plan allows. The job's own share is the ledger's walk: four "
+        "fifths of the key's requests at most.",
+    ),
 )
