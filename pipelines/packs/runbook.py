@@ -147,6 +147,11 @@ CAUSES: Mapping[str, tuple[str, str]] = {
         "Compare the table's columns with `--bigquery_schema`, then replay.",
     ),
     "invalid": ("The broker refuses the message; the reason follows.", "Put that right, then replay."),
+    "hec_": (
+        "With HEC's code behind it (`hec_6`, `hec_12`, `hec_13`, `hec_15`): Splunk refuses the event.",
+        "Its words say why; put that right, then replay.",
+    ),
+    "datadog_400": ("Datadog refuses the log; its words follow.", "Put that right, then replay."),
     "refused": (
         "The service refuses it while it takes others; its words follow.",
         "Put that right, then replay.",
@@ -240,9 +245,9 @@ def _page() -> Iterator[str]:
     yield "### A stream\n\n| what the page says |\n|---|"
     for phase in Phase:
         yield f"| {_anchor('stream', phase.name)}{_of_stream(ConnectionStatus(phase=phase))} |"
-    for state in (ConnectionState.SUSPECT, ConnectionState.REPLACING):
-        told = _of_stream(ConnectionStatus(phase=Phase.LIVE, state=state))
-        yield f"| {_anchor('stream', state.name)}{told} |"
+    for among in (ConnectionState.SUSPECT, ConnectionState.REPLACING):
+        told = _of_stream(ConnectionStatus(phase=Phase.LIVE, state=among))
+        yield f"| {_anchor('stream', among.name)}{told} |"
     yield "\nA stream that waits says why: [the feed's messages](#the-feed).\n"
     yield "### The first line\n\n| words | what it means | do |\n|---|---|---|"
     for words, (means, todo) in RUN.items():

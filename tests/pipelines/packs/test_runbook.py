@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import json
 import re
 from collections.abc import Iterator
@@ -23,16 +24,23 @@ ROOT = Path(__file__).parents[3]
 PAGE = (ROOT / "docs" / "runbook.md").read_text(encoding="utf-8")
 ANCHORS = {runbook.slug(title) for title in re.findall(r"^#+ (.*)", PAGE, re.M)}
 ANCHORS |= set(re.findall(r'<a id="([^"]+)">', PAGE))
-WORD = re.compile(r"[a-z][a-z_]+(?=: |$)")
+WORD = re.compile(r"[a-z][a-z0-9_]+(?=: |$)")
+NO_CAUSES = {"storage_write"}  # what begins a text in the same way
 RULES = ROOT / "templates" / "packs" / "prometheus"
 
 
-def texts(folder: str) -> Iterator[str]:
-    """Every text constant of the program, f-strings by their pieces."""
+@functools.cache
+def texts(folder: str) -> tuple[str, ...]:
+    """Every text constant of the program, f-strings by their pieces; no docstring."""
+    found: list[str] = []
     for path in (ROOT / folder).rglob("*.py"):
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-            if isinstance(node, ast.Constant) and isinstance(node.value, str):
-                yield node.value
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        by_itself = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
+        constants = (node for node in ast.walk(tree) if isinstance(node, ast.Constant))
+        found += [
+            each.value for each in constants if isinstance(each.value, str) and id(each) not in by_itself
+        ]
+    return tuple(found)
 
 
 def entries(links: Iterator[str]) -> set[str]:
@@ -109,5 +117,6 @@ def test_causes_that_the_page_lists_are_the_programs(word: str) -> None:
 
 
 def test_no_cause_of_a_dead_letter_is_left_out() -> None:
-    words = {found[0] for text in texts("transforms") if (found := re.match(r"[a-z]+_[a-z_]+(?=: )", text))}
-    assert words <= {*runbook.CAUSES}
+    begins = (re.match(r"[a-z]+_[a-z0-9_]+(?=: )", text) for text in texts("transforms"))
+    words = {found[0] for found in begins if found}
+    assert words <= {*runbook.CAUSES, *NO_CAUSES}
