@@ -122,7 +122,10 @@ def _of_ours(words: list[str]) -> list[str]:
     if name not in PROGRAMS:
         return [f"there is no program {name}"]
     part = rest.pop(0) if name == "provision" and rest and not rest[0].startswith("-") else ""
-    program = program_of(name, part)
+    try:
+        program = program_of(name, part)
+    except ImportError:
+        return [f"there is no {name} {part}"]
     flags = [each for each in rest if each.startswith("--")]
     known = program.parameters().keys() | {"help", "version"}
     by_name = any(each.startswith("--config=") for each in flags) or "…" in " ".join(words)
@@ -144,21 +147,13 @@ def _is_of_this_machine(fault: str) -> bool:
 
 
 def program_of(name: str, part: str = "") -> Any:
-    """The parameters of a program, or of a part of `provision`."""
+    """The parameters of a program, or of a part of `provision`. Raises ImportError."""
     from pipelines.flags.settings import JOB
 
     module = importlib.import_module(f"pipelines.{name}")
     if part:
-        names = (f"pipelines.{name}.{part}", f"pipelines.{name}_{part}")
-        module = importlib.import_module(next(each for each in names if _is_there(each)))
+        module = importlib.import_module(f"pipelines.{name}.{part}")
     return getattr(module, "PROGRAM", None) or getattr(getattr(module, "flags", None), "PROGRAM", JOB)
-
-
-def _is_there(module: str) -> bool:
-    try:
-        return importlib.util.find_spec(module) is not None
-    except ModuleNotFoundError:
-        return False
 
 
 def _of_make(words: list[str]) -> list[str]:
@@ -173,11 +168,11 @@ def _of_aws(words: list[str]) -> list[str]:
     """By the models of boto3, which the command line of AWS is made of as well."""
     service, command, *rest = words[1:]
     model = aws_service({"s3api": "s3"}.get(service, service))
-    names = {_kebab(each): each for each in model.operation_names}
+    names = {kebab(each): each for each in model.operation_names}
     if command not in names:
         return [f"aws {service} has no {command}"]
     members = model.operation_model(names[command]).input_shape.members
-    known = {_kebab(each) for each in members} | {f"no-{_kebab(each)}" for each in members} | AWS_EVERYWHERE
+    known = {kebab(each) for each in members} | {f"no-{kebab(each)}" for each in members} | AWS_EVERYWHERE
     given = [each[2:].partition("=")[0] for each in rest if each.startswith("--")]
     return [f"aws {service} {command} has no --{each}" for each in given if each not in known]
 
@@ -193,7 +188,7 @@ def aws_service(name: str) -> Any:
 AWS_EVERYWHERE = {"region", "profile", "endpoint-url", "output", "query"}
 
 
-def _kebab(name: str) -> str:
+def kebab(name: str) -> str:
     return re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "-", name).lower()
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.doc_commands import SHELL, Snippet, commands, faults, is_picture, snippets
+from tests.doc_commands import SHELL, Snippet, aws_service, commands, faults, is_picture, snippets
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
@@ -117,10 +117,8 @@ def a_json(text: str) -> None:
 
 def assert_is_an_action(action: str) -> None:
     """Of an AWS policy: an operation of the service as boto3 knows it; ListBucket is ListObjects there."""
-    import botocore.session
-
     service, name = action.split(":")
-    known = set(botocore.session.get_session().get_service_model(service).operation_names)
+    known = set(aws_service(service).operation_names)
     assert name in known | {"ListBucket"}, action
 
 

@@ -170,7 +170,7 @@ STARTS: Mapping[str, tuple[int, str]] = {
     ),
     "was written by another version of this program": (
         2,
-        "Start the later version again: a journal goes forward only ([deploy.md](deploy.md#upgrade)).",
+        "Start the later version again: a journal goes forward only ([upgrade.md](upgrade.md)).",
     ),
     "holds the journal of another": (
         2,
