@@ -72,7 +72,7 @@ class Sent:
     def add(self, ids: Sequence[str]) -> None:
         """The destination has them, or has refused them for good."""
         if self._file is not None:
-            self._file.write(msgspec.json.encode(ids) + b"\n")
+            self._file.write(msgspec.json.encode(list(ids)) + b"\n")
 
     def close(self, complete: bool) -> None:
         """The run is over; after a complete one the same replay may be asked for anew."""
