@@ -14,6 +14,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from pipelines.practice.datadog import KEY as DATADOG_KEY
 from pipelines.practice.feed import PRACTICE_KEY, PracticeFeed
 from pipelines.practice.splunk import PracticeSplunk
@@ -24,6 +26,7 @@ from tests.servers.splunk_management import PASSWORD, PracticeSplunkManagement
 
 PAGE = (ROOT / "docs" / "start.md").read_text(encoding="utf-8")
 PATIENCE = 60.0
+pytestmark = pytest.mark.timeout(300)  # programs one after another, each of which imports Beam
 ACTIVATE = 'PATH="$PWD/bin:$PATH"\n'
 PROGRAM = """#!/bin/sh
 [ "$1" != provision ] || export $OF_PROVISION
@@ -76,7 +79,8 @@ class Walk:
             check=False,
         )
         assert done.returncode == 0, done.stdout
-        return done.stdout
+        printed: str = done.stdout
+        return printed
 
     @contextlib.contextmanager
     def keeps_running(self, command: str) -> Iterator[None]:
@@ -111,14 +115,10 @@ class Walk:
         return commands
 
 
-def follow(walk: Walk, of_the_destination: str) -> None:
-    """From the key to the event of the trial."""
+def set_up(walk: Walk, destination: str) -> None:
+    """The first steps, for one of the two destinations."""
     walk.types(steps("2"))
-    walk.types(steps(of_the_destination))
-    check, start = steps("4").splitlines()
-    walk.types(check)
-    with walk.keeps_running(start):
-        walk.types(steps("5"))
+    walk.types(steps(destination))
 
 
 def test_from_the_key_to_the_first_alert_on_splunk(tmp_path: Path) -> None:
@@ -127,10 +127,12 @@ def test_from_the_key_to_the_first_alert_on_splunk(tmp_path: Path) -> None:
         with PracticeSplunkManagement(hec) as management:
             environ = {"GRANTEX_FEED_URL": feed.url, "SPLUNK_PASSWORD": PASSWORD}
             instead = {"https://splunk.example.com:8088": hec.url}
-            follow(
-                Walk(tmp_path, environ, instead, f"GRANTEX_SPLUNK_MANAGEMENT_URL={management.url}"),
-                "3 \u00b7 Splunk",
-            )
+            walk = Walk(tmp_path, environ, instead, f"GRANTEX_SPLUNK_MANAGEMENT_URL={management.url}")
+            set_up(walk, "3 \u00b7 Splunk")
+            check, start = steps("4").splitlines()
+            walk.types(check)
+            with walk.keeps_running(start):
+                walk.types(steps("5"))
             (found,) = [each for each in hec.events if each.source != "grantex-beam-check"]
             alert = management.knowledge["saved/searches"].kept["Grantex - Budget exhausted"]
     assert found.index == "grantex"
@@ -148,7 +150,9 @@ def test_from_the_key_to_the_first_alert_on_datadog(tmp_path: Path) -> None:
             "DATADOG_API_KEY": DATADOG_KEY,
             "DATADOG_APP_KEY": APP_KEY,
         }
-        follow(Walk(tmp_path, environ, {}), "3 \u00b7 Or Datadog")
+        walk = Walk(tmp_path, environ, {})
+        set_up(walk, "3 \u00b7 Or Datadog")
+        walk.types(steps("5"))
         (log,) = [each for each in datadog.events if each.id.startswith("evt_TRIAL")]
         searched = SearchingDatadog()  # reads logs by the pipeline that was set up
         searched.pipelines = dict(datadog.kept[PIPELINES])
