@@ -155,6 +155,10 @@ verify-splunk: $(TEST_READY)  ## what the pack's searches find on a real Splunk;
 verify-datadog: $(TEST_READY)  ## what the pack's monitors count on a real Datadog; API_KEY=... APP_KEY=... SITE=...
 	@exec $(BIN)/python -m tests.integration.verify_datadog $(ARGS)
 
+.PHONY: screenshots
+screenshots: $(TEST_READY)  ## the docs' pictures of the status page, taken anew; needs chromium
+	@exec $(BIN)/python -m tests.browser.screenshot $(ARGS)
+
 lock:  ## pin every dependency again, with hashes; ARGS=--upgrade for the newest of each
 	@$(PYTHON) -m venv $(VENV)-lock && $(VENV)-lock/bin/python -m pip install --quiet uv
 	@set -e; compile() { $(VENV)-lock/bin/uv pip compile --quiet --universal --python-version 3.10 \

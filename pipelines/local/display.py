@@ -7,6 +7,7 @@ import logging
 from types import TracebackType
 from typing import TYPE_CHECKING
 
+from pipelines.local.history import History
 from pipelines.local.snapshot import Look, Snapshot
 from pipelines.local.status import StatusServer
 from pipelines.local.terminal import Terminal
@@ -36,6 +37,7 @@ class Display:
         self._health = health
         self._clock = clock
         self._began = clock.monotonic()
+        self._history = History(self._looked, clock)
         self._stack = contextlib.ExitStack()
 
     def __enter__(self) -> Display:
@@ -56,8 +58,11 @@ class Display:
         """The run is about to end."""
         self._watchdog.stopping()
 
+    def _looked(self) -> Snapshot:
+        return self.look()  # another one may have been given meanwhile
+
     def _see(self) -> Snapshot:
-        return self.look()
+        return self._history.foretold(self.look())
 
     def _is_ready(self) -> bool:
         """Whether the other process of a pair may be restarted now."""
@@ -72,6 +77,7 @@ class Display:
         setting = f"--status_port={self._settings.status_port}"
         page = WhenFree(setting, self._listen, self._clock, patient=self._settings.standby)
         stack.enter_context(contextlib.closing(page))
+        stack.enter_context(contextlib.closing(self._history)).start()
         return "" if page.server is None else self._address(page.server)
 
     def _listen(self) -> StatusServer:
@@ -81,6 +87,7 @@ class Display:
             settings.status_port,
             self._see,
             faults=self._health.faults,
+            history=self._history,
             state_dir=settings.state_dir,
         )
         log.info("status page: %s", self._address(server))

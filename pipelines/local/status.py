@@ -1,4 +1,4 @@
-"""The local status server: the page, its /status.json, /where, /metrics, /healthz and /readyz."""
+"""The local status server: the page, /status.json, /history.json, /where, /metrics, /healthz and /readyz."""
 
 from __future__ import annotations
 
@@ -14,12 +14,14 @@ from urllib.parse import parse_qs, urlsplit
 from prometheus_client import CONTENT_TYPE_LATEST
 
 from pipelines.local import verdict
+from pipelines.local.history import History
 from pipelines.local.inbound import Answer, Request
 from pipelines.local.listener import Listener
 from pipelines.local.metrics import exposition
 from pipelines.local.snapshot import Look, Snapshot
 from pipelines.local.status_json import status_json
 from pipelines.local.where_json import answer
+from transforms.clock import SystemClock
 from transforms.feed.journal import JournalDamaged, JournalError, JournalUnavailable
 from transforms.feed.journal.receipts import Receipts
 
@@ -54,14 +56,17 @@ class StatusServer:
         monotonic: Callable[[], float] = time.monotonic,
         faults: Callable[[], Sequence[str]] = lambda: (),
         state_dir: Path | None = None,
+        history: History | None = None,
     ) -> None:
         """Bind to `host` and `port` (0: any free one). Raises PortTaken and ListenFailed.
 
         look: takes a snapshot; called in the server's threads.
         faults: why the process should be started anew, for /healthz; as Health.faults.
         state_dir: whose journal `/where` looks into.
+        history: the last hour; without one there are no charts.
         """
         self._look, self._faults, self._state_dir = look, faults, state_dir
+        self._history = history or History(look, SystemClock())  # which is empty, as nobody starts it
         self._listener = Listener(
             host,
             port,
@@ -100,6 +105,8 @@ class StatusServer:
             return _healthz(self._faults())
         if request.path == "/where" and self._state_dir is not None:
             return _where(self._state_dir, request.query)
+        if request.path == "/history.json":
+            return Answer(200, self._history.json(), "application/json")
         page = _PAGES.get(request.path)
         return page(self._look()) if page else _NOT_FOUND
 
@@ -168,10 +175,13 @@ def _file(name: str, content_type: str) -> Answer:
     return Answer(200, (resources.files("pipelines.local") / "page" / name).read_bytes(), content_type)
 
 
-_NOT_FOUND = Answer(404, b"here are /, /status.json, /where?id=, /metrics, /healthz and /readyz\n")
+_NOT_FOUND = Answer(
+    404, b"here are /, /status.json, /history.json, /where?id=, /metrics, /healthz and /readyz\n"
+)
 _FILES: dict[str, Answer] = {
     "/": _file("index.html", "text/html; charset=utf-8"),
     "/page.css": _file("page.css", "text/css; charset=utf-8"),
+    "/charts.js": _file("charts.js", "text/javascript; charset=utf-8"),
     "/page.js": _file("page.js", "text/javascript; charset=utf-8"),
     "/icon.svg": _file("icon.svg", "image/svg+xml"),
 }

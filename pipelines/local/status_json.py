@@ -1,12 +1,13 @@
 """What `/status.json` answers: stable names, for the status page and for anyone's own tools.
 
 Times are seconds since the epoch, null for never; ages and lags are seconds; counts are events unless they
-say otherwise. Fields may be added, none is removed or changes its meaning. There is no secret in it and
-nothing of an event.
+say otherwise. Fields may be added, none is removed or changes its meaning. There is no secret in it, and of
+an event nothing but the id of one that is a dead letter.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from importlib import metadata
 
 import msgspec
@@ -57,6 +58,13 @@ class Proof(msgspec.Struct):
     failure: str  # why nothing is proven for now, "" when it is
 
 
+class DeadLetter(msgspec.Struct):
+    """One of the latest; its bytes and the whole reason are where dead letters are kept."""
+
+    id: str  # "" for what has none
+    at: float
+
+
 class Feed(msgspec.Struct):
     level: str
     doing: str
@@ -70,6 +78,8 @@ class Feed(msgspec.Struct):
     gap_open: bool
     gap_seconds: float  # of all that have ended
     latest_gaps: list[Gap]  # newest first
+    written_dead_letters: dict[str, int]  # by cause, gaps among them, since the start
+    latest_dead_letters: dict[str, list[DeadLetter]]  # of each cause, newest first
     webhooks: dict[str, int] | None  # requests by what became of them, since the start; null: none are taken
 
 
@@ -109,6 +119,7 @@ class Destination(msgspec.Struct):
     target: str  # where its events go
     state: str
     level: str
+    heals_itself: bool  # it is not well, and nobody has to do anything
     why: str  # what is wrong, "" when nothing is
     to_do: str
     books: Books
@@ -120,6 +131,7 @@ class Destination(msgspec.Struct):
     retries: int  # those that were not a batch's first, since the start
     unknown: int  # events that may have arrived and were sent again, since the start
     dead_letters: dict[str, int]  # by cause, since the start
+    latest_dead_letters: dict[str, list[DeadLetter]]  # of each cause, newest first
     restarts: int  # since the start
     preflight: list[Finding]  # empty while it is not known
     last_error: str
@@ -146,6 +158,7 @@ class Status(msgspec.Struct):
     feed: Feed
     journal_bytes: int
     journal_max_bytes: int
+    journal_full_at: float | None  # at the present rate; null when nothing says that it will be
     proof: Proof | None  # null without --ledger_webhook
     destinations: list[Destination]  # none while it stands by
     standby: Standby | None  # null: this is the process that delivers
@@ -164,6 +177,7 @@ def status_json(snapshot: Snapshot) -> bytes:
             feed=_feed(snapshot, feed),
             journal_bytes=snapshot.journal_bytes,
             journal_max_bytes=snapshot.journal_max_bytes,
+            journal_full_at=snapshot.full_at,
             destinations=[_destination(item) for item in snapshot.destinations],
             proof=_proof(snapshot),
             standby=_standby(snapshot),
@@ -179,6 +193,7 @@ def _version() -> str:
 
 
 VERSION = _version()
+LISTED_GAPS = 5
 _NO_CIRCUIT = Circuit(False, None, None)
 
 
@@ -195,9 +210,17 @@ def _feed(snapshot: Snapshot, feed: verdict.Verdict) -> Feed:
         gaps=snapshot.gaps,
         gap_open=snapshot.gap_open,
         gap_seconds=snapshot.gap_seconds,
-        latest_gaps=[Gap(gap.since, gap.until, verdict.said(gap.reason)) for gap in snapshot.latest_gaps],
+        latest_gaps=[
+            Gap(gap.since, gap.until, verdict.said(gap.reason)) for gap in snapshot.latest_gaps[:LISTED_GAPS]
+        ],
+        written_dead_letters=dict(snapshot.letters),
+        latest_dead_letters=_latest(snapshot.latest_letters),
         webhooks=None if snapshot.webhooks is None else dict(snapshot.webhooks),
     )
+
+
+def _latest(letters: Mapping[str, Sequence[tuple[str, float]]]) -> dict[str, list[DeadLetter]]:
+    return {cause: [DeadLetter(verdict.said(i), at) for i, at in each] for cause, each in letters.items()}
 
 
 def _proof(snapshot: Snapshot) -> Proof | None:
@@ -248,6 +271,7 @@ def _destination(item: DestinationSnapshot) -> Destination:
         target=verdict.said(item.target),
         state=found.state.value,
         level=found.level.value,
+        heals_itself=found.heals_itself,
         why=found.why,
         to_do=found.to_do,
         books=Books(
@@ -266,6 +290,7 @@ def _destination(item: DestinationSnapshot) -> Destination:
         retries=doing.retries if doing else 0,
         unknown=doing.unknown if doing else 0,
         dead_letters=dict(doing.dead_lettered) if doing else {},
+        latest_dead_letters=_latest(doing.latest_dead_letters) if doing else {},
         restarts=item.restarts,
         preflight=[
             Finding(each.what, each.passed, verdict.said(each.cause)) for each in item.preflight or ()

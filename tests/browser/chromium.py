@@ -66,8 +66,9 @@ class Seen:
         """A cell's number."""
         script = f"""() => {{
             const rows = [...document.querySelectorAll('#{table} tbody')];
-            const row = rows.find((row) => row.querySelector('th').textContent === '{name}');
-            return row.querySelector('[data-label="{column}"]').textContent;
+            const row = rows.find((row) => row.querySelector('.name').textContent === '{name}');
+            const cell = row.querySelector('[data-label="{column}"]');
+            return (cell.querySelector('.value') ?? cell).textContent;
         }}"""
         return int(str(self.page.evaluate(script)).replace(",", ""))
 
@@ -83,16 +84,21 @@ def opened(
     size: tuple[int, int] = DESKTOP,
     scheme: Literal["light", "dark"] = "light",
     motion: Literal["no-preference", "reduce"] = "no-preference",
+    at: float | None = None,
+    scale: float = 2,
 ) -> Iterator[Seen]:
-    """`url` in a window of its own, once it shows a first look."""
+    """`url` in a window of its own, once it shows a first look; at: what time it is there (epoch seconds)."""
     width, height = size
     context = browser.new_context(
         viewport={"width": width, "height": height},
         color_scheme=scheme,
         reduced_motion=motion,
-        device_scale_factor=2,
+        device_scale_factor=scale,
+        timezone_id="UTC" if at is not None else None,
     )
     seen = Seen(context.new_page())
+    if at is not None:
+        seen.page.clock.set_fixed_time(at)
     seen.page.on("request", lambda request: seen.asked.append(request.url))
     seen.page.on("pageerror", lambda error: seen.complaints.append(str(error)))
     seen.page.on("console", lambda message: seen.complaints.append(message.text))

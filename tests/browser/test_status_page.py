@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Iterator
 from dataclasses import replace
-from itertools import islice
-from typing import TYPE_CHECKING, Literal
+from itertools import islice, pairwise
+from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import urlsplit
 
 import pytest
 
+from pipelines.local.history import History
 from pipelines.local.proof import ProofStatus
 from pipelines.local.snapshot import Snapshot
 from pipelines.local.status import StatusServer
 from pipelines.practice.events import generate
 from pipelines.practice.feed_stream import Finish
 from tests.browser.chromium import PHONE, Seen, chromium, opened
+from tests.browser.scenes import LONG, SCENES, ULID
 from tests.integration.job import SECRETS, world
 from tests.pipelines.local.looks import AT, LIVE, delivery, destination, down, run
 from tests.transforms.feed.journal.support import events, open_journal
@@ -57,9 +60,9 @@ def browser() -> Iterator[Browser]:
 class Shown:
     """A status server whose snapshot a test may change."""
 
-    def __init__(self) -> None:
-        self.snapshot = run(destination("files"), destination("splunk"))
-        self.server = StatusServer("127.0.0.1", 0, self.look)
+    def __init__(self, scene: tuple[Snapshot, History | None] | None = None) -> None:
+        self.snapshot, history = scene or (run(destination("files"), destination("splunk")), None)
+        self.server = StatusServer("127.0.0.1", 0, self.look, history=history)
 
     def look(self) -> Snapshot:
         return self.snapshot
@@ -135,7 +138,8 @@ def test_wrong_books_and_dead_letters_by_cause_stand_out(browser: Browser, shown
     shown.snapshot = run(destination("splunk", books=wrong, delivery=letters))
     with opened(browser, shown.url) as seen:
         text = seen.text()
-        assert "Dead letters since the start: 5 too large, 2 bad time." in text
+        assert "splunk · too large · 5" in text
+        assert "splunk · bad time · 2" in text
         assert "not balanced" in text
         assert seen.number("books", "splunk", "Lost") == 1
         assert "2 events are not accounted for." in text
@@ -214,6 +218,131 @@ def test_job_that_is_gone_is_named_with_the_time_of_the_last_look(browser: Brows
         assert all("ERR_CONNECTION_REFUSED" in complaint for complaint in seen.complaints)
 
 
+@pytest.fixture
+def scene(request: pytest.FixtureRequest) -> Iterator[Shown]:
+    """A made-up job with an hour behind it."""
+    made = Shown(SCENES[request.param]())
+    yield made
+    made.server.close()
+
+
+def seen_at(browser: Browser, scene: Shown, **more: Any) -> contextlib.AbstractContextManager[Seen]:
+    """A page whose clock stands at the time of the scene."""
+    return opened(browser, scene.url, at=scene.snapshot.at, **more)
+
+
+@pytest.mark.parametrize("scene", SCENES, indirect=True)
+def test_every_job_fits_every_screen_and_is_told_without_a_complaint(browser: Browser, scene: Shown) -> None:
+    with seen_at(browser, scene) as seen:
+        seen.wait_for("!document.getElementById('received').hidden")
+        for width in (320, 375, 600, 800, 1000, 1100, 1920):
+            seen.page.set_viewport_size({"width": width, "height": 800})
+            assert not scrolls_sideways(seen), width
+            assert seen.page.evaluate(CUT_OFF) == [], width
+        assert seen.complaints == []
+        assert {urlsplit(asked).netloc for asked in seen.asked} == {urlsplit(scene.url).netloc}
+
+
+@pytest.mark.parametrize("scene", ["needing_you"], indirect=True)
+def test_the_last_hour_is_drawn_and_said_in_words(browser: Browser, scene: Shown) -> None:
+    with seen_at(browser, scene) as seen:
+        seen.wait_for("!document.getElementById('received').hidden")
+        labels = seen.page.evaluate(
+            "[...document.querySelectorAll('svg')].map((e) => e.getAttribute('aria-label'))"
+        )
+        assert labels[0].startswith("Received a second, last hour, with 1 gap: now ")
+        assert labels[-3].startswith("Delivered a second to splunk, last hour: now 0/s, at most ")
+        assert labels[-1] == "Lag to splunk, last hour: now 8 min, at most 8 min at 12:00:00"
+        assert len(labels) == 1 + 3 * len(scene.snapshot.destinations)
+        assert seen.page.inner_text("#marks") == "▼ gap 46 s"
+        assert seen.page.inner_text("#ticks").split()[0] == "11:00"
+        # The band of the gap is where the gap was: 18 to 19 minutes before the end.
+        at, width = seen.page.evaluate(BAND)
+        assert pytest.approx(at, abs=0.1) == 100 * (3600 - 1130) / 3600
+        assert width == pytest.approx(100 * 46 / 3600, abs=0.1)
+
+
+BAND = """() => {
+    const band = document.querySelector('#received-line .gap-band');
+    return [Number(band.getAttribute('x')), Number(band.getAttribute('width'))];
+}"""
+
+
+@pytest.mark.parametrize("scene", ["needing_you"], indirect=True)
+def test_targets_and_who_has_to_act_are_said(browser: Browser, scene: Shown) -> None:
+    with seen_at(browser, scene) as seen:
+        text = seen.text()
+        assert "kafka-1.acme.example:9093, topic grantex-events" in text
+        assert "splunk needs you" in text
+        assert "This does not heal by itself" in text
+        assert "heals itself" not in text
+        scene.snapshot = replace(scene.snapshot, destinations=[down("kafka")])
+        seen.wait_for("document.body.innerText.includes('heals itself')")
+
+
+@pytest.mark.parametrize("scene", ["needing_you"], indirect=True)
+def test_on_a_phone_what_needs_somebody_comes_first(browser: Browser, scene: Shown) -> None:
+    with seen_at(browser, scene, size=PHONE) as seen:
+        tops = sorted(seen.page.evaluate(TOPS))
+        assert [name for _, name in tops] == ["splunk", "bigquery", "datadog", "files", "kafka", "s3"]
+
+
+TOPS = """() => [...document.querySelectorAll('#destinations tbody')]
+    .map((row) => [row.getBoundingClientRect().top, row.querySelector('.name').textContent])"""
+
+
+@pytest.mark.parametrize("scene", ["needing_you"], indirect=True)
+def test_the_latest_dead_letters_are_told_by_cause_and_a_click_asks_where_one_is(
+    browser: Browser, scene: Shown
+) -> None:
+    with seen_at(browser, scene) as seen:
+        letters = seen.page.locator("#letter-list li")
+        assert letters.nth(0).inner_text().splitlines()[0] == "s3 · bad created at · 3, the last 5 min ago"
+        assert letters.nth(0).locator("button").all_inner_texts() == [f"{ULID}{n}" for n in (1, 2, 3)]
+        letters.nth(1).locator("button").click()
+        assert seen.page.input_value("#where-id") == f"{ULID}0"
+        seen.wait_for("document.getElementById('where-answer').innerText !== ''")
+
+
+@pytest.mark.parametrize("scene", ["full_journal"], indirect=True)
+def test_when_the_journal_will_be_full_is_foretold(browser: Browser, scene: Shown) -> None:
+    with seen_at(browser, scene) as seen:
+        text = seen.text()
+        assert "At this rate the journal is full in about 42 min; then the feed is not read." in text
+        assert "9.3 GiB, 93 % full" in text
+        assert "in about 42 min" in seen.page.inner_text("#feed-facts")
+
+
+@pytest.mark.parametrize("scene", ["just_started"], indirect=True)
+def test_a_job_that_has_just_started_shows_minutes_and_what_was_not_tried(
+    browser: Browser, scene: Shown
+) -> None:
+    with seen_at(browser, scene) as seen:
+        seen.wait_for("!document.getElementById('received').hidden")
+        text = seen.text()
+        assert "last 5 minutes" in text
+        assert "not tried yet" in text
+        assert "Tried at the start (the topic and its settings); no event came yet." in text
+        assert "start" in seen.page.inner_text("#marks")
+
+
+@pytest.mark.parametrize("scene", ["eight"], indirect=True)
+def test_many_gaps_are_all_marked_and_their_names_do_not_lie_on_each_other(
+    browser: Browser, scene: Shown
+) -> None:
+    with seen_at(browser, scene, size=PHONE) as seen:
+        seen.wait_for("!document.getElementById('received').hidden")
+        assert seen.page.locator("#received-line .gap-band").count() == 50
+        boxes = seen.page.evaluate(NAMED)
+        assert len(boxes) > 1
+        assert all(left >= right for (left, _), (_, right) in pairwise(boxes))
+        assert LONG in seen.text()
+
+
+NAMED = """() => [...document.querySelectorAll('#marks .gap-mark')].filter((e) => e.textContent.length > 1)
+    .map((e) => e.getBoundingClientRect()).map((box) => [box.left, box.right])"""
+
+
 CONTRAST = """() => {
     const parse = (color) => color.match(/[\\d.]+/g).map(Number);
     const light = ([r, g, b]) => [r, g, b].map((v) => v / 255)
@@ -239,6 +368,28 @@ CONTRAST = """() => {
 }"""
 
 
+DRAWN = """() => {
+    const light = (color) => color.match(/[\\d.]+/g).map(Number).map((v) => v / 255)
+        .map((v) => (v <= 0.03928 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4))
+        .reduce((sum, v, i) => sum + v * [0.2126, 0.7152, 0.0722][i], 0);
+    const card = light(getComputedStyle(document.querySelector('.chart')).backgroundColor);
+    return ['.line', '.gap-band'].map((name) => light(getComputedStyle(document.querySelector(name)).stroke))
+        .map((one) => (Math.max(one, card) + 0.05) / (Math.min(one, card) + 0.05));
+}"""
+
+
+@pytest.mark.parametrize("scene", ["needing_you"], indirect=True)
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_lines_and_marks_have_contrast(
+    browser: Browser, scene: Shown, scheme: Literal["light", "dark"]
+) -> None:
+    """WCAG 2.2, 1.4.11: 3 to 1; and 1.4.3 for the text of a page with everything on it."""
+    with seen_at(browser, scene, scheme=scheme) as seen:
+        seen.wait_for("!document.getElementById('received').hidden")
+        assert min(seen.page.evaluate(DRAWN)) > 3
+        assert seen.page.evaluate(CONTRAST) == []
+
+
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_text_has_contrast(browser: Browser, shown: Shown, scheme: Literal["light", "dark"]) -> None:
     """WCAG 2.2, 1.4.3: 4.5 to 1."""
@@ -256,9 +407,9 @@ def test_reads_as_headings_and_tables_and_moves_nothing_when_asked_not_to(
             "grantex-beam",
             "Feed",
             "Destinations",
+            "Where",
             "Requests",
             "Books",
-            "Where",
         ]
         table = seen.page.get_by_role("table").first  # still a table where it looks like cards
         assert table.get_by_role("columnheader").count() == 7

@@ -1,4 +1,5 @@
-// Asks for /status.json every second and shows it. All text goes through textContent; nothing is ever HTML.
+// Asks for /status.json every second and shows it; charts.js draws. All text goes through textContent; nothing is
+// ever HTML.
 "use strict";
 
 const EVERY = 1000; // ms between two looks
@@ -125,7 +126,15 @@ function showWebhooks(counts) {
   fact("Webhooks", `${number(sum((name) => TAKEN.includes(name)))} taken, ${number(refused)} refused`, refused ? "watch" : "");
 }
 
-function showFeed({ feed, at, journal_bytes: held, proof, standby }) {
+function showJournal(held, most, fullAt, at) {
+  const part = most ? held / most : 0;
+  const level = part > 0.95 ? "trouble" : part > 0.8 ? "watch" : "";
+  fact("Journal", part >= 0.01 ? `${bytes(held)}, ${Math.round(100 * part)} % full` : bytes(held), level);
+  if (fullAt === null) return noFact("Full");
+  fact("Full", `in about ${span(fullAt - at)}`, fullAt - at < 3600 ? "trouble" : "watch");
+}
+
+function showFeed({ feed, at, journal_bytes: held, journal_max_bytes: most, journal_full_at: fullAt, proof, standby }) {
   if (standby) {
     fact("Held", `${plural(standby.events, "event")}, ${bytes(standby.bytes)} of ${bytes(standby.max_bytes)}`);
     fact("Nothing missing for", standby.reaches_back_to === null ? "" : span(at - standby.reaches_back_to));
@@ -134,13 +143,13 @@ function showFeed({ feed, at, journal_bytes: held, proof, standby }) {
     noFact("Nothing missing for");
   }
   fact("Received", number(feed.received));
-  fact("Rate", rate(perSecond((look) => look.received)));
+  fact("Rate", rate(perSecond((look) => look.received) ?? newest(past?.received)));
   fact("Last event", ago(latest(feed.connections, "last_event_at"), at));
   fact("Last sign of life", ago(latest(feed.connections, "last_heard_at"), at));
   fact("Repeats", number(feed.duplicates));
   fact("Unreadable", number(feed.dead_letters), feed.dead_letters ? "watch" : "");
   fact("Gaps", feed.gap_open ? `${number(feed.gaps)}, one open` : number(feed.gaps), feed.gap_open ? "trouble" : "");
-  fact("Journal", bytes(held));
+  showJournal(held, most, fullAt, at);
   showWebhooks(feed.webhooks);
   showProof(proof);
   const list = $("connections");
@@ -187,9 +196,9 @@ function rowOf(table, name, labels) {
   const known = shown[table];
   if (!known.has(name)) {
     const cells = labels.map(([label, kind]) => node("td", { class: kind, role: "cell", "data-label": label }));
-    const title = node("th", { scope: "row", role: "rowheader" }, [name]);
+    const title = node("th", { scope: "row", role: "rowheader" }, [node("span", { class: "name" }, [name])]);
     const body = node("tbody", { role: "rowgroup" }, [node("tr", { role: "row" }, [title, ...cells])]);
-    known.set(name, { body, cells });
+    known.set(name, { body, cells, title });
     $(table).append(body);
   }
   return known.get(name);
@@ -201,19 +210,41 @@ function forget(table, names) {
   }
 }
 
-const DESTINATION = [["State", "state"], ["Delivered", "n"], ["Pending", "n"], ["Lag", "n"], ["Rate", "n"],
-  ["Dead letters", "n"]];
+const DESTINATION = [["State", "state"], ["Delivered", "n"], ["Rate", "n spark"], ["Pending", "n spark"],
+  ["Lag", "n spark"], ["Dead letters", "n"]];
+
+function destinationRow(item) {
+  const row = rowOf("destinations", item.name, DESTINATION);
+  if (row.sparks) return row;
+  const [state, , ...rest] = row.cells;
+  row.target = node("span", { class: "target" });
+  row.title.append(row.target);
+  row.state = node("span");
+  row.heals = node("span", { class: "heals" });
+  state.append(row.state, row.heals);
+  row.sparks = rest.slice(0, 3).map((cell) => {
+    const made = { value: node("span", { class: "value" }), line: picture(), peak: node("span", { class: "peak" }) };
+    cell.append(made.value, made.line, made.peak);
+    return made;
+  });
+  drawDestination(item.name, row);
+  return row;
+}
 
 function showDestination(item, at) {
-  const row = rowOf("destinations", item.name, DESTINATION);
-  const [state, delivered, pending, lag, speed, dead] = row.cells;
-  put(state, item.state);
+  const row = destinationRow(item);
+  const [speed, pending, lag] = row.sparks;
+  const [state, delivered, , , , dead] = row.cells;
+  put(row.target, item.target);
+  put(row.state, item.state);
   mark(state, item.level);
+  row.body.classList.toggle("first", item.level === "trouble");
+  put(row.heals, item.heals_itself ? "heals itself" : "");
   count(delivered, item.books.delivered);
-  count(pending, item.books.pending);
-  count(lag, item.lag, span(item.lag));
-  const perSec = perSecond((look) => look.delivered[item.name]);
-  count(speed, perSec ?? 0, rate(perSec));
+  const perSec = perSecond((look) => look.delivered[item.name]) ?? newest(past?.destinations[item.name]?.delivered);
+  count(speed.value, perSec ?? 0, rate(perSec));
+  count(pending.value, item.books.pending);
+  count(lag.value, item.lag, span(item.lag));
   count(dead, item.books.dead_lettered);
   const said = sayings(item, at);
   if (!row.said && said.length) {
@@ -241,11 +272,6 @@ function sayings(item, at) {
     said.push([`Left alone since ${clock(since)} (${span(at - since)}), ${when}.`, ""]);
   }
   if (item.to_do) said.push([item.to_do, ""]);
-  if (item.target) said.push([`Events go to ${item.target}.`, "when-next"]);
-  const causes = Object.entries(item.dead_letters).sort((a, b) => b[1] - a[1]);
-  if (causes.length) {
-    said.push([`Dead letters since the start: ${causes.map(([cause, n]) => `${number(n)} ${cause.replaceAll("_", " ")}`).join(", ")}.`, "when-next"]);
-  }
   if (item.last_error && item.last_error !== item.why) {
     said.push([`Last error ${ago(item.last_error_at, at)}: ${item.last_error}`, "when-next"]);
   }
@@ -270,6 +296,39 @@ function showBooks({ name, books }) {
     .forEach((n, index) => count(cells[index], n));
   put(cells[5], books.balanced ? "balanced" : "not balanced");
   mark(cells[5], books.balanced ? "good" : "trouble");
+}
+
+// Dead letters
+
+function showLetters(status) {
+  const rows = [["the feed", status.feed.written_dead_letters, status.feed.latest_dead_letters],
+    ...status.destinations.map((each) => [each.name, each.dead_letters, each.latest_dead_letters])]
+    .flatMap(([name, counts, latest]) => Object.entries(counts).map(([cause, n]) => [name, cause, n, latest[cause] ?? []]));
+  rows.sort((a, b) => (b[3][0]?.at ?? 0) - (a[3][0]?.at ?? 0));
+  $("letters").hidden = rows.length === 0;
+  const list = $("letter-list");
+  while (list.children.length > rows.length) list.lastChild.remove();
+  while (list.children.length < rows.length) {
+    list.append(node("li", {}, [node("div", {}, [node("strong"), node("span")]), node("div", { class: "ids" })]));
+  }
+  rows.forEach(([name, cause, n, latest], index) => {
+    const [head, ids] = list.children[index].children;
+    put(head.children[0], name);
+    const last = latest.length ? `, the last ${ago(latest[0].at, status.at)}` : "";
+    put(head.children[1], ` · ${cause.replaceAll("_", " ")} · ${number(n)}${last}`);
+    const wanted = latest.map((each) => each.id).filter(Boolean);
+    if (ids.dataset.ids === JSON.stringify(wanted)) return; // so that what has the focus stays
+    ids.dataset.ids = JSON.stringify(wanted);
+    ids.replaceChildren(...wanted.map((id) => node("button", { type: "button", title: "Where is it?" }, [id])));
+  });
+}
+
+function lookFor(event) {
+  const button = event.target.closest("button");
+  if (!button) return;
+  $("where-id").value = button.textContent;
+  $("where").requestSubmit();
+  $("where-answer").scrollIntoView({ block: "nearest" });
 }
 
 // Where is an event?
@@ -332,14 +391,18 @@ function show(status) {
     showWork(each);
     showBooks(each);
   }
+  showLetters(status);
   const lost = status.destinations.some((each) => each.books.lost > 0);
   $("plus-lost").hidden = !lost;
   for (const cell of document.querySelectorAll(".lost")) cell.hidden = !lost;
   $("nobody").hidden = names.size > 0 || status.standby !== null;
   for (const table of Object.keys(shown)) $(table).hidden = names.size === 0;
+  for (const table of ["work", "books"]) $(table).closest("section").hidden = names.size === 0;
   const limit = status.journal_max_bytes ? ` of ${bytes(status.journal_max_bytes)}` : "";
   put($("about"), `grantex-beam ${status.version} · journal ${bytes(status.journal_bytes)}${limit}`);
+  const first = $("main").hidden;
   $("main").hidden = false;
+  if (first && past) drawAll();
   $("page").removeAttribute("aria-busy");
 }
 
@@ -378,6 +441,7 @@ async function look() {
   if (!document.hidden) timer = setTimeout(look, Math.max(0, EVERY - (Date.now() - began)));
 }
 
-document.addEventListener("visibilitychange", () => { if (!document.hidden) look(); });
+document.addEventListener("visibilitychange", () => { if (!document.hidden) { look(); charts(); } });
 $("where").addEventListener("submit", where);
-look();
+$("letter-list").addEventListener("click", lookFor);
+charts().then(look); // so that what is shown first has its rates

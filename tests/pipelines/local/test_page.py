@@ -13,6 +13,7 @@ from typing import Any
 import msgspec
 import pytest
 
+from pipelines.local.history import History
 from pipelines.local.inbound import REQUEST_SECONDS
 from pipelines.local.listener import PortTaken
 from pipelines.local.snapshot import Snapshot, StandingBy
@@ -51,6 +52,7 @@ def ask(
         ("/?from=a+bookmark", "text/html"),
         ("/page.css", "text/css"),
         ("/page.js", "text/javascript"),
+        ("/charts.js", "text/javascript"),
         ("/icon.svg", "image/svg+xml"),
         ("/status.json", "application/json"),
         ("/metrics", "text/plain"),
@@ -205,6 +207,36 @@ def test_status_json_has_the_feed_and_each_destination() -> None:
     assert (splunk["state"], splunk["retries"], splunk["batches_waiting"]) == ("down", 4, 3)
 
 
+def test_status_json_has_the_latest_dead_letters_by_cause_who_acts_and_when_the_journal_is_full() -> None:
+    letters = {"too_large": [("evt_2", AT - 1), ("evt_1", AT - 2)]}
+    item = destination(
+        "s3", delivery=delivery("s3", dead_lettered={"too_large": 2}, latest_dead_letters=letters)
+    )
+    feed = {"letters": {"not_json": 1}, "latest_letters": {"not_json": [("", AT - 3)]}}
+    status = json_of(run(item, down("splunk"), full_at=AT + 60, **feed))
+    s3, splunk = status["destinations"]
+    assert s3["latest_dead_letters"] == {
+        "too_large": [{"id": "evt_2", "at": AT - 1}, {"id": "evt_1", "at": AT - 2}]
+    }
+    assert status["feed"]["written_dead_letters"] == {"not_json": 1}
+    assert status["feed"]["latest_dead_letters"] == {"not_json": [{"id": "", "at": AT - 3}]}
+    assert (s3["heals_itself"], splunk["heals_itself"]) == (False, True)
+    assert status["journal_full_at"] == AT + 60
+
+
+def test_the_last_hour_is_answered_and_is_empty_where_nobody_looked(server: StatusServer) -> None:
+    assert msgspec.json.decode(ask(server, "/history.json")[1])["times"] == []
+    history = History(run, ManualClock())
+    history.add(run(destination("files")))
+    with_one = StatusServer("127.0.0.1", 0, run, history=history)
+    try:
+        answer, body = ask(with_one, "/history.json")
+        assert answer.headers.get_content_type() == "application/json"
+        assert list(msgspec.json.decode(body)["destinations"]) == ["files"]
+    finally:
+        with_one.close()
+
+
 def test_totals_before_a_lanes_restart_are_counted_on() -> None:
     before = delivery(
         "splunk", retries=4, dead_lettered={"too_large": 2}, last_error="busy", last_error_at=AT
@@ -216,7 +248,7 @@ def test_totals_before_a_lanes_restart_are_counted_on() -> None:
 
 
 def test_page_asks_for_nothing_elsewhere_and_makes_no_html_of_text() -> None:
-    for name in ("index.html", "page.css", "page.js", "icon.svg"):
+    for name in ("index.html", "page.css", "page.js", "charts.js", "icon.svg"):
         text = (resources.files("pipelines.local") / "page" / name).read_text()
         elsewhere = set(re.findall(r"https?://[^\s\"']+", text)) - {"http://www.w3.org/2000/svg"}
         assert not elsewhere
