@@ -28,7 +28,8 @@ def svg(
     title: str, below: Sequence[str], panels: Sequence[Panel], shaded: Sequence[tuple[float, float]]
 ) -> str:
     """below: lines of words under the title. shaded: from, to, in seconds."""
-    end = max(points[-1][0] for panel in panels for points in panel.lines.values() if points)
+    ends = (points[-1][0] for panel in panels for points in panel.lines.values() if points)
+    end = max(ends, default=1.0) or 1.0
     top = TOP + 16 * len(below)
     height = top + len(panels) * (HEIGHT + GAP)
     return "\n".join(

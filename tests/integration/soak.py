@@ -1,8 +1,8 @@
 """`make soak`: hours of steady events, six destinations, small outages at random; does anything grow?
 
 The pair of processes, the outages and the reckoning are torture.py's. What is drawn: memory, descriptors,
-threads, the write-ahead log, receipts, lag; the first third, in which ids and receipts fill up, is left out
-of the verdict.
+threads, the write-ahead log, receipts, lag; the time in which ids and receipts fill up is left out of the
+verdict.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ WEIGHTS = {"destination away": 5, "cut a stream": 1}
 PAUSE = (10.0, 60.0)  # seconds between two of them
 SAMPLE_EVERY = 5.0  # seconds
 KEPT = 1 / 6  # of the run: for so long ids and receipts are kept, so that they stop growing within it
-WARM_UP = 1 / 3  # of the run
+WARM_UP = 1 / 3  # of the run; at least until the first of them are let go
 MB = 1024 * 1024
 DELIVERS, STANDS_BY, WORST = "delivers", "stands by", "worst"
 
@@ -67,6 +67,7 @@ class Samples:
     """
 
     state: Path
+    seconds: float
     every: float = SAMPLE_EVERY
     lines: dict[str, dict[str, list[tuple[float, float]]]] = field(
         default_factory=lambda: {name: {} for name in MEASURED}
@@ -108,13 +109,22 @@ class Samples:
             self.away.append((since, at))
         self._is_away = is_away
 
+    @property
+    def kept(self) -> float:
+        """Seconds for which ids and receipts are kept."""
+        return max(LEDGER_NEEDS, self.seconds * KEPT)
+
+    @property
+    def warm(self) -> float:
+        """When the warm-up is over."""
+        return max(self.seconds * WARM_UP, 1.2 * self.kept)
+
     def trends(self) -> dict[tuple[str, str], Trend]:
         """Of every line, by measure and whose it is, from the end of the warm-up on."""
-        end = max(points[-1][0] for lines in self.lines.values() for points in lines.values())
         found = {}
         for name, lines in self.lines.items():
             for whose, points in lines.items():
-                rest = [each for each in points if each[0] >= end * WARM_UP]
+                rest = [each for each in points if each[0] >= self.warm]
                 with contextlib.suppress(ValueError):
                     found[name, whose] = trend(
                         [at for at, _ in rest], [value for _, value in rest], MEASURED[name].least
@@ -149,32 +159,28 @@ def of_journal(state: Path) -> Mapping[str, float]:
 def soak(
     around: World,
     landings: Sequence[Landing],
-    seconds: float,
+    samples: Samples,
     rate: float,
     seed: int,
     *,
     pause: tuple[float, float] = PAUSE,
-    every: float = SAMPLE_EVERY,
     wait_for_proof: bool = True,
-) -> tuple[Samples, Reckoning]:
-    """Raises AssertionError when something never comes to pass."""
-    samples = Samples(around.state, every)
-    kept = max(LEDGER_NEEDS, seconds * KEPT)
-    found = run(
+) -> Reckoning:
+    """Fills `samples`. Raises AssertionError when something never comes to pass."""
+    return run(
         around,
         landings,
-        at_random(seconds, random.Random(seed), WEIGHTS, pause),
+        at_random(samples.seconds, random.Random(seed), WEIGHTS, pause),
         rate,
         random.Random(seed + 1),
         wait_for_proof=wait_for_proof,
         watch=samples.look,
-        retention=kept,
+        retention=samples.kept,
         more={
             **{f"{one.name}_max_age": MAX_AGES[one.name] for one in landings},
             **{f"{one.name}_max_events": None for one in landings},
         },
     )
-    return samples, found
 
 
 def verdict(name: str, trends: Mapping[tuple[str, str], Trend]) -> str:
@@ -194,25 +200,30 @@ def growing(trends: Mapping[tuple[str, str], Trend]) -> Iterator[str]:
     return (f"{MEASURED[name].title} ({whose})" for (name, whose), found in trends.items() if found.grows)
 
 
-def summary(samples: Samples, found: Reckoning) -> str:
+def summary(samples: Samples, found: Reckoning | None) -> str:
     """The verdict on all of it, one line."""
     trends = samples.trends()
     grows = list(growing(trends))
     words = f"grows: {', '.join(grows)}" if grows else "nothing grows"
     if not trends:
         words = "too short to tell whether anything grows"
+    if found is None:
+        return f"{words}; it did not come to its end"
     return f"{words}; {'every id is accounted for' if found.sound else 'NOT every id is accounted for'}"
 
 
-def picture(samples: Samples, found: Reckoning, title: str) -> str:
-    """All of it as an SVG."""
+def picture(samples: Samples, found: Reckoning | None, title: str) -> str:
+    """All of it as an SVG; of what there is, when it did not come to its end."""
     trends = samples.trends()
     panels = [
         Panel(f"{of.title}{f', {of.unit}' if of.unit else ''}", samples.lines[name], verdict(name, trends))
         for name, of in MEASURED.items()
     ]
-    [fed] = [line for line in found.lines if line.startswith("feed:")]
-    below = [f"Verdict: {summary(samples, found)}.", fed, "Shaded: a destination hangs or refuses."]
+    below = [
+        f"Verdict: {summary(samples, found)}. Slopes are those after {samples.warm / 60:.0f} minutes.",
+        *(line for line in (found.lines if found else []) if line.startswith("feed:")),
+        "Shaded: a destination hangs or refuses.",
+    ]
     return svg(title, below, panels, samples.away)
 
 
@@ -232,9 +243,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         six(servers, around.splunk, around.out, "soaked") as landings,
     ):
         print(f"--seed={seed} --hours={given.hours:g} --rate={given.rate:g}", flush=True)
-        samples, found = soak(around, landings, given.hours * HOUR, given.rate, seed)
-    title = f"{given.hours:g} h at {given.rate:g} events/s to six destinations"
-    given.picture.write_text(picture(samples, found, title))
+        samples, found = Samples(around.state, given.hours * HOUR), None
+        try:
+            found = soak(around, landings, samples, given.rate, seed)
+        finally:
+            title = f"{given.hours:g} h at {given.rate:g} events/s to six destinations"
+            given.picture.write_text(picture(samples, found, title))
     trends = samples.trends()
     for name, of in MEASURED.items():
         print(f"{of.title}: {verdict(name, trends)}")

@@ -58,9 +58,9 @@ def test_too_few_samples_are_no_verdict() -> None:
 
 
 def test_growth_after_the_warm_up_is_named_and_growth_in_it_is_not() -> None:
-    samples = Samples(Path())
+    samples = Samples(Path(), TIMES[-1])
     for number, at in enumerate(TIMES):
-        samples.add("memory", DELIVERS, at, 200.0 + min(at, 600.0) / 10)
+        samples.add("memory", DELIVERS, at, 200.0 + min(at, 700.0) / 10)
         samples.add("memory", STANDS_BY, at, 150.0)
         samples.add("threads", DELIVERS, at, 30.0 + number // 40)
     assert list(growing(samples.trends())) == ["Threads (delivers)"]
@@ -84,7 +84,8 @@ def test_a_picture_keeps_its_peaks_and_its_bounds() -> None:
 @pytest.mark.timeout(300)
 def test_a_short_soak_is_measured_and_accounted_for(around: World) -> None:
     landings = [landing.files(around.out), landing.splunk(around.splunk)]
-    samples, found = soak(around, landings, 4.0, 200.0, 5, pause=(0.5, 1.0), every=0.1, wait_for_proof=False)
+    samples = Samples(around.state, 4.0, every=0.1)
+    found = soak(around, landings, samples, 200.0, 5, pause=(0.5, 1.0), wait_for_proof=False)
     assert found.sound, found.table()
     for name, lines in samples.lines.items():
         assert set(lines) <= {DELIVERS, STANDS_BY, WORST}
@@ -94,3 +95,5 @@ def test_a_short_soak_is_measured_and_accounted_for(around: World) -> None:
     assert samples.away
     drawn = ElementTree.fromstring(picture(samples, found, "short"))
     assert len(drawn.findall(f".//{SVG}polyline")) == 9
+    unfinished = picture(samples, None, "short")
+    assert "it did not come to its end" in unfinished

@@ -259,8 +259,9 @@ def run(
     """Do `deeds` while `rate` events a second are published, let all of it settle, and account for every id.
 
     wait_for_proof: until the job itself has proven all; else the ledger is walked after its end.
-    watch: called again and again meanwhile. retention: seconds for which ids and receipts are kept; without
-    it all is, and a witness keeps every event. more: further flags.
+    watch: called again and again meanwhile. retention: seconds for which ids and receipts are kept, and then
+    no webhooks are sent, which at this rate come later than that; without it all is kept, and a witness keeps
+    every event. more: further flags.
     Raises AssertionError when something never comes to pass.
     """
     around.deliver_to(landings)
@@ -269,7 +270,8 @@ def run(
     port = free_port()
     webhook = feed.ledger.register(PRACTICE_DEVELOPER, f"http://127.0.0.1:{port}/grantex", sorted(KNOWN))
     around.environment = {**around.environment, "WEBHOOK_SECRET": webhook.secret}
-    sender = feed.webhook_sender = WebhookSender([webhook])
+    sender = WebhookSender([webhook])
+    feed.webhook_sender = sender if retention is None else None
     with FeedProxy(feed) as proxy:
         begin(around.state, proxy.url, webhook.id, witness=retention is None)
         kept = {} if retention is None else {"dedupe_horizon": retention, "receipt_retention": retention}
