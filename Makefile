@@ -24,7 +24,7 @@ PIP_INSTALL := $(BIN)/python -m pip install --disable-pip-version-check
 CONFIGURED := $(strip $(value ARGS) $(filter GRANTEX_%,$(.VARIABLES)))
 
 .DELETE_ON_ERROR:
-.PHONY: help run check test test-flink bench bench-memory bench-receipts bench-replay bench-reconcile drop-test fuzz fuzz-journal gap-test webhook-flood kill-test standby-test outage-test torture soak lock clean
+.PHONY: help run check test test-flink test-image bench bench-memory bench-receipts bench-replay bench-reconcile drop-test fuzz fuzz-journal gap-test webhook-flood kill-test standby-test outage-test torture soak lock clean
 .DEFAULT_GOAL := help
 
 help:  ## list what there is
@@ -94,6 +94,9 @@ endef
 test-flink: $(TEST_READY)  ## the job on a real Flink, which is killed; needs Java 17 and Maven; OUTAGE=10 s each
 	@exec env OUTAGE=$(OUTAGE) $(BIN)/python -m pytest -rP -o python_files='*_on_flink.py' tests/flink $(ARGS)
 
+test-image: $(TEST_READY)  ## the one-machine image, built and started; needs root, Debian's buildah and debootstrap
+	@exec $(BIN)/python -m tests.integration.image_test $(ARGS)
+
 bench: $(TEST_READY)  ## this job against by_hand.py and others, side by side; ARGS=--quick: a smoke run, --curves: how it scales
 	@exec $(BIN)/python -m tests.benchmarks.bench $(ARGS)
 
@@ -159,12 +162,18 @@ verify-datadog: $(TEST_READY)  ## what the pack's monitors count on a real Datad
 screenshots: $(TEST_READY)  ## the docs' pictures of the status page, taken anew; needs chromium
 	@exec $(BIN)/python -m tests.browser.screenshot $(ARGS)
 
+# requirements-machine.txt is for one machine (templates/Dockerfile.machine): without what Beam's clusters on Google
+# need, and without Arrow, which pipelines/beam.py hides from Beam. Without apitools Beam warns at every start.
 lock:  ## pin every dependency again, with hashes; ARGS=--upgrade for the newest of each
 	@$(PYTHON) -m venv $(VENV)-lock && $(VENV)-lock/bin/python -m pip install --quiet uv
 	@set -e; compile() { $(VENV)-lock/bin/uv pip compile --quiet --universal --python-version 3.10 \
 		--generate-hashes --no-emit-index-url --no-emit-find-links --no-annotate \
 		--custom-compile-command "make lock" "$$@" $(ARGS); }; \
 	echo 'setuptools>=77' | compile - setup.py -o requirements.txt; \
+	printf '%s\n' "apache-beam>=2.77,<2.78" "pyarrow ; python_version < '3'" > $(VENV)-lock/one-machine.txt; \
+	printf '%s\n' 'setuptools>=77' google-apitools | compile - setup.py \
+		--override $(VENV)-lock/one-machine.txt -c requirements.txt \
+		-o requirements-machine.txt; \
 	echo 'setuptools>=77' | compile - -c requirements.txt -o requirements-build.txt; \
 	echo 'setuptools>=77' | compile - setup.py --extra dev -c requirements.txt -o requirements-dev.txt; \
 	grep -c == requirements*.txt

@@ -15,7 +15,7 @@ from packaging.utils import canonicalize_name
 from packaging.version import Version
 
 ROOT = Path(__file__).parents[1]
-LOCKS = ("requirements.txt", "requirements-dev.txt", "requirements-build.txt")
+LOCKS = ("requirements.txt", "requirements-machine.txt", "requirements-dev.txt", "requirements-build.txt")
 PACKAGES = ("pipelines", "transforms")
 PYTHONS = ("3.10", "3.11", "3.12", "3.13")
 PIN = re.compile(
@@ -131,7 +131,13 @@ def test_locks_are_complete() -> None:
 
 
 @pytest.mark.parametrize(
-    "file", ["Makefile", "templates/Dockerfile", "templates/systemd/grantex-beam.service"]
+    "file",
+    [
+        "Makefile",
+        "templates/Dockerfile",
+        "templates/Dockerfile.machine",
+        "templates/systemd/grantex-beam.service",
+    ],
 )
 def test_locks_are_installed_as_they_are(file: str) -> None:
     """A pip before 23.3 looks for a package wanted with an extra beyond its pin, and then misses its hash."""
