@@ -24,7 +24,7 @@ PIP_INSTALL := $(BIN)/python -m pip install --disable-pip-version-check
 CONFIGURED := $(strip $(value ARGS) $(filter GRANTEX_%,$(.VARIABLES)))
 
 .DELETE_ON_ERROR:
-.PHONY: help run check test test-flink test-image bench bench-memory bench-receipts bench-replay bench-reconcile drop-test fuzz fuzz-journal gap-test webhook-flood kill-test standby-test outage-test torture soak lock clean
+.PHONY: help run check test test-flink test-image wheel sbom bench bench-memory bench-receipts bench-replay bench-reconcile drop-test fuzz fuzz-journal gap-test webhook-flood kill-test standby-test outage-test torture soak lock clean
 .DEFAULT_GOAL := help
 
 help:  ## list what there is
@@ -161,6 +161,17 @@ verify-datadog: $(TEST_READY)  ## what the pack's monitors count on a real Datad
 .PHONY: screenshots
 screenshots: $(TEST_READY)  ## the docs' pictures of the status page, taken anew; needs chromium
 	@exec $(BIN)/python -m tests.browser.screenshot $(ARGS)
+
+# What a release has; the build system itself makes it, from a clean `build`.
+wheel: $(RUN_READY)  ## the package into dist, as wheel and as source
+	@rm -rf build && mkdir -p dist && $(BIN)/python -c "from setuptools import build_meta as it; \
+		print('dist/' + it.build_sdist('dist'), 'dist/' + it.build_wheel('dist'), sep='\n')" | grep ^dist/grantex
+
+sbom: $(RUN_READY)  ## bills of materials of both locks into dist (CycloneDX), and docs/licenses.md
+	@mkdir -p dist; set -e; version=$$(sed -n 's/^    version="\(.*\)",/\1/p' setup.py); \
+	$(BIN)/python templates/sbom.py > dist/grantex-beam-$$version.cdx.json; \
+	$(BIN)/python templates/sbom.py requirements-machine.txt > dist/grantex-beam-$$version-machine.cdx.json; \
+	$(BIN)/python templates/sbom.py --licenses > docs/licenses.md; ls dist/*.cdx.json
 
 # requirements-machine.txt is for one machine (templates/Dockerfile.machine): without what Beam's clusters on Google
 # need, and without Arrow, which pipelines/beam.py hides from Beam. Without apitools Beam warns at every start.
