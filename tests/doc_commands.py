@@ -250,6 +250,7 @@ TOOLS: Mapping[str, Mapping[str, frozenset[str]] | None] = {
                 "template": "-f --set",
                 "lint": "",
             },
+            "docker": {"build": "-f -t", "run": "--read-only --tmpfs -v -p --stop-timeout --env-file"},
             "kafka-topics.sh": {
                 "": "--bootstrap-server --create --topic --partitions --replication-factor --config"
             },
