@@ -21,7 +21,7 @@ from pipelines.cluster import run as cluster
 from pipelines.findings import report, table
 from pipelines.flags.destinations import destinations
 from pipelines.flags.general import DATAFLOW
-from pipelines.flags.replay import PROGRAM, archive_of, kept_at, overlaps, warnings
+from pipelines.flags.replay import PROGRAM, archive_of, kept_at, overlaps
 from pipelines.flags.settings import BadParameters, Settings, parse
 from pipelines.local import logs, replay_lanes, replay_shown
 from pipelines.local.replay_lanes import Lane
@@ -88,7 +88,7 @@ def run(argv: Sequence[str], stop: threading.Event) -> int:
     except BadParameters as error:
         return exit_codes.refuse(error.lines)
     logs.configure(settings.log_format, settings.log_level)
-    for line in (*settings.warnings, *warnings(settings)):
+    for line in settings.warnings:
         log.warning(line)
     settings.way_out.lend(os.environ)
     try:
@@ -175,7 +175,10 @@ def _on_a_cluster(
     options = cluster.pipeline_options(settings, os.environ)
     options.view_as(StandardOptions).streaming = False
     pipeline = cluster.pipeline_with(options)
-    choices = [(each, partial(Choice, name_of(each), to_all=settings["to_all"])) for each in to]
+    choices = [
+        (each, partial(Choice, name_of(each), to_all=settings["to_all"], types=each.asked.type_filter()))
+        for each in to
+    ]
     build(pipeline, archive, choices, kept, settings.dead_letter_limit)
     result = pipeline.run()
     if settings.runner == DATAFLOW:

@@ -1,16 +1,20 @@
-"""The event types that the Grantex service is known to send; any other passes through all the same.
+"""Event types: those that the Grantex service is known to send, and patterns that say which are asked for.
 
-From the service's public source: the first list is what it sends as of August 2026, the second what newer
-versions of it add. For advice only: a filter names types exactly, and a slip in one matches nothing.
+The lists are from the service's public source: the first is what it sends as of August 2026, the second what
+newer versions of it add. They are for advice only: any other type passes through all the same.
 """
 
 from __future__ import annotations
 
 import difflib
+import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from fnmatch import fnmatchcase
+from itertools import compress
 from operator import attrgetter
 
+from transforms import readers
 from transforms.event import Event
 
 OF_2026 = (
@@ -84,3 +88,70 @@ def meant(name: str) -> str:
     if wanted in KNOWN:
         return wanted
     return next(iter(difflib.get_close_matches(wanted, sorted(KNOWN), n=1, cutoff=0.75)), "")
+
+
+def read_patterns(text: str) -> tuple[str, ...]:
+    """Shell patterns of types between commas. Raises ValueError with what would be right."""
+    found = readers.names(text)
+    if "!" in found:
+        raise ValueError("has a ! with no type behind it")
+    return found
+
+
+def warnings(source: str, patterns: Iterable[str]) -> Iterator[str]:
+    """What to say of patterns that match no known type; a warning, as the service may send types that this
+    version has not heard of. source: how they were given, "--splunk_types"."""
+    for pattern in patterns:
+        kind = pattern.removeprefix("!")
+        if any(fnmatchcase(known, kind) for known in KNOWN):
+            continue
+        literal = not re.search(r"[*?\[]", kind)
+        likely = meant(kind) if literal else ""
+        # What looks like nothing of ours may be a secret that was given to the wrong flag.
+        shown = pattern if likely or re.fullmatch(r"!?[a-z_*?-]+(\.[a-z_*?-]+)*", pattern) else "one of them"
+        what = "is no event type" if literal else "matches no event type"
+        hint = f"; did you mean {likely}?" if likely else ""
+        yield f"{source}: {shown} {what} that this version knows{hint}"
+
+
+def wanted(kind: str, patterns: Sequence[str]) -> bool:
+    """Whether patterns ask for a type: any of those without "!" (or all, where there are none), and none of
+    those with it."""
+    asked = [each for each in patterns if not each.startswith("!")]
+    if any(fnmatchcase(kind, each[1:]) for each in patterns if each.startswith("!")):
+        return False
+    return not asked or any(fnmatchcase(kind, each) for each in asked)
+
+
+MOST_REMEMBERED = 1_000  # types; the service has some fifty, and a broken one may make up any number
+
+
+class TypeFilter(dict[str, bool]):
+    """Whether `patterns` ask for a type. Remembers what it has answered: an event costs one look-up."""
+
+    def __init__(self, patterns: Sequence[str]) -> None:
+        super().__init__()
+        self._patterns = patterns
+
+    def __missing__(self, kind: str) -> bool:
+        asked = wanted(kind, self._patterns)
+        if len(self) < MOST_REMEMBERED:
+            self[kind] = asked
+        return asked
+
+    def asked(self, events: Sequence[Event]) -> Sequence[Event]:
+        """Those of them that are asked for."""
+        mask = self.mask(events)
+        return events if all(mask) else list(compress(events, mask))
+
+    def mask(self, events: Sequence[Event]) -> bytes:
+        """For each event 1 when it is asked for, else 0."""
+        return bytes([self[event.type] for event in events])
+
+
+def runs_left_out(mask: bytes, first: int) -> list[tuple[int, int]]:
+    """The runs of 0 in a mask whose first item has the number `first`: first and behind the last."""
+    return [(first + run.start(), first + run.end()) for run in _LEFT_OUT.finditer(mask)]
+
+
+_LEFT_OUT = re.compile(b"\0+")

@@ -69,7 +69,8 @@ def counters(result: Any) -> Mapping[str, int] | None:
 
 
 def missing(counted: Mapping[str, int], destinations: Iterable[str]) -> dict[str, int]:
-    """For each destination with any: events received that are neither delivered there nor dead letters.
+    """For each destination with any: events received that are neither delivered there nor dead letters, nor
+    filtered.
 
     An id that came through two connections is one event. For the objects of dead letters, under their own
     name: those that were not written. What was delivered twice can hide what is missing, so this may find
@@ -80,6 +81,7 @@ def missing(counted: Mapping[str, int], destinations: Iterable[str]) -> dict[str
         name: due
         - counted.get(f"{name}_events_delivered", 0)
         - counted.get(f"{name}_events_dead_lettered", 0)
+        - counted.get(f"{name}_events_filtered", 0)
         for name in destinations
     }
     letters = LetterObjects.name

@@ -214,7 +214,10 @@ class _Reading:
 
     def _texts(self, told: Setting, node: yaml.Node, what: str) -> list[tuple[str, str]]:
         """What was written, as flags would have it, with where it stands."""
-        if isinstance(node, yaml.MappingNode) and told.repeatable:
+        if isinstance(node, yaml.CollectionNode) and not node.value:
+            self._fault(node, what, "has no value; leave the line out for the default")
+            texts = []
+        elif isinstance(node, yaml.MappingNode) and told.repeatable:
             pairs = list(self._pairs(node, what))
             texts = [(f"{key}={value.value}", value) for key, value in pairs if self._is_text(value, what)]
         elif isinstance(node, yaml.SequenceNode) and told.repeatable:
@@ -230,6 +233,9 @@ class _Reading:
         if not isinstance(node, yaml.ScalarNode):
             many = "a list" if isinstance(node, yaml.SequenceNode) else "a mapping"
             self._fault(node, what, f"is {many}, and must be one value")
+            return False
+        if node.tag.startswith("!"):
+            self._fault(node, what, "begins with !, which YAML takes for a tag: put it into quotes")
             return False
         if node.tag == "tag:yaml.org,2002:null" or not node.value.strip():
             self._fault(node, what, "has no value; leave the line out for the default")

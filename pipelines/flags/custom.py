@@ -13,6 +13,7 @@ from urllib.parse import unquote
 
 from transforms.secret import redact
 from transforms.setting import BadSettings, Setting, made, settings_of, worded
+from transforms.write.asked import Asked, asked_for
 from transforms.write.contract import Destination
 
 D = TypeVar("D", bound=Destination)
@@ -22,6 +23,14 @@ CLASS = re.compile(r"[A-Za-z_]\w*", re.ASCII)
 # It becomes a part of metric names, labels and directories.
 NAME = re.compile(r"[a-z][a-z0-9_]{0,39}", re.ASCII)
 OF_A_POLICY = ("max_events", "max_bytes", "max_age")
+ASKED = "asked"
+
+
+@dataclasses.dataclass(frozen=True)
+class EveryDestination:
+    """What can be set of any destination, whatever fields its class has."""
+
+    asked: Asked = asked_for()
 
 
 def load(text: str) -> tuple[Destination, ...]:
@@ -104,10 +113,15 @@ def made_of(
 ) -> D:
     """A `kind` called `name` with these values by field. Raises BadSettings for those that do not go
     together, and ValueError for whatever else its class raises."""
-    if "name" in {each.name for each in dataclasses.fields(kind)}:  # type: ignore[arg-type]
+    fields = {each.name for each in dataclasses.fields(kind)}  # type: ignore[arg-type]
+    if "name" in fields:
         values = {**values, "name": name}
+    told = [each for each in known.values() if each.part_of != ASKED or ASKED in fields]
     try:
-        found = named(made(kind, known.values(), values), name)
+        found = named(made(kind, told, values), name)
+        if ASKED not in fields:
+            common = [each for each in known.values() if each.part_of == ASKED]
+            object.__setattr__(found, ASKED, made(EveryDestination, common, values).asked)
         faults = list(found.faults())
     except BadSettings:
         raise
@@ -124,6 +138,8 @@ def keys_of(kind: type[Destination], path: str) -> dict[str, Setting]:
         found = list(settings_of(kind))
     except TypeError as error:
         raise ValueError(f"{path} cannot be read: {error}") from None
+    if not any(each.part_of == ASKED for each in found):
+        found += settings_of(EveryDestination)
     # A field of its own goes before a part of its policy that is called the same.
     found.sort(key=lambda each: not each.part_of)
     return {each.called or each.name: each for each in found}
@@ -156,6 +172,15 @@ def _values(path: str, known: Mapping[str, Setting], texts: Mapping[str, str]) -
         if each.required and key not in texts and key != "name":
             raise ValueError(f"{path} needs {key}: add {key}=VALUE behind the ?")
     return values
+
+
+def changed(destination: D, **changes: object) -> D:
+    """A copy with other values of its fields, and all else of its own."""
+    asked = changes.pop(ASKED, destination.asked)
+    copy = dataclasses.replace(destination, **changes)  # type: ignore[type-var]
+    for name, value in ((ASKED, asked), ("name", destination.name)):
+        object.__setattr__(copy, name, value)
+    return copy
 
 
 def named(destination: D, name: str) -> D:

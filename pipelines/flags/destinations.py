@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from pipelines.flags import custom
@@ -101,7 +101,7 @@ def _sharing(own: Destination, settings: Settings) -> Destination:
         for name, value in _shared(told.values(), settings).items()
         if getattr(own, name) == told[name].default
     }
-    return custom.named(replace(own, **changes), own.name) if changes else own  # type: ignore[type-var]
+    return custom.changed(own, **changes) if changes else own
 
 
 def _shared(told: Iterable[Setting], settings: Settings) -> dict[str, Any]:

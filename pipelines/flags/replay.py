@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -64,14 +63,6 @@ def source_text(text: str) -> From:
     return From("directory", str(root), letters)
 
 
-def patterns(text: str) -> tuple[str, ...]:
-    """Shell patterns of types between commas."""
-    found = readers.names(text)
-    if "!" in found:
-        raise ValueError("has a ! without a type behind it")
-    return found
-
-
 def id_file(text: str) -> Path:
     """A file with one id a line."""
     path = readers.path(text)
@@ -100,7 +91,7 @@ class ReplayParameters:
     types: tuple[str, ...] = setting(
         "Event types to send, as shell patterns; ! in front excludes.",
         (),
-        read=patterns,
+        read=event_types.read_patterns,
         default_text="all",
         example="grant.*,!grant.revoked",
     )
@@ -244,18 +235,6 @@ def overlaps(source: Source, destinations: Sequence[Destination]) -> Iterator[st
 def _inside(one: str, other: str) -> bool:
     """Whether keys under a prefix are keys under the other one."""
     return not other or one == other or one.startswith(f"{other.rstrip('/')}/")
-
-
-def warnings(settings: Settings) -> Iterator[str]:
-    """Types that this version does not know, which match nothing when they are slips."""
-    for name in settings["types"]:
-        kind = name.removeprefix("!")
-        if not re.search(r"[*?\[]", kind) and kind not in event_types.KNOWN:
-            meant = event_types.meant(kind)
-            yield (
-                "--types: one of them is no event type that this version knows"
-                + (f"; did you mean {meant}?" if meant else "")
-            )
 
 
 def kept_at(settings: Settings, source: Source) -> str:

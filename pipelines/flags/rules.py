@@ -185,6 +185,7 @@ def check(
         faults += _some_destination(settings, parameters) if needs_destination else ()
     warnings = [
         *_unknown_types(settings, arrived),
+        *_slips_in_patterns(settings, parameters, arrived),
         *_plain_http(settings, parameters),
         *way_out.warnings(settings, arrived, environ),
     ]
@@ -344,6 +345,18 @@ def _unknown_types(settings: Settings, arrived: Arrived) -> Iterator[str]:
         shown = name if meant or re.fullmatch(r"[a-z_-]+(\.[a-z_*-]+)+", name) else "one of them"
         hint = f"did you mean {meant}?" if meant else "types are compared letter by letter, without wildcards"
         yield f"{arrived.source('feed_types')}: {shown} is no event type that this version knows; {hint}"
+
+
+def _slips_in_patterns(
+    settings: Settings, parameters: Mapping[str, Parameter], arrived: Arrived
+) -> Iterator[str]:
+    for name, each in parameters.items():
+        if each.read is event_types.read_patterns:
+            yield from event_types.warnings(arrived.source(name), settings[name])
+    places = {own.name: own.texts["types"][0][0] for own in arrived.config.own if own.texts.get("types")}
+    for own in settings.custom_destination:
+        source = places.get(own.name, f"{arrived.source('custom_destination')}: {own.name}")
+        yield from event_types.warnings(source, own.asked.types)
 
 
 def _plain_http(settings: Settings, parameters: Mapping[str, Parameter]) -> Iterator[str]:

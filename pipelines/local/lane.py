@@ -6,7 +6,7 @@ import logging
 import random
 import threading
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import apache_beam as beam
@@ -53,6 +53,8 @@ class LaneSource:
         self._drain_until: float | None = None
         self._catch_up_to: int | None = None
         self._caught_up = self._flushed = False
+        self._passed = 0  # nothing that is asked for lies between the position and this offset
+        self._ahead: Sequence[Chunk] = ()  # read from there, and of the first of them something is asked for
         self._last_turn = self._trimmed = clock.monotonic()
         journal.listeners.append(self.wake)
 
@@ -70,6 +72,7 @@ class LaneSource:
         """A pipeline is about to run with this delivery."""
         self._delivery = delivery
         self._caught_up = self._flushed = False
+        self._passed, self._ahead = 0, ()
 
     def catch_up(self, end: int) -> None:
         """Flush once when the journal is read up to the offset `end`, and go on."""
@@ -108,7 +111,7 @@ class LaneSource:
         there is no room the writers have enough for longer than that."""
         rest = self._last_turn + GATHER_SECONDS - self._clock.monotonic()
         if rest > 0 and self._drain_until is None:
-            much = self._journal.end - position >= GATHER_EVENTS
+            much = self._journal.end - max(position, self._passed) >= GATHER_EVENTS
             if not (much and self._current.room()):
                 self._clock.wait(threading.Event(), rest)
 
@@ -119,14 +122,30 @@ class LaneSource:
 
     def _due(self, position: int, now: float) -> Turn | None:
         delivery = self._current
+        room = delivery.room() if self._journal.end > max(position, self._passed) else 0
+        if room and delivery.filters:
+            room = room if self._look_ahead(position, room) else 0
+        position = max(position, self._passed)
         waiting = self._journal.end - position
-        room = delivery.room() if waiting else 0
         if self._drain_until is not None:
             return self._drain_turn(waiting, room, now)
         if self._catch_up_to is not None and position >= self._catch_up_to and not self._caught_up:
             self._caught_up = True
             return Turn(flush=True)
         return Turn(room) if room or _tick_due(delivery, now) else None
+
+    def _look_ahead(self, position: int, room: int) -> bool:
+        """Whether something is asked for of what comes next. What is not is passed over, here and now: it
+        costs no turn, and no pass through the graph."""
+        chunks = self._journal.read(max(position, self._passed), room)
+        for number, chunk in enumerate(chunks):
+            if not self._current.passes_over(chunk):
+                self._ahead = chunks[number:]
+                return True
+            self._passed = chunk.end
+        if self._journal.end > self._passed:
+            self._woken.set()  # look again at once, once deadlines have been looked at
+        return False
 
     def _drain_turn(self, waiting: int, room: int, now: float) -> Turn | None:
         assert self._drain_until is not None
@@ -154,8 +173,16 @@ class LaneSource:
             self._trimmed = now
             self._journal.trim()
 
-    def read(self, position: int, events: int) -> Sequence[Chunk]:
-        return self._journal.read(position, events)
+    def read(self, position: int, events: int) -> Iterable[Chunk]:
+        return self._asked_for() if self._current.filters else self._journal.read(position, events)
+
+    def _asked_for(self) -> Iterator[Chunk]:
+        """What was read ahead, but for chunks of which nothing is asked for."""
+        ahead, self._ahead = self._ahead, ()
+        for chunk in ahead:
+            if not self._current.passes_over(chunk):
+                yield chunk
+            self._passed = chunk.end
 
     def strays(self) -> Sequence[tuple[int, DeadLetter]]:
         return ()  # what is the feed's rides on no destination's lane
@@ -167,10 +194,10 @@ class LaneSource:
         """Nothing to do: the lane closes its delivery, the journal outlives it."""
 
     def caught_up(self, position: int) -> bool:
-        return self._journal.end <= position
+        return self._journal.end <= max(position, self._passed)
 
     def pending_bytes(self, position: int) -> int:
-        return self._journal.pending_bytes(position)
+        return self._journal.pending_bytes(max(position, self._passed))
 
 
 def _tick_due(delivery: Delivery, now: float) -> bool:

@@ -236,6 +236,13 @@ METRICS: Sequence[Metric] = (
         ("destination", "cause"),
     ),
     Metric(
+        "grantex_events_filtered",
+        Kind.COUNTER,
+        "Events that the destination did not ask for, ever.",
+        _each(lambda item: item.books.filtered),
+        BY_DESTINATION,
+    ),
+    Metric(
         "grantex_events_pending",
         Kind.GAUGE,
         "Events not settled yet.",

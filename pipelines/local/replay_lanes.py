@@ -21,7 +21,7 @@ import msgspec
 from apache_beam.options.pipeline_options import PipelineOptions
 
 from pipelines.beam import in_process_runner, leave_no_directory
-from pipelines.flags.custom import named
+from pipelines.flags.custom import changed
 from pipelines.flags.settings import Settings
 from pipelines.local.replay_shown import Outcome, Shown
 from transforms.archive.choice import Archive, Choice
@@ -176,7 +176,7 @@ def lane(settings: Settings, archive: Archive, destination: Destination, stop: t
     name = name_of(destination)
     if destination.by_content():  # its batches must be the same ones each time
         policy = replace(destination.policy, max_age=FOREVER)
-        destination = named(replace(destination, policy=policy), name)  # type: ignore[type-var]
+        destination = changed(destination, policy=policy)
         sent = Sent(None)
     else:
         what = f"{archive.source}\n{destination.target()}".encode()
@@ -192,6 +192,7 @@ def lane(settings: Settings, archive: Archive, destination: Destination, stop: t
             delivered=delivered,
             earlier=sent.ids,
             once=once,
+            types=destination.asked.type_filter(),
         )
 
     return Lane(destination, choice, sent, stop, settings["max_rate"])

@@ -92,7 +92,8 @@ class Circuit(msgspec.Struct):
 
 
 class Books(msgspec.Struct):
-    """balanced: received = delivered + dead_lettered + pending + lost, since the destination was added."""
+    """balanced: received = delivered + dead_lettered + filtered + pending + lost, since the destination was
+    added."""
 
     received: int
     delivered: int
@@ -100,6 +101,7 @@ class Books(msgspec.Struct):
     pending: int
     lost: int  # with a damaged journal
     balanced: bool
+    filtered: int  # not asked for
 
 
 class Finding(msgspec.Struct):
@@ -281,6 +283,7 @@ def _destination(item: DestinationSnapshot) -> Destination:
             pending=books.pending,
             lost=books.lost,
             balanced=books.balanced,
+            filtered=books.filtered,
         ),
         lag=item.lag,
         circuit=Circuit(circuit.open, circuit.since, circuit.next_probe) if circuit else _NO_CIRCUIT,

@@ -151,7 +151,8 @@ def _feed(snapshot: Snapshot, rates: Rates) -> Text:
 def _table(snapshot: Snapshot, rates: Rates) -> Table:
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
     table.add_column("", style="bold", overflow="ellipsis", max_width=16)
-    for title in ("delivered", "pending", "lag", "rate", "dead"):
+    filters = any(item.books.filtered for item in snapshot.destinations)
+    for title in ("delivered", *(["filtered"] if filters else []), "pending", "lag", "rate", "dead"):
         table.add_column(title, justify="right", no_wrap=True)
     table.add_column("", no_wrap=True)
     for item in snapshot.destinations:
@@ -161,6 +162,7 @@ def _table(snapshot: Snapshot, rates: Rates) -> Table:
         table.add_row(
             Text(item.name),
             f"{books.delivered:,}",
+            *([f"{books.filtered:,}"] if filters else []),
             f"{books.pending:,}",
             duration(item.lag),
             f"{rates.delivered(item.name):,.0f}/s",

@@ -95,8 +95,7 @@ def of_destination(item: DestinationSnapshot) -> DestinationVerdict:
     """How one destination is doing. Says nothing of a failure's text, which may quote an event."""
     books, delivery = item.books, item.delivery
     if not books.balanced:
-        missing = books.received - books.delivered - books.dead_lettered - books.pending - books.lost
-        why = f"{missing:,} events are not accounted for."
+        why = f"{books.unexplained:,} events are not accounted for."
         return DestinationVerdict(State.UNBALANCED, why, "Keep --state_dir as it is and report this.")
     if delivery is None:
         return DestinationVerdict(

@@ -143,6 +143,16 @@ def test_wrong_books_and_dead_letters_by_cause_stand_out(browser: Browser, shown
         assert "not balanced" in text
         assert seen.number("books", "splunk", "Lost") == 1
         assert "2 events are not accounted for." in text
+        assert not seen.page.locator("#plus-filtered").is_visible()
+
+
+def test_what_is_not_asked_for_is_a_term_of_the_books(browser: Browser, shown: Shown) -> None:
+    books = Books(received=100, delivered=50, dead_lettered=2, pending=8, filtered=40)
+    shown.snapshot = run(destination("splunk", books=books), destination("files"))
+    with opened(browser, shown.url) as seen:
+        assert "received = delivered + dead-lettered + filtered + pending" in seen.text()
+        assert seen.number("books", "splunk", "Filtered") == 40
+        assert seen.number("books", "files", "Filtered") == 0
 
 
 def test_webhooks_are_told_where_they_are_taken(browser: Browser, shown: Shown) -> None:

@@ -10,12 +10,12 @@ from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
-from fnmatch import fnmatchcase
-from functools import lru_cache
+from functools import cached_property
 
 from transforms.archive.sources import Damaged, Shard, Source
 from transforms.dead_letter import cause_word, decode
 from transforms.event import Event
+from transforms.event_types import TypeFilter
 from transforms.feed.journal.seen_ids import SeenIds
 from transforms.parse import parse_frame, parse_frames
 from transforms.write.created_at import epoch_text
@@ -47,6 +47,10 @@ class Selection:
         """Whether the time of an event matters."""
         return self.since is not None or self.until is not None
 
+    @cached_property
+    def _asked(self) -> TypeFilter:
+        return TypeFilter(self.types)
+
     def may_hold(self, shard: Shard) -> bool:
         """False for a shard whose directories say that it holds none of the asked time."""
         found = HOUR.search(shard.name) if self.in_time else None
@@ -62,7 +66,8 @@ class Selection:
     def of(self, events: Sequence[Event], counts: Counter[str]) -> Sequence[Event]:
         """Those of `events` that are asked for; the others are counted by what kept them out."""
         if self.types:
-            events = _kept(events, lambda event: wanted(event.type, self.types), "other types", counts)
+            asked = self._asked
+            events = _kept(events, lambda event: asked[event.type], "other types", counts)
         if self.ids is not None:
             known = self.ids
             events = _kept(events, lambda event: event.id in known, "other ids", counts)
@@ -87,16 +92,6 @@ def _kept(
 
 def _or(given: float | None, else_: float) -> float:
     return else_ if given is None else given
-
-
-@lru_cache(maxsize=4096)
-def wanted(kind: str, patterns: tuple[str, ...]) -> bool:
-    """Whether patterns ask for a type: any of those without "!" (or all, where there are none), and none of
-    those with it."""
-    asked = [each for each in patterns if not each.startswith("!")]
-    if any(fnmatchcase(kind, each[1:]) for each in patterns if each.startswith("!")):
-        return False
-    return not asked or any(fnmatchcase(kind, each) for each in asked)
 
 
 def epoch(created_at: str) -> float | None:
@@ -177,7 +172,7 @@ class Choice:
 
     to_all: dead letters of other destinations, and of the feed, as well. delivered: of some ids those that
     the destination has already, by its receipts; earlier: the same, by an earlier run of this replay.
-    once: whether repeats are looked for here.
+    once: whether repeats are looked for here. types: tells which are asked for there; None when all are.
     """
 
     def __init__(
@@ -188,10 +183,12 @@ class Choice:
         delivered: Callable[[Sequence[str]], Collection[str]] | None = None,
         earlier: Collection[str] = (),
         once: bool = True,
+        types: TypeFilter | None = None,
     ) -> None:
         self.counts: Counter[str] = Counter()
         self._name, self._to_all = name, to_all
         self._delivered, self._earlier = delivered, earlier
+        self._types = types
         self._seen = SeenIds(math.inf, MOST_IDS) if once else None
 
     def of(self, where: str, events: Sequence[Event]) -> tuple[Sequence[Event], Sequence[Event]]:
@@ -207,6 +204,8 @@ class Choice:
             events, conflicts = sifted.fresh, sifted.conflicts
             self._left_out("repeats", sifted.duplicates)
             self._left_out(ID_CONFLICT, len(conflicts))
+        if (types := self._types) is not None:
+            events = _kept(events, lambda event: types[event.type], "not asked for there", self.counts)
         if self._earlier:
             events = self._without(events, self._earlier, "sent by an earlier run")
         if self._delivered is not None and events:

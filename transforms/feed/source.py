@@ -5,7 +5,7 @@ from __future__ import annotations
 import struct
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
@@ -56,8 +56,9 @@ class Source(Protocol):
     def next(self, position: int, bundle_seconds: float) -> Turn | None:
         """What comes next in a bundle that has run for `bundle_seconds`: like `wait`, but None ends it."""
 
-    def read(self, position: int, events: int) -> Sequence[Chunk]:
-        """Chunks from `position` on, about `events` events and at least one chunk when there is any."""
+    def read(self, position: int, events: int) -> Iterable[Chunk]:
+        """Chunks from `position` on, about `events` events; those that are not wanted are left out. Each is
+        asked for when the one before has gone through."""
 
     def strays(self) -> Sequence[tuple[int, DeadLetter]]:
         """Numbered dead letters of the feed that this pipeline is to carry."""

@@ -9,6 +9,7 @@ from typing import ClassVar
 from transforms.batch import BatchPolicy
 from transforms.event import Batch, Event
 from transforms.preflight import Finding
+from transforms.write.asked import ALL_TYPES, Asked
 
 
 @dataclass(frozen=True)
@@ -80,6 +81,7 @@ class Destination:
     name: ClassVar[str] = ""
     title: ClassVar[str] = ""
     policy: BatchPolicy = BatchPolicy()
+    asked: Asked = ALL_TYPES
     concurrency: int = 1  # writers opened; each is used by one thread at a time
 
     def exactly_once(self) -> bool:

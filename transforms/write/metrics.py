@@ -18,6 +18,7 @@ COUNTERS: Mapping[str, str] = {
     "events_received": "Events that came to the destination.",
     "events_delivered": "Events delivered.",
     "events_dead_lettered": "Events put aside.",
+    "events_filtered": "Events that it did not ask for; all others came to it.",
     "events_unknown": "Events that may have arrived and were sent again: possible repeats.",
     "requests": "Delivery attempts.",
     "retries": "Attempts that were not the first.",
@@ -58,6 +59,7 @@ class DeliveryCounters:
         self._received = counter("events_received")
         self._delivered = counter("events_delivered")
         self._dead_lettered = counter("events_dead_lettered")
+        self._filtered = counter("events_filtered")
         self._unknown = counter("events_unknown")
         self._requests = counter("requests")
         self._retries = counter("retries")
@@ -75,6 +77,7 @@ class DeliveryCounters:
             self._received,
             self._delivered,
             self._dead_lettered,
+            self._filtered,
             self._unknown,
             self._requests,
             self._retries,
@@ -94,6 +97,11 @@ class DeliveryCounters:
     def received(self, events: int) -> None:
         """Count events that came in."""
         self._received.inc(events)
+
+    def filtered(self, events: int) -> None:
+        """Count events that were not asked for. They are counted where they are left out: call it with 0 from
+        a bundle's beginning on, see `declare`."""
+        self._filtered.inc(events)
 
     def attempted(self, batch: Batch, outcome: Outcome | None, seconds: float) -> None:
         """Count an attempt that has ended, and the events that may have arrived and are sent again."""

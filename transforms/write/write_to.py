@@ -48,6 +48,8 @@ class WriteTo(beam.PTransform):  # type: ignore[type-arg]
       repeat events. On runners inside this process timers fire at once or not at all, so there is no other
       way there; ReadFromGrantex keeps its bundles open for as long as `max_age` says.
 
+    What the destination does not ask for (its `asked`) is filtered: counted, and in neither output.
+
     shards: keys that share the work on timers, across all workers; `destination.concurrency` by default.
     More of them are more requests at a time, and smaller batches.
     dead_letter_limit: dead letters an hour (on clusters: in each worker process), then it only retries.

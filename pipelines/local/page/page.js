@@ -287,15 +287,16 @@ function showWork(item) {
     .forEach((n, index) => count(cells[index], n));
 }
 
-const BOOKS = [["Received", "n"], ["Delivered", "n"], ["Dead-lettered", "n"], ["Pending", "n"], ["Lost", "n lost"],
-  ["Balanced", "balanced"]];
+const BOOKS = [["Received", "n"], ["Delivered", "n"], ["Dead-lettered", "n"], ["Filtered", "n filtered"],
+  ["Pending", "n"], ["Lost", "n lost"], ["Balanced", "balanced"]];
+const SELDOM = ["filtered", "lost"]; // shown when there are any
 
 function showBooks({ name, books }) {
   const { cells } = rowOf("books", name, BOOKS);
-  [books.received, books.delivered, books.dead_lettered, books.pending, books.lost]
+  [books.received, books.delivered, books.dead_lettered, books.filtered, books.pending, books.lost]
     .forEach((n, index) => count(cells[index], n));
-  put(cells[5], books.balanced ? "balanced" : "not balanced");
-  mark(cells[5], books.balanced ? "good" : "trouble");
+  put(cells[6], books.balanced ? "balanced" : "not balanced");
+  mark(cells[6], books.balanced ? "good" : "trouble");
 }
 
 // Dead letters
@@ -392,9 +393,11 @@ function show(status) {
     showBooks(each);
   }
   showLetters(status);
-  const lost = status.destinations.some((each) => each.books.lost > 0);
-  $("plus-lost").hidden = !lost;
-  for (const cell of document.querySelectorAll(".lost")) cell.hidden = !lost;
+  for (const term of SELDOM) {
+    const none = !status.destinations.some((each) => each.books[term] > 0);
+    $(`plus-${term}`).hidden = none;
+    for (const cell of document.querySelectorAll(`.${term}`)) cell.hidden = none;
+  }
   $("nobody").hidden = names.size > 0 || status.standby !== null;
   for (const table of Object.keys(shown)) $(table).hidden = names.size === 0;
   for (const table of ["work", "books"]) $(table).closest("section").hidden = names.size === 0;

@@ -69,6 +69,11 @@ def test_a_destination_without_a_counter_has_got_nothing() -> None:
     assert missing({"feed_events_received": 5, "kafka_events_delivered": 5}, TO) == {"splunk": 5}
 
 
+def test_what_a_destination_does_not_ask_for_is_not_missing() -> None:
+    counted = {"feed_events_received": 5, "kafka_events_delivered": 2, "kafka_events_filtered": 3}
+    assert missing({**counted, "splunk_events_filtered": 4}, TO) == {"splunk": 1}
+
+
 def test_dead_letters_that_were_not_written_are_missing_too() -> None:
     given_up = {**BALANCED, "dead_letters_events_delivered": 4, "dead_letters_events_dead_lettered": 6}
     assert missing(given_up, TO) == {"dead_letters": 6}

@@ -32,7 +32,7 @@ from transforms.window import Window
 from transforms.write.contract import Destination
 from transforms.write.dead_letters.directory import WriteDeadLetters, read_dead_letters
 from transforms.write.delivery.delivery import Delivery
-from transforms.write.delivery.ledger import MemoryLedger, Settlement
+from transforms.write.delivery.ledger import Filtered, MemoryLedger, Settlement
 
 FEED = "http://feed.test"
 
@@ -246,8 +246,10 @@ class _Watching(MemoryLedger):
         self.directory = directory
         self.moments: list[_Moment] = []
 
-    def commit(self, settlements: Sequence[Settlement], seals: Sequence[Batch]) -> None:
-        super().commit(settlements, seals)
+    def commit(
+        self, settlements: Sequence[Settlement], seals: Sequence[Batch], filtered: Filtered | None = None
+    ) -> None:
+        super().commit(settlements, seals, filtered)
         for settlement in settlements:
             on_disk = len(list(read_dead_letters(self.directory)))
             self.moments.append(_Moment(on_disk, len(settlement.dead_lettered)))

@@ -61,6 +61,7 @@ class StubDelivery:
     due: float | None = None
     has_results: bool = False
     is_idle: bool = True
+    filters: bool = False
 
     def room(self) -> int:
         return self.free

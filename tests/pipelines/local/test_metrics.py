@@ -21,6 +21,7 @@ FIXED = {
     "grantex_events_received_total": ("counter", set()),
     "grantex_events_delivered_total": ("counter", {"destination"}),
     "grantex_events_dead_lettered_total": ("counter", {"destination", "stage"}),
+    "grantex_events_filtered_total": ("counter", {"destination"}),
     "grantex_events_pending": ("gauge", {"destination"}),
     "grantex_feed_connections": ("gauge", set()),
     "grantex_feed_connections_wanted": ("gauge", set()),
@@ -93,7 +94,7 @@ def taken(**more: Any) -> Snapshot:
         "letters": {"not_json": 2, "feed_gap": 1},
         "destinations": [
             DestinationSnapshot(
-                "splunk", Books(100, 90, 3, 7, 0), 2.5, delivery([0.004, 0.2, 100.0]), restarts=2
+                "splunk", Books(100, 80, 3, 7, 0, 10), 2.5, delivery([0.004, 0.2, 100.0]), restarts=2
             ),
             DestinationSnapshot("removed", Books(50, 20, 0, 30, 0), 99.0),
         ],
@@ -157,7 +158,8 @@ def test_the_values_are_those_of_the_books() -> None:
     assert found["grantex_feed_gaps_total",] == 3
     assert found["grantex_feed_gap_open",] == 1
     assert found["grantex_feed_gap_seconds_total",] == 12.5
-    assert found["grantex_events_delivered_total", "splunk"] == 90
+    assert found["grantex_events_delivered_total", "splunk"] == 80
+    assert found["grantex_events_filtered_total", "splunk"] == 10
     assert found["grantex_events_pending", "splunk"] == 7
     assert found["grantex_events_dead_lettered_total", "splunk", "write"] == 3
     assert found["grantex_events_dead_lettered_total", "", "feed"] == 2

@@ -202,6 +202,7 @@ def test_status_json_has_the_feed_and_each_destination() -> None:
         "pending": 10,
         "lost": 0,
         "balanced": True,
+        "filtered": 0,
     }
     assert splunk["circuit"] == {"open": True, "since": AT - 12, "next_probe": AT + 3}
     assert (splunk["state"], splunk["retries"], splunk["batches_waiting"]) == ("down", 4, 3)

@@ -49,6 +49,16 @@ def test_wrong_books_are_named() -> None:
     assert "books wrong: splunk" in shown(run(destination("splunk", books=wrong)))
 
 
+def test_what_is_not_asked_for_has_a_column_when_there_is_any() -> None:
+    assert "filtered" not in shown(run(destination("files")))
+    books = Books(received=1000, delivered=100, dead_lettered=0, pending=10, filtered=890)
+    text = shown(run(destination("splunk", books=books), destination("files")))
+    assert "delivered  filtered  pending" in text
+    (row,) = [line for line in text.splitlines() if line.startswith("splunk ")]
+    assert row.split()[1:4] == ["100", "890", "10"]
+    assert "books balanced" in text
+
+
 @pytest.mark.parametrize("width", [80, 120])
 def test_eight_destinations_with_large_numbers_fit(width: int) -> None:
     books = Books(received=2_000_000_100, delivered=1_000_000_000, dead_lettered=100, pending=1_000_000_000)

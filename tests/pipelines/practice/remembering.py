@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from transforms.batch import BatchPolicy
 from transforms.event import Batch
+from transforms.write.asked import Asked, asked_for
 from transforms.write.contract import Destination, Outcome, Writer
 
 SMALL = BatchPolicy(max_events=10, max_bytes=100_000, max_age=0.05)
@@ -75,6 +76,7 @@ class Remembering(Destination):
 
     taken: Taken
     policy: BatchPolicy = SMALL
+    asked: Asked = asked_for()
     name = "shelved"
 
     def open(self) -> Writer:

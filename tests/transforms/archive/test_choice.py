@@ -8,10 +8,11 @@ from pathlib import Path
 import pytest
 
 from tests.transforms.write.encodings import event
-from transforms.archive.choice import EVERYWHERE, Archive, Choice, Selection, instant, wanted
+from transforms.archive.choice import EVERYWHERE, Archive, Choice, Selection, instant
 from transforms.archive.sources import Directory
 from transforms.dead_letter import DeadLetter, encode, id_conflict
 from transforms.event import Event
+from transforms.event_types import wanted
 from transforms.feed.intake import Gap, as_dead_letter
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
@@ -13,7 +14,7 @@ from transforms.feed.journal.letters import FeedLetters
 from transforms.feed.journal.ranges import Range, offsets_in, pack, size, subtract, to_ranges, unpack
 from transforms.feed.journal.receipt_log import DEAD_LETTER, ReceiptLog, receipt_row
 from transforms.feed.journal.seals import Change, CursorRow, CursorState, Seal, replace_all, sealed
-from transforms.write.delivery.ledger import Settlement
+from transforms.write.delivery.ledger import Filtered, Settlement
 
 UNKNOWN = -1  # `CursorRow.seals` of a row that was lost: no set of seals has it
 IN_DOUBT_AT_ONCE = 500  # events made dead letters in one transaction
@@ -73,6 +74,11 @@ class Cursor:
         return self._state.row.dead_lettered
 
     @property
+    def filtered(self) -> int:
+        """Events that it did not ask for since the cursor was born."""
+        return self._state.filtered
+
+    @property
     def lost(self) -> int:
         """Events lost with a damaged journal."""
         return self._state.row.lost
@@ -82,6 +88,12 @@ class Cursor:
         """Events received and not settled, counted from the positions and not from the totals."""
         with self._database.lock:
             return self._state.unsettled(self._end())
+
+    def books(self) -> Books:
+        """Its account."""
+        row, state = self._state.row, self._state
+        received = self._end() - row.born
+        return Books(received, row.delivered, row.dead_lettered, self.pending, row.lost, state.filtered)
 
     def recover(self) -> list[Batch]:
         """Sealed batches not yet settled, oldest first, unchanged but for the events settled already."""
@@ -109,13 +121,15 @@ class Cursor:
             return ()
         return set(offsets_in((max(a, first), min(b, end)) for a, b in self._skip if a < end and b > first))
 
-    def commit(self, settlements: Sequence[Settlement], seals: Sequence[Batch]) -> None:
-        """In one transaction record outcomes, then seal new batches. Raises sqlite3.OperationalError (a full
-        disk): then nothing has changed and the call may be repeated."""
-        if not settlements and not seals:
+    def commit(
+        self, settlements: Sequence[Settlement], seals: Sequence[Batch], filtered: Filtered | None = None
+    ) -> None:
+        """In one transaction record outcomes and what was not asked for, then seal new batches. Raises
+        sqlite3.OperationalError (a full disk): then nothing has changed and the call may be repeated."""
+        if not (settlements or seals or filtered):
             return
         with self._database.lock:
-            self._seal(Change(self._state, settlements, map(sealed, seals)), seals)
+            self._seal(Change(self._state, settlements, map(sealed, seals), filtered=filtered), seals)
 
     def resplit(self, batch: Batch, parts: Sequence[Batch]) -> None:
         """Replace a sealed batch by parts of what is unsettled of it, in one transaction."""
@@ -215,16 +229,24 @@ class Cursor:
             seals=state.digest,
             doubt=pack(subtract(subtract(doubt, gone), [(0, state.row.position)])),
         )
-        self._database.write(lambda connection: replace_all(connection, state.row, rows.values()))
+
+        def write(connection: sqlite3.Connection) -> None:
+            replace_all(connection, state.row, rows.values())
+            state.note_filtered(connection, state.filtered)
+
+        self._database.write(write)
 
     def _balanced(self, row: CursorRow) -> CursorRow:
         """The row with totals that add up. Those of events that are delivered again because their seals are
         lost go down; those that only seals tell of, because the row itself was lost, go up."""
-        accounted = row.delivered + row.dead_lettered + row.lost + self._state.unsettled(self._end())
-        excess = accounted - (self._end() - row.born)
+        state = self._state
+        accounted = row.delivered + row.dead_lettered + row.lost + state.filtered
+        excess = accounted + state.unsettled(self._end()) - (self._end() - row.born)
         delivered = max(0, row.delivered - excess)
         excess = max(0, excess - row.delivered)
-        return row._replace(delivered=delivered, dead_lettered=row.dead_lettered - excess)
+        dead_lettered = max(0, row.dead_lettered - excess)
+        state.filtered -= max(0, excess - row.dead_lettered)
+        return row._replace(delivered=delivered, dead_lettered=dead_lettered)
 
 
 def _above(seal: Seal, born: int) -> Seal:
@@ -242,8 +264,16 @@ class Books:
     dead_lettered: int
     pending: int
     lost: int = 0  # with a damaged journal
+    filtered: int = 0  # not asked for
+
+    @property
+    def unexplained(self) -> int:
+        """Received, and nowhere to be found; 0 when received = delivered + dead-lettered + filtered + pending
+        + lost. `pending` is counted by itself."""
+        known = self.delivered + self.dead_lettered + self.filtered + self.pending + self.lost
+        return self.received - known
 
     @property
     def balanced(self) -> bool:
-        """received = delivered + dead-lettered + pending + lost; `pending` is counted by itself."""
-        return self.received == self.delivered + self.dead_lettered + self.pending + self.lost
+        """Nothing is unexplained."""
+        return self.unexplained == 0

@@ -31,7 +31,7 @@ from transforms.feed.journal.letters import FeedLetters
 from transforms.feed.journal.proven import Proof, ProofLog
 from transforms.feed.journal.receipt_log import ReceiptLog
 from transforms.feed.journal.repair import open_or_repair, settle_damage
-from transforms.feed.journal.seals import CursorRow
+from transforms.feed.journal.seals import CursorRow, filtered_note
 from transforms.feed.journal.seen_ids import SeenIds, Sifted, insert_ids, stored_ids
 from transforms.feed.journal.space import (
     MOUNTS,
@@ -228,6 +228,7 @@ class Journal:
             def write(connection: sqlite3.Connection) -> None:
                 connection.execute("DELETE FROM seals WHERE destination = ?", (name,))
                 connection.execute("DELETE FROM cursors WHERE name = ?", (name,))
+                put_note(connection, filtered_note(name), None)
                 put_note(connection, "destinations", json.dumps(names))
 
             self._database.write(write)
@@ -330,10 +331,7 @@ class Journal:
     def books(self) -> dict[str, Books]:
         """Every destination's account, removed ones that still hold events included."""
         with self._database.lock:
-            return {
-                name: Books(self._chunks.end - c.born, c.delivered, c.dead_lettered, c.pending, c.lost)
-                for name, c in self.cursors.items()
-            }
+            return {name: cursor.books() for name, cursor in self.cursors.items()}
 
     def unbalanced(self, patience: float) -> list[str]:
         """Destinations whose books do not balance; none are known when the journal is busy for longer than

@@ -1,8 +1,8 @@
 """Writes receipts: what became of which events at a destination, in the transaction that settles them.
 
-One row for what was delivered to one place and one for each cause of dead letters, with their offsets as
-ranges. `level` is how many bits the row's reach has: whoever looks for an offset asks at each level for the
-rows that begin within that reach before it.
+One row for what was delivered to one place, for each cause of dead letters and for what was not asked for,
+with their offsets as ranges. `level` is how many bits the row's reach has: whoever looks for an offset asks
+at each level for the rows that begin within that reach before it.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from transforms.feed.journal.database import Database, put_rows
 from transforms.feed.journal.ranges import Range, merge, pack, to_ranges
 from transforms.feed.journal.schema import sign
-from transforms.write.delivery.ledger import Settlement
+from transforms.write.delivery.ledger import Filtered, Settlement
 
 DELIVERED, DEAD_LETTER, FILTERED = 0, 1, 2  # `kind`
 LEVELS = 57  # of reaches up to 2^56, beyond which there is no offset
@@ -57,6 +57,11 @@ class ReceiptLog:
             for some in _in_rows(merge(ranges))
         ]
 
+    def filtered(self, destination: str, filtered: Filtered) -> list[ReceiptRow]:
+        """Rows of `receipts` for what was not asked for."""
+        ranges = _in_rows(filtered.ranges) if self.on else ()
+        return [receipt_row(destination, some, FILTERED, filtered.at, 0, "") for some in ranges]
+
     def trouble(self, destination: str, settlements: Sequence[Settlement]) -> ReceiptRow | None:
         """The row of `troubles` that these settlements call for, (destination,) when it is to go, or None."""
         if not self.on:
@@ -94,7 +99,7 @@ class ReceiptLog:
 def receipt_row(
     destination: str, ranges: Sequence[Range], kind: int, at: float, attempts: int, said: str
 ) -> ReceiptRow:
-    """A row of `receipts`; said: the place, or a dead letter's cause."""
+    """A row of `receipts` for ascending ranges; said: the place, or a dead letter's cause."""
     first, ends = ranges[0][0], ranges[-1][1]
     packed = b"" if len(ranges) == 1 else pack(ranges)
     level = (ends - first - 1).bit_length()

@@ -8,13 +8,21 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from transforms.event import Batch
-from transforms.feed.journal.database import Database, put_rows
-from transforms.feed.journal.ranges import Range, merge, pack, size, to_ranges, unpack
+from transforms.feed.journal.database import Database, number_noted, put_note, put_rows
+from transforms.feed.journal.ranges import Range, merge, pack, size, subtract, to_ranges, unpack
 from transforms.feed.journal.receipt_log import ReceiptLog, ReceiptRow
 from transforms.feed.journal.schema import COLUMNS, sign
-from transforms.write.delivery.ledger import Settlement
+from transforms.write.delivery.ledger import Filtered, Settlement
 
 DELETE = "DELETE FROM seals WHERE destination = ? AND number >= ? AND number < ?"
+FILTERED = "filtered"  # in the place of a batch's id; no batch is called so
+MOST_RANGES = 1_000  # in one seal of what was not asked for
+
+
+def filtered_note(destination: str) -> str:
+    """Under which note it stands how many events a destination did not ask for: in `cursors` there is no
+    column for it, and so a release that knows nothing of it opens the journal all the same."""
+    return f"filtered:{destination}"
 
 
 @dataclass
@@ -72,15 +80,27 @@ class CursorState:
         self.checksums: dict[int, int] = {}  # of their rows
         self.ahead: dict[int, int] = {}  # settled ranges at or beyond the position, start -> end
         self.last_number = 0
+        # Events that were not asked for: how many, and the number of the seal that has the latest of them.
+        self.filtered = number_noted(database, self._filtered_note)
+        self.filtered_number = 0
         for _, number, batch, partition, offsets, settled, memo, attempts, checksum in database.each(
             f"SELECT {COLUMNS['seals']} FROM seals WHERE destination = ? ORDER BY number",  # noqa: S608
             name,
         ):
             seal = Seal(batch, partition, unpack(offsets), unpack(settled), memo, attempts)
             self.last_number = number
+            self.filtered_number = number if batch == FILTERED else self.filtered_number
             self.seals[number] = seal
             self.checksums[number] = checksum
             self.ahead.update((start, end) for start, end in seal.settled if start >= self.row.position)
+
+    @property
+    def _filtered_note(self) -> str:
+        return filtered_note(self.row.name)
+
+    def note_filtered(self, connection: sqlite3.Connection, count: int) -> None:
+        """Keep how many were not asked for, inside the caller's transaction."""
+        put_note(connection, self._filtered_note, count or None)
 
     @property
     def digest(self) -> int:
@@ -121,12 +141,14 @@ class Change:
         replaced: Mapping[int, Seal | None] | None = None,
         doubt: list[Range] | None = None,
         receipts: Sequence[ReceiptRow] = (),
+        filtered: Filtered | None = None,
     ) -> None:
         """new: seals that get the next numbers, `settled` in them counted as dead letters.
 
         replaced: number -> what stands there from now on; None: nothing.
         doubt: what is in doubt from now on; None: as before.
         receipts: of what is settled otherwise than by settlements.
+        filtered: what was not asked for.
         """
         self._state = state
         self._receipts = [*receipts, *state.receipts.rows(state.row.name, settlements)]
@@ -142,6 +164,9 @@ class Change:
             self._changed[number] = seal
             self._newly.update(seal.settled)
             self._dead += size(seal.settled)
+        self._filtered = self._filtered_number = 0
+        if filtered is not None:
+            self._leave_out(filtered, state.last_number + len(self.numbers) + 1)
         position = state.reached(self._newly)
         if position > state.row.position:
             now = {**state.seals, **self._changed}
@@ -171,6 +196,19 @@ class Change:
         self._delivered += len(settlement.delivered)
         self._dead += len(settlement.dead_lettered)
 
+    def _leave_out(self, filtered: Filtered, number: int) -> None:
+        """Settle what was not asked for, in the seal that has the latest of it while that has room: an outage
+        of hours would leave one behind for each second."""
+        state, ranges = self._state, [*filtered.ranges]
+        latest = state.seals.get(state.filtered_number)
+        if latest is not None and len(latest.offsets) < MOST_RANGES:
+            number = state.filtered_number
+            ranges = merge([*subtract(latest.offsets, [(0, state.row.position)]), *ranges])
+        self._changed[number] = Seal(FILTERED, "", ranges, ranges)
+        self._newly.update(filtered.ranges)
+        self._receipts += state.receipts.filtered(state.row.name, filtered)
+        self._filtered, self._filtered_number = size(filtered.ranges), number
+
     def _digest(self) -> int:
         combined = self._state.row.seals
         for number in self._changed:
@@ -187,6 +225,8 @@ class Change:
             connection.execute(DELETE, (name, first, end))
         insert_seals(connection, list(self._rows.values()))
         self._state.receipts.write(connection, self._receipts, self._trouble)
+        if self._filtered:
+            self._state.note_filtered(connection, self._state.filtered + self._filtered)
         self._row.write(connection)
 
     def apply(self) -> None:
@@ -202,6 +242,10 @@ class Change:
                 state.checksums[number] = int(str(self._rows[number][-1]))
         if self.numbers:
             state.last_number = self.numbers[-1]
+        if self._filtered:
+            state.filtered += self._filtered
+            state.filtered_number = self._filtered_number
+            state.last_number = max(state.last_number, self._filtered_number)
         state.ahead.update(self._newly)
         state.take(self._row)
 

@@ -12,6 +12,7 @@ from transforms.preflight import Finding
 from transforms.readers import address_fault
 from transforms.setting import BadSettings, setting, shared
 from transforms.way_out import USUAL, WayOut
+from transforms.write.asked import Asked, asked_for
 from transforms.write.bigquery.rows import SchemaName, json_size, proto_size
 from transforms.write.bigquery.table import TABLE, TableName, parse_table
 from transforms.write.contract import Destination, Writer
@@ -77,6 +78,7 @@ class BigQuery(Destination):
     # An append takes BigQuery some 100 ms, so each writer makes 5,000 events/s at 500 a batch. Each is a
     # stream, a connection and three threads.
     concurrency: int = 4
+    asked: Asked = asked_for()
 
     name: ClassVar[str] = "bigquery"
     title: ClassVar[str] = "BigQuery"

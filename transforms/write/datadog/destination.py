@@ -21,6 +21,7 @@ from transforms.secret import Secret, shown
 from transforms.setting import setting, shared
 from transforms.way_out import USUAL, WayOut
 from transforms.write.answer import fields
+from transforms.write.asked import Asked, asked_for
 from transforms.write.contract import Destination, Outcome, Writer, finding
 from transforms.write.datadog import reply as datadog_sites
 from transforms.write.datadog.log import MAX_ID, MAX_LOG, LogForm
@@ -110,6 +111,7 @@ class Datadog(Destination):
     )
     # One request is encoded and packed while another waits for its answer.
     concurrency: int = 2
+    asked: Asked = asked_for()
 
     name: ClassVar[str] = "datadog"
     title: ClassVar[str] = "Datadog"

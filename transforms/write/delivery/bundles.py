@@ -13,7 +13,7 @@ from apache_beam.utils.windowed_value import WindowedValue
 
 from transforms.clock import Clock, SystemClock
 from transforms.dead_letter import DeadLetter
-from transforms.event import Batch, Receipt
+from transforms.event import Batch, Chunk, Receipt
 from transforms.parse import as_chunk
 from transforms.window import window_end
 from transforms.write.contract import Destination, name_of
@@ -53,6 +53,7 @@ class Deliver(beam.DoFn):
         self._bell = threading.Event()
         # A bundle ends with what it has: no other event may come that would show who is to blame.
         self._limit = DeadLetterLimit(self._dead_letter_limit, believed=math.inf)
+        self._types = self._destination.asked.type_filter()
         self._delivery = self._new()
 
     def start_bundle(self) -> None:
@@ -68,6 +69,10 @@ class Deliver(beam.DoFn):
             yield TaggedOutput(DEAD_LETTERS, chunk)
             return
         if chunk.events:  # else it is a tick: time to look at the clock
+            if self._types is not None:
+                asked = self._types.asked(chunk.events)
+                self._counters.filtered(len(chunk.events) - len(asked))
+                chunk = Chunk(asked, chunk.first, chunk.taken_at)
             end = window_end(window)
             self._windows[end] = window
             self._delivery.add_chunk(chunk, end)

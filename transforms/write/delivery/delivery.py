@@ -7,14 +7,17 @@ import math
 import random
 import threading
 from collections.abc import Callable, Collection, Iterator
+from itertools import compress
+from operator import not_
 
 from transforms.batch import OpenBatches
 from transforms.clock import Clock, SystemClock
 from transforms.dead_letter import DeadLetter
 from transforms.event import Batch, Chunk, Receipt
+from transforms.event_types import TypeFilter, runs_left_out
 from transforms.shared_events import raw_size
 from transforms.write.contract import Destination, Outcome
-from transforms.write.delivery.ledger import Ledger, Settlement
+from transforms.write.delivery.ledger import Filtered, Ledger, Range, Settlement
 from transforms.write.delivery.outbox import Outbox, max_unsettled, room
 from transforms.write.delivery.refusals import DeadLetterLimit
 from transforms.write.delivery.settling import Settled, dead_letters, place_of, receipt, settlement
@@ -23,6 +26,8 @@ from transforms.write.delivery.told import Told
 from transforms.write.delivery.writer_threads import WriterThreads
 
 log = logging.getLogger("grantex.write")
+# What nobody asked for is committed with the next batch, and without one so long after it was received.
+FILTERED_SECONDS = 1.0
 
 
 def _nothing() -> None:
@@ -76,6 +81,10 @@ class Delivery:
         self._failure: Exception | None = None
         self._told = Told(self.name)
         self._lock = threading.Lock()  # around the outbox and what the threads share with ticks
+        self._types = destination.asked.type_filter()
+        self._masked: tuple[Chunk, bytes] = (Chunk(), b"")  # the last chunk, and what of it is asked for
+        self._filtered: list[Range] = []  # not asked for, not yet committed
+        self._filtered_since = 0.0
         self._ledger = ledger
         self._ledger_lock = threading.Lock()  # never held together with the other
         self._threads = WriterThreads(
@@ -94,10 +103,23 @@ class Delivery:
         self._recovered = bool(batches)
         return len(batches)
 
+    @property
+    def filters(self) -> bool:
+        """Whether its destination asks for some types only."""
+        return self._types is not None
+
+    def passes_over(self, chunk: Chunk) -> bool:
+        """Whether nothing of a chunk is asked for: then it is taken down as filtered, and not to be added."""
+        if self._types is None or not chunk.events or any(self._asked(self._types, chunk)):
+            return False
+        self._leave_out(self._types, chunk, self._sealed(chunk))
+        return True
+
     def add_chunk(self, chunk: Chunk, window_end: float = math.inf) -> None:
         """Take in a chunk of the window that ends at `window_end` (seconds since the epoch)."""
-        with self._ledger_lock:
-            skip: Collection[int] = self._ledger.is_sealed(chunk.first, chunk.end)
+        skip = self._sealed(chunk)
+        if self._types is not None:
+            skip = self._leave_out(self._types, chunk, skip)
         now = self._clock.monotonic()
         # Catching up, the window is over already: then its end says nothing about when to close.
         left = window_end - self._clock.now()
@@ -111,6 +133,32 @@ class Delivery:
             skip=skip,
             shared=chunk.shared,
         )
+
+    def _sealed(self, chunk: Chunk) -> Collection[int]:
+        with self._ledger_lock:
+            return self._ledger.is_sealed(chunk.first, chunk.end)
+
+    def _asked(self, types: TypeFilter, chunk: Chunk) -> bytes:
+        """Which of its events are asked for; found once for each chunk, whoever asks first."""
+        if self._masked[0] is not chunk:
+            self._masked = (chunk, types.mask(chunk.events))
+        return self._masked[1]
+
+    def _leave_out(self, types: TypeFilter, chunk: Chunk, sealed: Collection[int]) -> Collection[int]:
+        """Take down what is not asked for and not `sealed`; all offsets that are to be skipped."""
+        asked = self._asked(types, chunk)
+        offsets = range(chunk.first, chunk.end)
+        if sealed:  # after a restart; by then other types may be asked for
+            asked = bytes(each or offset in sealed for each, offset in zip(asked, offsets, strict=True))
+        if all(asked):
+            return sealed
+        if not self._filtered:
+            self._filtered_since = self._clock.monotonic()
+        (first, end), *more = runs_left_out(asked, chunk.first)
+        if self._filtered and self._filtered[-1][1] == first:
+            first = self._filtered.pop()[0]
+        self._filtered += (first, end), *more
+        return {*sealed, *compress(offsets, map(not_, asked))}
 
     def flush(self) -> None:
         """Close every open batch, and try once more, now, what waits for its time."""
@@ -164,7 +212,11 @@ class Delivery:
         """When the next tick is needed at the latest, in monotonic seconds; None when woken is enough."""
         if self.ready():
             return self._clock.monotonic()
-        return self._open.deadline()
+        opened = self._open.deadline()
+        if not self._filtered:
+            return opened
+        due = self._filtered_since + FILTERED_SECONDS
+        return due if opened is None else min(opened, due)
 
     def ready(self) -> bool:
         """A tick has something to record or to start."""
@@ -174,7 +226,7 @@ class Delivery:
     def idle(self) -> bool:
         """Nothing is open, waiting, in flight or unrecorded."""
         with self._lock:
-            busy = len(self._outbox) or self._settled or self._unrecorded or self._unsplit
+            busy = len(self._outbox) or self._settled or self._unrecorded or self._unsplit or self._filtered
         return not (busy or self._closed or self._open.events)
 
     def pending(self) -> int:
@@ -212,12 +264,13 @@ class Delivery:
     def _record(self, results: list[Settled]) -> None:
         """Commit outcomes and seals in one transaction, then let the writers go on from there."""
         seals = self._closed
-        if results or seals:
+        if results or seals or self._filtered:
             now = self._clock.now()
             settlements = [settlement(settled, now) for settled in results]
+            filtered = Filtered(self._filtered, now) if self._filtered else None
             with self._ledger_lock:
-                self._ledger.commit(settlements, seals)
-            self._closed = []
+                self._ledger.commit(settlements, seals, filtered)
+            self._closed, self._filtered = [], []
             self._unrecorded = []
             self._recorded += results
             self._unsplit += [settled for settled in results if settled.halves]

@@ -8,6 +8,8 @@ from typing import Protocol
 
 from transforms.event import Batch
 
+Range = tuple[int, int]  # of offsets: the first, and the one behind the last
+
 
 @dataclass(frozen=True, slots=True)
 class Settlement:
@@ -29,14 +31,25 @@ class Settlement:
     error: str = ""
 
 
+@dataclass(frozen=True, slots=True)
+class Filtered:
+    """Events that were not asked for, as ascending ranges of offsets; at: when that was found (epoch)."""
+
+    ranges: Sequence[Range]
+    at: float
+
+
 class Ledger(Protocol):
     """Durable memory of one destination's deliveries (the journal's cursor on one machine).
 
     Calls come from one thread at a time, but not always the same one.
     """
 
-    def commit(self, settlements: Sequence[Settlement], seals: Sequence[Batch]) -> None:
-        """In one transaction record outcomes, then seal new batches (giving each its `seal` number).
+    def commit(
+        self, settlements: Sequence[Settlement], seals: Sequence[Batch], filtered: Filtered | None = None
+    ) -> None:
+        """In one transaction record outcomes and what was not asked for, then seal new batches (giving each
+        its `seal` number).
 
         The outcomes' dead letters are already on disk. When this returns, the batches may be attempted.
         """
@@ -68,7 +81,9 @@ class MemoryLedger:
     def __init__(self) -> None:
         self._seals = 0
 
-    def commit(self, settlements: Sequence[Settlement], seals: Sequence[Batch]) -> None:
+    def commit(
+        self, settlements: Sequence[Settlement], seals: Sequence[Batch], filtered: Filtered | None = None
+    ) -> None:
         for batch in seals:
             self._seals += 1
             batch.seal = self._seals

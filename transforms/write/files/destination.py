@@ -29,6 +29,7 @@ from transforms.write.archive import (
     is_key,
     object_key,
 )
+from transforms.write.asked import Asked, asked_for
 from transforms.write.contract import Destination, Outcome, Writer, finding
 from transforms.write.failure import failed
 
@@ -64,6 +65,7 @@ class Files(Destination):
     compression: Compression = "gzip"
     # A batch is held in memory until its file is written.
     policy: BatchPolicy = batches(POLICY, "in one file", compressed=True)
+    asked: Asked = asked_for()
 
     name: ClassVar[str] = "files"
     title: ClassVar[str] = "Files"

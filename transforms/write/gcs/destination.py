@@ -14,6 +14,7 @@ from transforms.readers import address_fault
 from transforms.setting import BadSettings, setting, shared
 from transforms.way_out import USUAL, WayOut
 from transforms.write.archive import MOST_BYTES, POLICY, Compression, InABucket, Layout, key_prefix
+from transforms.write.asked import Asked, asked_for
 
 if TYPE_CHECKING:
     from transforms.write.gcs.writer import GCSWriter
@@ -82,6 +83,7 @@ class GCS(InABucket):
     policy: BatchPolicy = batches(POLICY, "in one object", compressed=True, most_bytes=MOST_BYTES)
     # One object is packed while another is on its way.
     concurrency: int = 2
+    asked: Asked = asked_for()
 
     name: ClassVar[str] = "gcs"
     title: ClassVar[str] = "Google Cloud Storage"

@@ -13,6 +13,7 @@ from transforms.preflight import Finding
 from transforms.readers import address_fault, each_of
 from transforms.setting import setting, shared
 from transforms.way_out import USUAL, WayOut
+from transforms.write.asked import Asked, asked_for
 from transforms.write.contract import Destination
 from transforms.write.created_at import epoch_text
 from transforms.write.kafka import config as kafka_config
@@ -66,6 +67,7 @@ class Kafka(Destination):
     # has in its queue, and a batch that comes again would be sent by both.
     concurrency: int = 1
     way_out: WayOut = shared("way_out", USUAL)
+    asked: Asked = asked_for()
 
     name: ClassVar[str] = "kafka"
     title: ClassVar[str] = "Kafka"

@@ -60,6 +60,7 @@ class Shard(beam.DoFn):
 
     def setup(self) -> None:
         self._counters = DeliveryCounters(self._name)
+        self._types = self._destination.asked.type_filter()
         self._policy = on_cluster(self._destination.policy)
         most = self._policy.max_events
         self._most = math.ceil(most / math.ceil(most / GATHER_EVENTS))
@@ -69,6 +70,8 @@ class Shard(beam.DoFn):
 
     def start_bundle(self) -> None:
         self._blocks: dict[tuple[Any, str], _Block] = {}
+        if self._types is not None:
+            self._counters.filtered(0)
 
     def process(
         self, element: Any, timestamp: Any = beam.DoFn.TimestampParam, window: Any = beam.DoFn.WindowParam
@@ -78,7 +81,11 @@ class Shard(beam.DoFn):
             self._counters.count(chunk)
             yield TaggedOutput(DEAD_LETTERS, chunk)
             return
-        for events, _ in in_parts(chunk.events, ELEMENT_BYTES):
+        asked = chunk.events
+        if self._types is not None:  # here, so that what is not asked for is never packed, shuffled or kept
+            asked = self._types.asked(asked)
+            self._counters.filtered(len(chunk.events) - len(asked))
+        for events, _ in in_parts(asked, ELEMENT_BYTES):
             runs = self._runs(events)
             if len({partition for partition, _, _ in runs}) > MOST_PARTITIONS:
                 block = _Block("", timestamp, chunk.taken_at)

@@ -11,6 +11,7 @@ from transforms.event import Event
 from transforms.readers import address_fault
 from transforms.setting import setting, shared
 from transforms.way_out import USUAL, WayOut
+from transforms.write.asked import Asked, asked_for
 from transforms.write.contract import Destination, Writer
 
 ENDPOINT = "https://pubsub.googleapis.com"
@@ -55,6 +56,7 @@ class PubSub(Destination):
     policy: BatchPolicy = batches(POLICY, "in one request", most_events=MAX_EVENTS, most_bytes=MAX_BYTES)
     # One request is packed while another waits for its answer: at 50 ms a round trip 40,000 events/s.
     concurrency: int = 2
+    asked: Asked = asked_for()
 
     name: ClassVar[str] = "pubsub"
     title: ClassVar[str] = "Pub/Sub"

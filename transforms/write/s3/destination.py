@@ -14,6 +14,7 @@ from transforms.readers import address_fault
 from transforms.setting import BadSettings, setting, shared
 from transforms.way_out import USUAL, WayOut
 from transforms.write.archive import MOST_BYTES, POLICY, Compression, InABucket, Layout, key_prefix
+from transforms.write.asked import Asked, asked_for
 
 if TYPE_CHECKING:
     from transforms.write.s3.writer import S3Writer
@@ -122,6 +123,7 @@ class S3(InABucket):
     policy: BatchPolicy = batches(POLICY, "in one object", compressed=True, most_bytes=MOST_BYTES)
     # One object is packed while another is on its way; each one more is a client of 20 MB.
     concurrency: int = 2
+    asked: Asked = asked_for()
 
     name: ClassVar[str] = "s3"
     title: ClassVar[str] = "S3"

@@ -21,6 +21,7 @@ from transforms.secret import Secret
 from transforms.setting import setting, shared
 from transforms.shared_events import Lines, encoded
 from transforms.way_out import USUAL, WayOut
+from transforms.write.asked import Asked, asked_for
 from transforms.write.contract import Destination, Outcome, Writer, finding
 from transforms.write.created_at import MAX_FRACTION, epoch_texts
 from transforms.write.failure import asked
@@ -89,6 +90,7 @@ class Splunk(Destination):
     acknowledge_wait: float = 30.0
     # Splunk's own connector for Kafka, and Vector, send again after five minutes as well.
     acknowledge_timeout: float = 300.0
+    asked: Asked = asked_for()
 
     name: ClassVar[str] = "splunk"
     title: ClassVar[str] = "Splunk HEC"

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 from tests.transforms.feed.journal.support import number_of, runs_of, unsealed
 from transforms.event import Batch
 from transforms.feed.journal import Cursor, Journal
-from transforms.write.delivery.ledger import Settlement
+from transforms.feed.journal.ranges import Range, offsets_in
+from transforms.write.delivery.ledger import Filtered, Settlement
 
 
 @dataclass(frozen=True)
@@ -31,10 +33,11 @@ class Truth:
     delivered: set[int] = field(default_factory=set)
     dead: set[int] = field(default_factory=set)
     sealed: dict[int, Sealed] = field(default_factory=dict)  # open ones, by number
+    filtered: set[int] = field(default_factory=set)
 
     def check(self, journal: Journal, cursor: Cursor) -> None:
         """Compare a journal just opened with it."""
-        unsettled = set(range(self.born, self.end)) - self.delivered - self.dead
+        unsettled = set(range(self.born, self.end)) - self.delivered - self.dead - self.filtered
         batches = cursor.recover()
         found = {b.seal: Sealed(b.id, b.partition, tuple(b.offsets), b.memo, b.attempts) for b in batches}
         assert found == self.sealed
@@ -46,12 +49,9 @@ class Truth:
         assert cursor.position == min(unsettled, default=self.end)
         books = journal.books()[cursor.name]
         assert books.balanced
-        assert (books.received, books.delivered, books.dead_lettered, books.lost) == (
-            self.end - self.born,
-            len(self.delivered),
-            len(self.dead),
-            0,
-        )
+        told = (books.received, books.delivered, books.dead_lettered, books.filtered, books.lost)
+        counts = [len(each) for each in (self.delivered, self.dead, self.filtered)]
+        assert told == (self.end - self.born, *counts, 0)
 
 
 class RandomLane:
@@ -79,7 +79,15 @@ class RandomLane:
         rng = self._rng
         done = rng.sample(self._flying, rng.randint(0, min(3, len(self._flying))))  # out of order
         batches = self._new_batches(rng.randint(0, 3)) if len(self._flying) < 12 else []
-        self._settle(done, batches)
+        self._settle(done, batches, self._not_asked_for() if rng.random() < 0.4 else [])
+
+    def _not_asked_for(self) -> list[Range]:
+        """Some of what comes next."""
+        if self._read == self._journal.end:
+            return []
+        chunk = self._journal.read(self._read, 1)[0]
+        first, self._read = self._read, min(chunk.end, self._read + self._rng.randint(1, 20))
+        return [(first, self._read)]
 
     def _new_batches(self, most: int) -> list[Batch]:
         batches: list[Batch] = []
@@ -98,7 +106,9 @@ class RandomLane:
                 batches.append(Batch(taken, offsets))
         return batches
 
-    def _settle(self, done: list[Batch], batches: list[Batch], *, lucky: bool = False) -> None:
+    def _settle(
+        self, done: list[Batch], batches: list[Batch], ranges: Sequence[Range] = (), *, lucky: bool = False
+    ) -> None:
         settlements, left = [], []
         for batch in done:
             batch.attempts += 1
@@ -108,7 +118,8 @@ class RandomLane:
         first = self._next_number()
         for number, batch in enumerate(batches, first):
             self._seal(number, batch)
-        self.cursor.commit(settlements, batches)
+        self.truth.filtered.update(offsets_in(ranges))
+        self.cursor.commit(settlements, batches, Filtered(ranges, 1.0) if ranges else None)
         assert [batch.seal for batch in batches] == list(range(first, first + len(batches)))
         self._flying = [b for b in self._flying if all(b is not d for d in done)] + left + batches
 

@@ -17,7 +17,7 @@ from transforms.event import Batch, Chunk, Event, Receipt
 from transforms.secret import SecretError
 from transforms.write.contract import Destination, Outcome, Writer
 from transforms.write.delivery.delivery import Delivery
-from transforms.write.delivery.ledger import MemoryLedger, Settlement
+from transforms.write.delivery.ledger import Filtered, MemoryLedger, Settlement
 from transforms.write.delivery.outbox import MAX_UNSETTLED_BYTES
 from transforms.write.failure import as_outcome
 
@@ -29,16 +29,22 @@ class StrictLedger(MemoryLedger):
         super().__init__()
         self.log: list[str] = []
         self.settled: list[int] = []
+        self.filtered: list[int] = []
         self.sealed: set[str] = set()
         self.left: list[Batch] = []
         self.full = 0
         self.skip: Sequence[int] = ()
 
-    def commit(self, settlements: Sequence[Settlement], seals: Sequence[Batch]) -> None:
+    def commit(
+        self, settlements: Sequence[Settlement], seals: Sequence[Batch], filtered: Filtered | None = None
+    ) -> None:
         if self.full:
             self.full -= 1
             raise OSError("disk full")
         super().commit(settlements, seals)
+        for first, end in filtered.ranges if filtered else ():
+            self.filtered += range(first, end)
+        assert len(self.filtered) == len(set(self.filtered))
         for settlement in settlements:
             assert settlement.batch.id in self.sealed
             self.settled += [*settlement.delivered, *settlement.dead_lettered]

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import apache_beam as beam
+import pytest
 from apache_beam.pvalue import TaggedOutput
 from apache_beam.transforms.window import FixedWindows
 
@@ -15,9 +16,11 @@ from transforms.batch import BatchPolicy
 from transforms.dead_letter import DeadLetter
 from transforms.event import Chunk, Event
 from transforms.window import window_end
+from transforms.write.asked import ALL_TYPES, Asked
 from transforms.write.keyed.packing import unpack_events
 from transforms.write.keyed.shard import ELEMENT_BYTES, PART_EVENTS, Shard
 from transforms.write.keyed.state import PackedEvents, unpack
+from transforms.write.metrics import DeliveryCounters
 
 LARGE = BatchPolicy(max_events=500, max_bytes=64_000_000)
 
@@ -26,9 +29,16 @@ def window(second: float) -> Any:
     return FixedWindows(60).assign(FixedWindows.AssignContext(second, element=None)).pop()
 
 
-def sharded(elements: Sequence[tuple[Any, float]], shards: int = 2, policy: BatchPolicy = LARGE) -> list[Any]:
+def sharded(
+    elements: Sequence[tuple[Any, float]],
+    shards: int = 2,
+    policy: BatchPolicy = LARGE,
+    asked: Asked = ALL_TYPES,
+) -> list[Any]:
     """One bundle of elements and their times."""
-    shard = Shard(Fake(Service(), policy), "audit", shards, ManualClock())
+    fake = Fake(Service(), policy)
+    object.__setattr__(fake, "asked", asked)
+    shard = Shard(fake, "audit", shards, ManualClock())
     shard.setup()
     shard.start_bundle()
     out = [made for element, at in elements for made in shard.process(element, at, window(at))]
@@ -68,6 +78,22 @@ def test_no_element_is_larger_than_what_a_cluster_takes() -> None:
         found = [one for _, _, part in made for one in part]
         assert len(found) == sum(len(one.events) if isinstance(one, Chunk) else 1 for one in given)
         assert max(sum(len(one.raw) for one in part) for _, _, part in made) <= ELEMENT_BYTES
+
+
+def test_what_is_not_asked_for_never_reaches_a_key_and_is_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    counted: list[int] = []
+    monkeypatch.setattr(DeliveryCounters, "filtered", lambda self, number: counted.append(number))
+    types = ("grant.created", "token.issued")
+    mixed = [Event(one.id, types[n % 2], "", one.raw) for n, one in enumerate(events(0, 20))]
+    grants, tokens = mixed[::2], mixed[1::2]
+    given = [(Chunk(mixed), 10.0), (Chunk(tokens), 10.0), (tokens[0], 10.0)]
+    made = elements(sharded(given, asked=Asked(("grant.*",))))
+    assert [one for _, _, found in made for one in found] == grants
+    assert counted == [0, 10, 10, 1], "first none, so that the counter is known"
+    counted.clear()
+    everything = elements(sharded([(Chunk(mixed), 10.0)]))
+    assert sorted(one.id for _, _, found in everything for one in found) == [one.id for one in mixed]
+    assert counted == []
 
 
 def test_ticks_are_nothing_and_strays_are_dead_letters() -> None:
