@@ -20,7 +20,9 @@ from pipelines.local import logs
 from pipelines.preflight import FEED, SECONDS, Preflight
 from transforms.feed.check import check_key, check_socket, check_webhooks
 from transforms.feed.request import SSE
-from transforms.preflight import Try
+from transforms.preflight import Finding, Try
+from transforms.write.contract import Destination
+from transforms.write.pseudonyms import key_found
 
 log = logging.getLogger("grantex.check")
 MACHINE, WEBHOOKS, SOCKET = "this machine", "its webhooks", "its WebSocket"  # no names of destinations
@@ -68,7 +70,12 @@ def tries(settings: Settings) -> Mapping[str, Try]:
         found[WEBHOOKS] = lambda: check_webhooks(feed, settings.ledger_webhook, settings.webhook_url)
         if feed.transport != SSE:
             found[SOCKET] = lambda: check_socket(feed)
-    return found | {each.name: each.check for each in destinations(settings)}
+    return found | {each.name: partial(_checked, each) for each in destinations(settings)}
+
+
+def _checked(destination: Destination) -> Iterator[Finding]:
+    yield from key_found(destination)
+    yield from destination.check()
 
 
 @contextlib.contextmanager

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 
 from transforms.feed.account import try_key
 from transforms.feed.request import FeedSettings
 from transforms.preflight import Finding, Try
 from transforms.secret import redact
 from transforms.write.contract import Destination, name_of
+from transforms.write.pseudonyms import key_found
 
 log = logging.getLogger("grantex.preflight")
 
@@ -26,7 +28,12 @@ NO_ANSWER = Finding(
 def tries(feed: FeedSettings | None, destinations: Sequence[Destination]) -> dict[str, Try]:
     """What is tried, by name; None: the feed is not read."""
     found: dict[str, Try] = {} if feed is None else {FEED: lambda: try_key(feed)}
-    return found | {each.name: each.preflight for each in destinations}
+    return found | {each.name: partial(_tried, each) for each in destinations}
+
+
+def _tried(destination: Destination) -> Iterator[Finding]:
+    yield from key_found(destination)
+    yield from destination.preflight()
 
 
 UNTRIED = Finding("nothing", None, "It cannot be tried without an event.")  # stops nobody
@@ -36,11 +43,13 @@ def announce(source: str, to: Sequence[Destination]) -> None:
     """Where from and where to, a line each: which Splunk, which bucket, which table. No secret is in it."""
     log.info("reading from %s", source)
     for destination in to:
-        target = redact(destination.target())
+        target, asked = redact(destination.target()), destination.asked
         log.info(
-            "%s: %s",
+            "%s: %s%s%s",
             name_of(destination),
             f"events go to {target}" if target else "events go where its class sends them",
+            redact(f"; only {', '.join(asked.types)}") if asked.types else "",
+            f"; with pseudonyms in {', '.join(asked.pseudonymize)}" if asked.pseudonymize else "",
         )
 
 

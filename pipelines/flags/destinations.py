@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from pipelines.flags import custom
@@ -99,8 +99,10 @@ def _sharing(own: Destination, settings: Settings) -> Destination:
     changes = {
         name: value
         for name, value in _shared(told.values(), settings).items()
-        if getattr(own, name) == told[name].default
+        if not told[name].part_of and getattr(own, name) == told[name].default
     }
+    if own.asked.pseudonym_key is None and settings.pseudonym_key is not None:
+        changes["asked"] = replace(own.asked, pseudonym_key=settings.pseudonym_key)
     return custom.changed(own, **changes) if changes else own
 
 
@@ -110,6 +112,7 @@ def _shared(told: Iterable[Setting], settings: Settings) -> dict[str, Any]:
         "way_out": settings.way_out,
         "ca_file": settings.way_out.ca_file,  # for destinations of one's own
         "http_compression": settings.http_compression,
+        "pseudonym_key": settings.pseudonym_key,
     }
     return {each.name: everybodys[each.shared] for each in told if each.shared in everybodys}
 

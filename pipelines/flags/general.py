@@ -312,6 +312,19 @@ class WatchingParameters:
 
 
 @dataclass(frozen=True, kw_only=True)
+class PseudonymParameters:
+    group: ClassVar[Group] = Group("Pseudonyms")
+
+    pseudonym_key: Secret | None = setting(
+        "Key of the pseudonyms that a destination's _pseudonymize asks for, 16 characters or more; another "
+        "key gives other pseudonyms.",
+        None,
+        target=False,
+        example="env:PSEUDONYM_KEY",
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
 class HttpParameters:
     group: ClassVar[Group] = Group("HTTP destinations")
 

@@ -152,7 +152,7 @@ class ReplayParameters:
 OWN: dict[str, Parameter] = {each.name: each for each in declared(ReplayParameters)}
 # Of the job's: how it runs, what it keeps, how it speaks, and all destinations.
 GENERAL = """config runner preflight drain_timeout ca_file client_certificate client_key http_proxy state_dir
-dead_letters dead_letter_limit log_format log_level http_compression custom_destination"""
+dead_letters dead_letter_limit log_format log_level http_compression pseudonym_key custom_destination"""
 USES = frozenset({*GENERAL.split(), *(name for name, each in PARAMETERS.items() if each.group.destination)})
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import ipaddress
 import os
@@ -19,6 +20,7 @@ from pipelines.flags.parameter import Parameter
 from transforms import event_types
 from transforms.proxies import host_and_port
 from transforms.secret import EnvSecret, FileSecret, LiteralSecret, Secret, SecretError
+from transforms.write.asked import LEAST_KEY, Asked, read_fields
 from transforms.write.contract import Destination
 
 if TYPE_CHECKING:
@@ -109,9 +111,11 @@ def secrets_in(value: object) -> Iterator[Secret]:
     if isinstance(value, (tuple, Mapping)):
         for each in value.values() if isinstance(value, Mapping) else value:
             yield from secrets_in(each)
+    elif isinstance(value, Asked):
+        yield from secrets_in(value.pseudonym_key)
     elif isinstance(value, Destination) and dataclasses.is_dataclass(value):
-        for field in dataclasses.fields(value):
-            yield from secrets_in(getattr(value, field.name))
+        for name in {*(field.name for field in dataclasses.fields(value)), "asked"}:
+            yield from secrets_in(getattr(value, name))
     elif value is not None and callable(getattr(value, "read", None)):
         yield cast(Secret, value)
 
@@ -179,6 +183,7 @@ def check(
         *_forgotten(settings, parameters),
         *_custom_names(settings, parameters),
         *_webhooks(settings, parameters, arrived),
+        *_pseudonyms(settings, parameters, arrived, environ),
     ]
     if "demo" not in bad:  # else what is needed is not known
         faults += _belonging(settings, parameters, arrived)
@@ -357,6 +362,30 @@ def _slips_in_patterns(
     for own in settings.custom_destination:
         source = places.get(own.name, f"{arrived.source('custom_destination')}: {own.name}")
         yield from event_types.warnings(source, own.asked.types)
+
+
+def _pseudonyms(
+    settings: Settings, parameters: Mapping[str, Parameter], arrived: Arrived, environ: Mapping[str, str]
+) -> Iterator[str]:
+    """Nobody's pseudonyms are without a key, or with one that can be guessed."""
+    if (told := parameters.get("pseudonym_key")) is None:  # another program's
+        return
+    key = settings.pseudonym_key
+    with contextlib.suppress(SecretError):  # said with all other secrets
+        if settings.in_process and key is not None:
+            known = isinstance(key, (EnvSecret, FileSecret, LiteralSecret))
+            value = key.value_in(environ) if isinstance(key, EnvSecret) else key.read() if known else ""
+            if known and len(value) < LEAST_KEY:
+                yield f"{arrived.source('pseudonym_key')}: must have {LEAST_KEY} characters or more"
+    if "pseudonym_key" in arrived.given:
+        return
+    needs = f"needs --pseudonym_key, for example {told.flag}={told.example}"
+    for name, each in parameters.items():
+        if each.read is read_fields and settings[name]:
+            yield f"{arrived.source(name)}: {needs}"
+    for own in settings.custom_destination:
+        if own.asked.pseudonymize and own.asked.pseudonym_key is None:
+            yield f"{arrived.source('custom_destination')}: {own.name}: pseudonymize {needs}"
 
 
 def _plain_http(settings: Settings, parameters: Mapping[str, Parameter]) -> Iterator[str]:

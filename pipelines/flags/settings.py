@@ -11,6 +11,7 @@ from pipelines.flags.general import (
     FeedParameters,
     HttpParameters,
     KeepingParameters,
+    PseudonymParameters,
     RunParameters,
     WatchingParameters,
     WebhookParameters,
@@ -35,6 +36,7 @@ ROOMS = (
     KeepingParameters,
     WatchingParameters,
     HttpParameters,
+    PseudonymParameters,
 )
 # The service repeats a webhook for some eight minutes, and again after crashes of its own.
 HORIZON_WITH_WEBHOOKS = 86_400.0
@@ -56,6 +58,7 @@ class Settings(
     KeepingParameters,
     WatchingParameters,
     HttpParameters,
+    PseudonymParameters,
     destinations.CustomParameters,
 ):
     """What a run was asked to do; "" and None stand for what was not given and has no default.

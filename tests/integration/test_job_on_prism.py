@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hmac
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
@@ -59,6 +60,35 @@ def take(number: int) -> tuple[list[bytes], list[str]]:
     """Made-up events and their ids."""
     events = list(islice(generate(), number))
     return events, [msgspec.json.decode(event)["id"] for event in events]
+
+
+def test_each_destination_is_sent_what_it_asks_for_and_pseudonyms_where_it_asks_for_these(
+    made: World, datadog: PracticeDatadog
+) -> None:
+    made = replace(made, environment={**made.environment, "PSEUDONYM_KEY": "0123456789abcdef"})
+    events, _ = take(2_000)
+    read = [msgspec.json.decode(event) for event in events]
+    asked = {
+        "splunk_types": "grant.*,!grant.revoked",
+        "datadog_types": "budget.exhausted",
+        "splunk_pseudonymize": "data.principalId",
+        "pseudonym_key": "env:PSEUDONYM_KEY",
+    }
+    with made.start(flags(made, datadog, **asked)) as job:
+        job.wait_until(lambda: made.feed.open_streams, "it opened a stream", 60)
+        made.feed.publish_many(events)
+        grants = {each["id"]: each for each in read if each["type"] == "grant.created"}
+        exhausted = {each["id"] for each in read if each["type"] == "budget.exhausted"}
+        job.wait_until(lambda: len(made.splunk.ids) >= len(grants), "Splunk has them", 60)
+        assert job.drain(60) == 0, job.log
+    assert "drained: every event received is delivered or a dead letter" in job.log
+    assert Counter(made.splunk.ids) == Counter(grants.keys())
+    assert Counter(datadog.ids) == Counter(exhausted)
+    for one in made.splunk.events:
+        sent, right = msgspec.json.decode(one.event), grants[one.event_id]
+        person = right["data"]["principalId"]
+        right["data"]["principalId"] = hmac.new(b"0123456789abcdef", person.encode(), "sha256").hexdigest()
+        assert sent == right
 
 
 def test_every_event_is_delivered_everywhere_and_sigterm_drains(

@@ -178,6 +178,15 @@ def test_the_start_says_where_from_and_where_to_without_a_secret(caplog: pytest.
     assert ENVIRON["KEY"] not in caplog.text
 
 
+def test_the_start_says_what_goes_there_where_that_is_not_all(caplog: pytest.LogCaptureFixture) -> None:
+    asked = ["--files_types=grant.*,!grant.revoked", "--files_pseudonymize=data.p", "--pseudonym_key=env:KEY"]
+    with caplog.at_level("INFO"):
+        announce("", destinations(parse(["--feed_api_key=env:KEY", "--files_dir=out", *asked], ENVIRON)))
+    assert (
+        "files: events go to out; only grant.*, !grant.revoked; with pseudonyms in data.p" in caplog.messages
+    )
+
+
 @pytest.mark.parametrize(
     ("mode", "code", "tried", "submitted"),
     [("warn", 0, True, True), ("off", 0, False, True), ("strict", 3, True, False)],

@@ -9,10 +9,11 @@ import pytest
 
 from pipelines.flags import custom
 from pipelines.flags.destinations import destinations
-from pipelines.flags.settings import parse
+from pipelines.flags.settings import BadParameters, parse
 from tests.pipelines.flags.refusing import ENVIRON
-from tests.pipelines.flags.test_config import faults, read
+from tests.pipelines.flags.test_config import faults, read, written
 from transforms.batch import BatchPolicy
+from transforms.secret import EnvSecret
 from transforms.write.asked import ALL_TYPES, Asked
 from transforms.write.files.destination import Files
 
@@ -83,3 +84,57 @@ def test_what_cannot_be_types_is_one_line(tmp_path: Path, types: str, why: str) 
     [line] = faults(tmp_path, f"destinations:\n  files:\n    types:{types}\n")
     assert line.startswith("grantex.yaml:")
     assert why in line
+
+
+SPLUNK = ["--splunk_hec_url=https://s", "--splunk_hec_token=env:DD_KEY"]
+PSEUDONYMS = [*SPLUNK, "--splunk_pseudonymize=data.principalId"]
+NEEDS = "needs --pseudonym_key, for example --pseudonym_key=env:PSEUDONYM_KEY"
+FEED = "--feed_api_key=env:FEED_KEY"
+
+
+def test_all_pseudonyms_are_under_one_key_unless_a_named_destination_has_its_own(tmp_path: Path) -> None:
+    text = FILE.replace("types: token.*", "pseudonymize: data.a, pseudonym_key: env:OWN").replace(
+        "bucket: audit", "bucket: audit, pseudonymize: [data.b, data.c.d]"
+    )
+    environ = {**ENVIRON, "ALL": "a" * 16, "OWN": "b" * 16}
+    settings = parse([written(tmp_path, text), *PSEUDONYMS, "--pseudonym_key=env:ALL"], environ)
+    found = {each.name: each.asked for each in destinations(settings)}
+    everybodys, own = EnvSecret("ALL"), EnvSecret("OWN")
+    assert found["splunk"] == Asked((), ("data.principalId",), everybodys)
+    assert found["all"] == Asked((), ("data.b", "data.c.d"), everybodys)
+    assert found["own"] == Asked((), ("data.a",), own)
+    assert found["files"].pseudonymize == ()
+
+
+@pytest.mark.parametrize(
+    ("argv", "line"),
+    [
+        (PSEUDONYMS, f"--splunk_pseudonymize: {NEEDS}"),
+        ([*PSEUDONYMS, "--pseudonym_key=env:SHORT"], "--pseudonym_key: must have 16 characters or more"),
+        (
+            ["--files_dir=out", "--files_pseudonymize=principalId", "--pseudonym_key=env:LONG"],
+            "--files_pseudonymize: must be fields of data, such as data.principalId or data.user.email; "
+            "for example --files_pseudonymize=data.principalId,data.user.email",
+        ),
+        (
+            [f"--custom_destination={AUDIT}?name=own&url=https://own&token=env:DD_KEY&pseudonymize=data.a"],
+            f"--custom_destination: own: pseudonymize {NEEDS}",
+        ),
+    ],
+)
+def test_what_cannot_be_pseudonyms_is_one_line(argv: list[str], line: str) -> None:
+    with pytest.raises(BadParameters) as raised:
+        parse([FEED, *argv], {**ENVIRON, "SHORT": "0123456789", "LONG": "0123456789abcdef"})
+    assert raised.value.lines == [line]
+
+
+def test_a_literal_key_is_refused_on_a_cluster() -> None:
+    cluster = ["--runner=FlinkRunner", "--dead_letters=gs://letters"]
+    own = f"--custom_destination={AUDIT}?name=own&url=https://own&token=env:DD_KEY&pseudonymize=data.a"
+    key = "pseudonym_key=0123456789abcdef"
+    for argv in ([*PSEUDONYMS, f"--{key}"], [f"{own}&{key}"]):
+        with pytest.raises(BadParameters) as raised:
+            parse([FEED, *cluster, *argv], ENVIRON)
+        [line] = raised.value.lines
+        assert "a literal secret works on one machine only" in line
+        assert "0123456789abcdef" not in line

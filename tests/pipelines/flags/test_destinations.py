@@ -27,7 +27,7 @@ ENVIRON = {"KEY": "0123456789abcdef"}
 CA = certifi.where()
 WAY_OUT = WayOut(ca_file=CA)
 POLICY = BatchPolicy(7, 7777, 0.7)
-ASKED = Asked(types=("grant.*", "!grant.revoked"))
+ASKED = Asked(("grant.*", "!grant.revoked"), ("data.a",), EnvSecret("KEY"))
 # Flags without the destination's name before them, and what they make.
 EVERYTHING: list[tuple[list[str], Destination]] = [
     (
@@ -145,7 +145,14 @@ EVERYTHING: list[tuple[list[str], Destination]] = [
 
 
 def given(name: str, flags: list[str]) -> list[str]:
-    ends = [*flags, "types=grant.*,!grant.revoked", "max_events=7", "max_bytes=7777", "max_age=0.7"]
+    ends = [
+        *flags,
+        "types=grant.*,!grant.revoked",
+        "pseudonymize=data.a",
+        "max_events=7",
+        "max_bytes=7777",
+        "max_age=0.7",
+    ]
     return ["--feed_api_key=env:KEY", f"--ca_file={CA}", *(f"--{name}_{end}" for end in ends)]
 
 
@@ -156,6 +163,7 @@ def test_every_flag_of_a_destination_arrives_in_it(flags: list[str], destination
     argv = given(destination.name, flags)
     if destination.name in ("datadog", "splunk"):
         argv.append("--http_compression=none")
+    argv.append("--pseudonym_key=env:KEY")
     assert destinations(parse(argv, ENVIRON)) == [dataclasses.replace(destination, asked=ASKED)]  # type: ignore[type-var]
 
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import apache_beam as beam
+import msgspec
 import pytest
 from apache_beam.options.pipeline_options import PipelineOptions
 from apache_beam.runners.portability.fn_api_runner import FnApiRunner
@@ -21,9 +22,12 @@ from transforms.batch import BatchPolicy
 from transforms.dead_letter import DeadLetter
 from transforms.event import Batch, Chunk, Event, Receipt
 from transforms.parse import as_chunk
+from transforms.secret import LiteralSecret
 from transforms.window import Window, window_end
+from transforms.write.asked import Asked, asked_for
 from transforms.write.contract import Destination, Outcome, Writer
 from transforms.write.delivery.bundles import Deliver, Undelivered
+from transforms.write.pseudonyms import pseudonym
 from transforms.write.write_to import WriteTo
 
 PATIENCE = 10.0
@@ -63,6 +67,7 @@ class Audit(Destination):
     name = "audit-log"
     policy: BatchPolicy = THREE
     secret: str = "t0ken"
+    asked: Asked = asked_for()
 
     def open(self) -> Writer:
         return _Writer()
@@ -120,6 +125,20 @@ def test_on_its_own_it_takes_events_in_any_form_and_keeps_windows_apart(seen: ty
     assert by_id["dict"].raw == b'{"id":"dict","data":{"a":1}}'
     for batch in seen.writes:
         assert len({event.id in ("bytes", "text", "dict") for event in batch.events}) == 1
+
+
+def test_what_is_not_asked_for_is_in_neither_output_and_dead_letters_keep_the_original(
+    seen: type[_Seen],
+) -> None:
+    asked = Asked(("g*",), ("data.p",), LiteralSecret("0123456789abcdef"))
+    kinds = ((b"good", b"g"), (b"bad", b"g"), (b"not", b"t"))
+    elements = [b'{"id":"%b","type":"%b","data":{"p":"x"}}' % each for each in kinds]
+    with beam.Pipeline(FnApiRunner()) as pipeline:
+        written = pipeline | beam.Create(elements) | WriteTo(Audit(asked=asked))
+        assert_that(written.delivered | "I" >> beam.Map(lambda one: one.event_ids), equal_to([["good"]]), "D")
+        assert_that(written.dead_letters | beam.Map(lambda one: one.raw), equal_to([elements[1]]), "L")
+    sent = [msgspec.json.decode(event.raw) for batch in seen.writes for event in batch.events]
+    assert {each["data"]["p"] for each in sent} == {pseudonym(b"0123456789abcdef", b"x")}
 
 
 def test_a_bundle_larger_than_the_room_goes_through(seen: type[_Seen]) -> None:

@@ -24,6 +24,7 @@ from transforms.write.delivery.settling import Settled, dead_letters, place_of, 
 from transforms.write.delivery.status import DeliveryStatus, Histogram, snapshot
 from transforms.write.delivery.told import Told
 from transforms.write.delivery.writer_threads import WriterThreads
+from transforms.write.pseudonyms import measures
 
 log = logging.getLogger("grantex.write")
 # What nobody asked for is committed with the next batch, and without one so long after it was received.
@@ -66,10 +67,7 @@ class Delivery:
             uniform=uniform,
             dead_letter_limit=limit if isinstance(limit, DeadLetterLimit) else DeadLetterLimit(limit),
         )
-        # Asking every event for a partition that is the same for all would double the cost of batching.
-        one = type(destination).partition is Destination.partition
-        partition = None if one else destination.partition
-        self._open = OpenBatches(self.policy, destination.sizes, partition, destination.form())
+        self._open = OpenBatches(self.policy, *measures(destination))
         self._max_batches = max_unsettled(destination.concurrency)
         self._closed: list[Batch] = []  # not sealed yet
         self._settled: list[Settled] = []  # by the threads, since the last tick

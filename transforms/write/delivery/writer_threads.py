@@ -11,6 +11,7 @@ from transforms.clock import Clock
 from transforms.event import Batch
 from transforms.write.contract import Destination, Outcome, Writer
 from transforms.write.failure import as_outcome
+from transforms.write.pseudonyms import open_writer
 
 log = logging.getLogger("grantex.write")
 
@@ -134,7 +135,7 @@ class WriterThreads:
         try:
             writer = slot.writer
             if writer is None:
-                writer = slot.writer = self._destination.open()
+                writer = slot.writer = open_writer(self._destination)
             return writer.write(batch)
         except Exception as error:
             outcome = as_outcome(error, len(batch.events), self._name)

@@ -21,6 +21,7 @@ from transforms.write.keyed.inbox import Inbox
 from transforms.write.keyed.packing import unpack_events
 from transforms.write.keyed.state import BeamState, KeyState, PackedEvents, SealedBatchHeader, unpack
 from transforms.write.metrics import DeliveryCounters
+from transforms.write.pseudonyms import measures
 
 # A round is a bundle: what it delivered is on record when it ends, and elements wait until then.
 ROUND_SECONDS = 0.5
@@ -61,10 +62,8 @@ class KeyedDelivery:
         self._name, self._attempts, self._counters, self._clock = name, attempts, counters, clock
         self._uniform, self._patience = uniform, patience
         self._never = threading.Event()
-        self._policy, self._sizes = policy or destination.policy, destination.sizes
-        # Asking every event for a partition that is the same for all would double the cost of batching.
-        one = type(destination).partition is Destination.partition
-        self._partition = None if one else destination.partition
+        self._policy = policy or destination.policy
+        self._sizes, self._partition, _ = measures(destination)
 
     def receive(self, key: str, packed: bytes, beam_state: BeamState, set_timer: SetTimer) -> bool:
         """Take events in. True when the key is new, and with it its timer for the end of the input."""

@@ -24,6 +24,7 @@ from transforms.write.delivery.settling import DEAD_LETTERS
 from transforms.write.keyed.packing import pack_events, pack_part
 from transforms.write.keyed.state import PackedEvents, pack
 from transforms.write.metrics import DeliveryCounters
+from transforms.write.pseudonyms import measures
 
 # Of one element, raw; an event is at most 10 MB. Dataflow takes 80 MB, and refuses more for ever.
 ELEMENT_BYTES = 16_000_000
@@ -64,9 +65,7 @@ class Shard(beam.DoFn):
         self._policy = on_cluster(self._destination.policy)
         most = self._policy.max_events
         self._most = math.ceil(most / math.ceil(most / GATHER_EVENTS))
-        # Asking every event for a partition that is the same for all would double the cost.
-        one = type(self._destination).partition is Destination.partition
-        self._partition = None if one else self._destination.partition
+        self._sizes, self._partition, _ = measures(self._destination)
 
     def start_bundle(self) -> None:
         self._blocks: dict[tuple[Any, str], _Block] = {}
@@ -92,7 +91,7 @@ class Shard(beam.DoFn):
                 block.add(events, 0, len(events))
                 yield block.element(self._shards, window, opened=True)
                 continue
-            ends = list(accumulate(self._destination.sizes(events)))
+            ends = list(accumulate(self._sizes(events)))
             part = _Part(events, ends, chunk.taken_at, timestamp, window)
             for partition, start, stop in runs:
                 yield from self._gather(part, partition, start, stop)
