@@ -20,6 +20,7 @@ from transforms.archive.bigquery_rows import BigQueryRows
 from transforms.archive.choice import Archive
 from transforms.archive.objects import S3Objects
 from transforms.archive.sources import Directory
+from transforms.event_types import TypeFilter
 from transforms.feed.intake import iso
 from transforms.feed.journal import JournalError
 from transforms.feed.journal.receipts import Found, Receipts
@@ -70,7 +71,10 @@ class Missing(msgspec.Struct, omit_defaults=True):
     receipt: str = ""
 
 
-def asked_for(settings: Settings, rows: LedgerWindow) -> tuple[Keys, npt.NDArray[np.uint16]]:
+Kinds = npt.NDArray[np.uint16]
+
+
+def asked_for(settings: Settings, rows: LedgerWindow) -> tuple[Keys, Kinds]:
     """The ledger's keys, sorted, and their types' numbers: of the types that the job receives."""
     keys, kinds = rows.sorted()
     if settings.feed_types:
@@ -184,9 +188,10 @@ def receipts_since(directory: Path) -> float:
 
 
 def by_reading_back(
-    settings: Settings, webhook: Webhook, keys: Keys, rows: LedgerWindow, progress: Progress
+    settings: Settings, webhook: Webhook, keys: Keys, kinds: Kinds, rows: LedgerWindow, progress: Progress
 ) -> Accounts:
-    """The account of the destination --against. Raises ArchiveError, and JournalDamaged."""
+    """The account of the destination --against, kinds: the numbers of the keys' types. Raises ArchiveError,
+    and JournalDamaged."""
     name, window = settings["against"], rows.window
     there = There(webhook, window, min(settings["since"] or np.inf, window.since))
     for some, part in found_in(settings, there.since, window.until):
@@ -198,7 +203,11 @@ def by_reading_back(
     dead = missing & standing.of("dead_letter")
     if missing.any():
         dead |= missing & among(keys, dead_lettered(settings, name))
-    pending, filtered = standing.of("pending") & ~dead, standing.of("filtered") & ~dead
+    pending = standing.of("pending") & ~dead
+    types = TypeFilter(settings[f"{name}_types"])
+    not_asked_for = np.array([not types[each] for each in rows.types] or [False])
+    filtered = standing.of("filtered") | (missing & not_asked_for[kinds] & ~standing.of("delivered"))
+    filtered &= ~dead & ~pending
     missing &= ~dead & ~pending & ~filtered
     account = Account(
         delivered=_count(present),

@@ -143,7 +143,7 @@ def compare(settings: Settings, webhook: Webhook, rows: LedgerWindow, progress: 
     if settings["against"] == "receipts":
         accounts = by_receipts(settings.state_dir, keys, rows, progress, all_types=not not_covered)
     else:
-        accounts = by_reading_back(settings, webhook, keys, rows, progress)
+        accounts = by_reading_back(settings, webhook, keys, kinds, rows, progress)
     if settings["missing"] is not None:
         replace_file(settings["missing"], b"".join(missing_lines(accounts, keys, kinds, rows)))
     missing = int(np.count_nonzero(accounts.missing))

@@ -146,6 +146,17 @@ def test_what_is_missing_is_named_and_what_is_accounted_for_otherwise_is_not(
     assert [path.name for path in tmp_path.iterdir() if "checkpoint" in path.name] == []
 
 
+def test_what_the_destination_does_not_ask_for_is_not_missing(
+    service: Service, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    grants = [event for event in service.events if event.type.startswith("grant.")]
+    deliver(Files(str(tmp_path / "out")), grants[1:])
+    given = ["--against=files", f"--files_dir={tmp_path / 'out'}", "--files_types=grant.*"]
+    code, found = service.run(capsys, *given)
+    assert (code, counts(found)) == (1, (len(grants) - 1, 0, 0, 1, 0, 0))
+    assert found["destinations"]["files"]["filtered"] == 300 - len(grants)
+
+
 def test_types_that_the_ledger_lacks_are_not_provable(
     service: Service, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
