@@ -33,10 +33,12 @@ MACRO = re.compile(r"`(\w+)`")
 SEVERITIES = {"info": 2, "warning": 4, "critical": 5}
 
 
-def macros(index: str | None = None, source: str = SOURCE) -> Mapping[str, str]:
-    """The macros of all searches; `index` is where the events are."""
+def macros(index: str | Sequence[str] | None = None, source: str = SOURCE) -> Mapping[str, str]:
+    """The macros of all searches; `index` is where the events are, or several are."""
     # --splunk_index is main, the service's guide says grantex.
-    where = 'index IN ("main", "grantex")' if index is None else f'index="{index}"'
+    names = ("main", "grantex") if index is None else (index,) if isinstance(index, str) else index
+    listed = ", ".join([f'"{name}"' for name in names])
+    where = f"index={listed}" if len(names) == 1 else f"index IN ({listed})"
     return {
         "grantex_index": f'{where} source="{source}"',
         # Delivery is at least once. What the Node package wrote has no event_id; its id is the same.
@@ -328,7 +330,7 @@ def files() -> Mapping[str, str]:
     return {**found, **{f"splunk/{name}": text for name, text in app().items()}}
 
 
-def app(index: str | None = None, source: str = SOURCE) -> Mapping[str, str]:
+def app(index: str | Sequence[str] | None = None, source: str = SOURCE) -> Mapping[str, str]:
     """The app's files, for events of this source in this index."""
     definitions = {name: {"definition": text} for name, text in macros(index, source).items()}
     return {

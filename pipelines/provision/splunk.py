@@ -19,16 +19,18 @@ from pipelines.provision.plan import CannotProvision, Plan, Refused, Thing, plan
 from pipelines.provision.splunk_service import HEC_APP, Found, SplunkService
 from transforms.secret import Secret, SecretError, read_by, remember
 from transforms.secret_store import Place, place
+from transforms.write.splunk.indexes import Indexes
 
 ABOUT = """
-Sets up a Splunk for the job: the index of --splunk_index, the HTTP Event Collector with a token for it (with
-indexer acknowledgement when --splunk_acknowledge=true), and the app grantex_beam with its searches, alerts,
-field aliases and dashboard. The new token goes where --splunk_hec_token says: file:PATH, a secret of Google
-Secret Manager (secret:projects/P/secrets/S) or of AWS (aws-secret:NAME); a token that lies there already is
-the one that is made. What is there already is left alone; what somebody made otherwise is shown. Exit code
-0: it is as shown, or was; 1: it is not; 2: wrong parameters.
+Sets up a Splunk for the job: the indexes of --splunk_index and --splunk_index_by_type, the HTTP Event
+Collector with a token for it (with indexer acknowledgement when --splunk_acknowledge=true), and the app
+grantex_beam with its searches, alerts, field aliases and dashboard. The new token goes where
+--splunk_hec_token says: file:PATH, a secret of Google Secret Manager (secret:projects/P/secrets/S) or of AWS
+(aws-secret:NAME); a token that lies there already is the one that is made. What is there already is left
+alone; what somebody made otherwise is shown. Exit code 0: it is as shown, or was; 1: it is not; 2: wrong
+parameters.
 """
-USES = "splunk_hec_url splunk_index splunk_source splunk_acknowledge"
+USES = "splunk_hec_url splunk_index splunk_index_by_type splunk_source splunk_acknowledge"
 PROGRAM = program("splunk", ABOUT, USES, ["splunk_hec_token"], OfSplunk)
 NAME = "grantex"  # of the token
 MANAGEMENT_PORT = 8089
@@ -67,8 +69,9 @@ def plan(settings: Settings) -> Plan:
     if service.is_cloud:
         things, by_hand = [], [*_by_acs(settings), *by_hand]
     else:
-        things = [_index(settings, service), *_hec(settings, service)]
-    if settings["splunk_index"] == "main":
+        indexes = [_index(settings, service, name) for name in indexes_of(settings)]
+        things = [*indexes, *_hec(settings, service)]
+    if "main" in indexes_of(settings):
         by_hand.append(
             "main is everybody's: --splunk_index=grantex would give the events an index of their own"
         )
@@ -101,8 +104,13 @@ def _root(settings: Settings) -> str:
 # The index and HEC
 
 
-def _index(settings: Settings, service: SplunkService) -> Thing:
-    name = settings["splunk_index"]
+def indexes_of(settings: Settings) -> Sequence[str]:
+    """Those that events go to, or whatever names none in a request: the usual one is always among them."""
+    usual = settings["splunk_index"]
+    return tuple(dict.fromkeys([usual, *Indexes(usual, settings["splunk_index_by_type"]).names]))
+
+
+def _index(settings: Settings, service: SplunkService, name: str) -> Thing:
     wanted: dict[str, str] = {}
     if settings["retention"] and name != "main":
         wanted["frozenTimePeriodInSecs"] = str(days(framework(settings["retention"]).advised) * 86_400)
@@ -126,7 +134,7 @@ class Token:
     def __init__(self, settings: Settings, service: SplunkService) -> None:
         self.secret: Secret = settings["splunk_hec_token"]
         self._at, self._service = Found("data/inputs/http", NAME, app=HEC_APP), service
-        self._index, self._acknowledge = settings["splunk_index"], settings["splunk_acknowledge"]
+        self._indexes, self._acknowledge = indexes_of(settings), settings["splunk_acknowledge"]
         self.store, self._value = self._kept(settings)
 
     def _kept(self, settings: Settings) -> tuple[Place | None, str]:
@@ -147,8 +155,8 @@ class Token:
 
     def thing(self) -> Thing:
         wanted = {
-            "index": self._index,
-            "indexes": self._index,
+            "index": self._indexes[0],
+            "indexes": ",".join(self._indexes),
             "useACK": str(int(self._acknowledge)),
             "disabled": "0",
         }
@@ -160,8 +168,8 @@ class Token:
         value = found.pop("token", "")
         remember(value)
         allowed = found["indexes"].split(",") if found.get("indexes") else []
-        if not allowed or self._index in allowed:  # none are all
-            found["indexes"] = self._index
+        if not allowed or set(self._indexes) <= set(allowed):  # none are all
+            found["indexes"] = wanted["indexes"]
         if not self._value or value == self._value:
             return Thing(what, wanted, found, make, partial(self._service.change, self._at, wanted))
         return Thing(
@@ -190,11 +198,12 @@ class Token:
 
 def _by_acs(settings: Settings) -> Sequence[str]:
     """On Splunk Cloud, indexes and tokens are made by its Admin Config Service alone."""
-    index = settings["splunk_index"]
+    indexes = indexes_of(settings)
     ack = " --use-ack" if settings["splunk_acknowledge"] else ""
     return (
-        f"the index: acs indexes create --name {index}",
-        f"the token: acs hec-token create --name {NAME} --default-index {index} --allowed-indexes {index}"
+        *(f"the index: acs indexes create --name {index}" for index in indexes),
+        f"the token: acs hec-token create --name {NAME} --default-index {indexes[0]} "
+        f"--allowed-indexes {','.join(indexes)}"
         f"{ack}; then put its value where {settings['splunk_hec_token']} says",
     )
 
@@ -208,18 +217,18 @@ def _app(settings: Settings, service: SplunkService) -> Iterator[Thing]:
     about = {"label": "Grantex", "version": pack.VERSION, "visible": "1", "template": "barebones"}
     there = service.found(at, ("label",))
     yield Thing(f"the app {pack.APP}", {}, None if there is None else {}, partial(service.make, at, about))
-    for each in stanzas(settings["splunk_index"], settings["splunk_source"]):
+    for each in stanzas(indexes_of(settings), settings["splunk_source"]):
         found = Found(each.path, each.name, app=pack.APP, everywhere=each.everywhere)
         yield service.thing(each.what, found, each.settings, is_there=there is not None)
 
 
-def stanzas(index: str, source: str) -> Iterator[Stanza]:
+def stanzas(indexes: Sequence[str], source: str) -> Iterator[Stanza]:
     """What the app consists of, in the order in which one needs another."""
     for name, columns in pack.COLLECTIONS.items():
         yield Stanza(f"the KV store {name}", "storage/collections/config", name, columns, True)
     for name, lookup in pack.TRANSFORMS.items():
         yield Stanza(f"the lookup {name}", "data/transforms/lookups", name, lookup, True)
-    for name, text in _macros(index, source).items():
+    for name, text in _macros(indexes, source).items():
         yield Stanza(f"the macro {name}", "configs/conf-macros", name, {"definition": text}, True)
     for name, aliases in pack.props(source).items():
         yield Stanza(f"the field aliases of {name}", "configs/conf-props", name, aliases, True)
@@ -235,10 +244,10 @@ def stanzas(index: str, source: str) -> Iterator[Stanza]:
     yield Stanza("the dashboard grantex_overview", "data/ui/views", "grantex_overview", view)
 
 
-def _macros(index: str, source: str) -> Mapping[str, str]:
+def _macros(indexes: Sequence[str], source: str) -> Mapping[str, str]:
     """With the pack's own defaults nothing differs from its app, which has both usual names of the index."""
-    usual = source == pack.SOURCE and index in ("main", "grantex")
-    return pack.macros(None if usual else index, source)
+    usual = source == pack.SOURCE and {*indexes} <= {"main", "grantex"}
+    return pack.macros(None if usual else indexes, source)
 
 
 # For somebody else
@@ -246,19 +255,24 @@ def _macros(index: str, source: str) -> Mapping[str, str]:
 
 def files(settings: Settings) -> Mapping[str, str]:
     """What a Splunk administrator installs: two .conf files and the app."""
-    index, source = settings["splunk_index"], settings["splunk_source"]
+    indexes, source = indexes_of(settings), settings["splunk_source"]
     paths = {"homePath": "db", "coldPath": "colddb", "thawedPath": "thaweddb"}
-    made: dict[str, Any] = {name: f"$SPLUNK_DB/{index}/{place}" for name, place in paths.items()}
+    made: dict[str, Any] = {
+        index: {name: f"$SPLUNK_DB/{index}/{place}" for name, place in paths.items()}
+        for index in indexes
+        if index != "main"
+    }
     if settings["retention"]:
-        made["frozenTimePeriodInSecs"] = str(days(framework(settings["retention"]).advised) * 86_400)
+        for one in made.values():
+            one["frozenTimePeriodInSecs"] = str(days(framework(settings["retention"]).advised) * 86_400)
     token = {
         "token": "MAKE_ONE_WITH_uuidgen",
-        "index": index,
-        "indexes": index,
+        "index": indexes[0],
+        "indexes": ",".join(indexes),
         "useACK": str(int(settings["splunk_acknowledge"])),
         "disabled": "0",
     }
     hec = {"http": {"disabled": "0"}, f"http://{NAME}": token}
-    usual = _macros(index, source) == pack.MACROS
-    found = {} if index == "main" else {"indexes.conf": pack.conf({index: made})}
-    return {**found, "inputs.conf": pack.conf(hec), **pack.app(None if usual else index, source)}
+    usual = _macros(indexes, source) == pack.MACROS
+    found = {"indexes.conf": pack.conf(made)} if made else {}
+    return {**found, "inputs.conf": pack.conf(hec), **pack.app(None if usual else indexes, source)}

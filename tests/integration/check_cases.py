@@ -261,6 +261,12 @@ def _(place: Place) -> Iterator[Try]:
         yield splunk(server, place, index="audit").check
 
 
+@case("Splunk", "an index of `--splunk_index_by_type`", FAILED, "'audit'")
+def _(place: Place) -> Iterator[Try]:
+    with PracticeSplunk() as server:
+        yield splunk(server, place, index_by_type=("grant.*=audit",)).check
+
+
 @case("Splunk", "the index is not allowed for the token", FAILED, "allow it for the token")
 def _(place: Place) -> Iterator[Try]:
     with PracticeSplunk(indexes=("main", "audit")) as server:

@@ -168,7 +168,8 @@ def test_validate_only_of_the_job_is_the_same(world: World, capsys: pytest.Captu
     assert stream.main([*world.flags, "--validate_only=true"]) == 3
     out = capsys.readouterr().out
     assert "has no index 'main'" in out
-    assert "To do: create the index, allow it for the token, or correct --splunk_index." in out
+    to_do = "create the index, allow it for the token, or correct --splunk_index (--splunk_index_by_type)."
+    assert f"To do: {to_do}" in out
 
 
 def test_nothing_is_logged_that_the_table_says(

@@ -109,7 +109,7 @@ SPLUNK: Mapping[str, Advice] = {
     "index": Advice(
         "HEC code 7",
         "has no index {index}, or this token may not write to it",
-        "create the index, allow it for the token, or correct --splunk_index",
+        "create the index, allow it for the token, or correct --splunk_index (--splunk_index_by_type)",
     ),
     "busy": Advice("HEC codes 8, 9, 18, 19, 20, 23, 26, 27", "is busy"),
     "no_data": Advice(

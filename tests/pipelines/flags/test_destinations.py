@@ -91,9 +91,19 @@ EVERYTHING: list[tuple[list[str], Destination]] = [
         ),
     ),
     (
-        ["api_key=env:KEY", "site=datadoghq.eu", "service=s", "tags=env:a,team:b"],
+        ["api_key=env:KEY", "site=datadoghq.eu", "service=s", "tags=env:a,team:b", "source=iam", "host=h"],
         Datadog(
-            EnvSecret("KEY"), "datadoghq.eu", None, "s", ("env:a", "team:b"), "tag", "none", WAY_OUT, POLICY
+            EnvSecret("KEY"),
+            "datadoghq.eu",
+            None,
+            "s",
+            ("env:a", "team:b"),
+            "tag",
+            "none",
+            WAY_OUT,
+            POLICY,
+            source="iam",
+            host="h",
         ),
     ),
     (
@@ -112,6 +122,7 @@ EVERYTHING: list[tuple[list[str], Destination]] = [
             "hec_url=https://splunk:8088",
             "hec_token=env:KEY",
             "index=i",
+            "index_by_type=grant.*=g,*=i",
             "source=s",
             "sourcetype=t",
             "host=h",
@@ -121,6 +132,7 @@ EVERYTHING: list[tuple[list[str], Destination]] = [
             "https://splunk:8088",
             EnvSecret("KEY"),
             index="i",
+            index_by_type=("grant.*=g", "*=i"),
             source="s",
             sourcetype="t",
             host="h",

@@ -273,6 +273,31 @@ def test_splunk_cloud_makes_index_and_token_by_its_own_command(provisioning: Pro
     assert SPIKE in provisioning.kept("saved/searches")
 
 
+BY_TYPE = "--splunk_index_by_type=grant.*=identity,wallet.*=payments"
+
+
+def test_indexes_by_type_are_made_and_allowed(provisioning: Provisioning) -> None:
+    assert provisioning("--yes=true", BY_TYPE) == 0, provisioning.err
+    (token,) = provisioning.hec.tokens
+    assert (token.index, sorted(token.indexes)) == ("grantex", ["grantex", "identity", "payments"])
+    assert {"grantex", "identity", "payments"} <= provisioning.hec.indexes
+    macro = provisioning.kept("configs/conf-macros")["grantex_index"]["definition"]
+    assert macro == 'index IN ("grantex", "identity", "payments") source="grantex"'
+    before = provisioning.writes()
+    assert provisioning(BY_TYPE) == 0
+    assert provisioning.writes() == before
+
+
+def test_indexes_by_type_are_printed(provisioning: Provisioning, tmp_path: Path) -> None:
+    assert provisioning("--print=true", f"--into={tmp_path / 'out'}", BY_TYPE, who="") == 0
+    inputs, indexes = (configparser.ConfigParser(interpolation=None) for _ in range(2))
+    inputs.read(tmp_path / "out" / "inputs.conf")
+    indexes.read(tmp_path / "out" / "indexes.conf")
+    assert indexes.sections() == ["grantex", "identity", "payments"]
+    assert indexes["payments"]["homepath"] == "$SPLUNK_DB/payments/db"
+    assert inputs["http://grantex"]["indexes"] == "grantex,identity,payments"
+
+
 def test_printed_it_is_conf_files_and_nobody_is_asked(provisioning: Provisioning, tmp_path: Path) -> None:
     into = tmp_path / "made"
     assert provisioning("--print=true", f"--into={into}", "--splunk_acknowledge=true", who="") == 0

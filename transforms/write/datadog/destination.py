@@ -75,7 +75,8 @@ class Datadog(Destination):
     api_key: a reference to the API key; read on the worker, and again when Datadog refuses it.
     site: of the account, one of `datadog_sites.SITES`; its intake is "https://http-intake.logs.<site>".
     endpoint: root of a proxy or of a practice server to use instead of the site's intake.
-    service: Datadog's service of each event.
+    source, host, service: Datadog's `ddsource`, `hostname` and `service` of each event. A log's source
+        chooses the pipelines that read it; its host, whose tags it gets.
     tags: "key:value" texts on each event, beside `type:<event type>`.
     compression: of requests.
     way_out: the proxy, the authorities to trust beside the usual ones, the certificate to show.
@@ -111,6 +112,8 @@ class Datadog(Destination):
     )
     # One request is encoded and packed while another waits for its answer.
     concurrency: int = 2
+    source: str = setting("Datadog's source (ddsource) of each event.", "grantex")
+    host: str = setting("Datadog's host (hostname) of each event.", "grantex-auth-service")
     asked: Asked = asked_for()
 
     name: ClassVar[str] = "datadog"
@@ -124,7 +127,7 @@ class Datadog(Destination):
         if self.policy.max_events > MAX_EVENTS or self.policy.max_bytes > MAX_BYTES:
             raise ValueError(f"Datadog takes {MAX_EVENTS} events and {MAX_BYTES} bytes a request at most")
         # Text around the raw bytes, made once; a frozen dataclass lets itself be written only like this.
-        object.__setattr__(self, "_form", LogForm(self.service, self.tags))
+        object.__setattr__(self, "_form", LogForm(self.source, self.host, self.service, self.tags))
 
     def faults(self) -> Iterator[tuple[str, str]]:
         """A site beside an endpoint would be passed over in silence."""

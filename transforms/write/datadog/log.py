@@ -39,10 +39,12 @@ encode_text = msgspec.json.encode
 class LogForm:
     """The text around an event's JSON in a log."""
 
-    def __init__(self, service: str, tags: Sequence[str]) -> None:
+    def __init__(self, source: str, host: str, service: str, tags: Sequence[str]) -> None:
         self._tags = "".join(f",{tag}" for tag in tags)
-        self._middle = b'","hostname":"grantex-auth-service","service":' + encode_text(service) + b',"id":'
-        longest = len(HEAD) + len(encode_text(self._tags)) + len(LATE + CUT) + len(self._middle)
+        self._head = b'{"ddsource":' + encode_text(source) + b',"ddtags":"type:'
+        hostname, named = encode_text(host), encode_text(service)
+        self._middle = b'","hostname":' + hostname + b',"service":' + named + b',"id":'
+        longest = len(self._head) + len(encode_text(self._tags)) + len(LATE + CUT) + len(self._middle)
         self._fixed = longest + len(TIMESTAMP) + DIGITS + len(MESSAGE) + len(END)
 
     def size(self, event: Event) -> int:
@@ -64,7 +66,7 @@ class LogForm:
         parts: list[bytes] = [b"["]
         add = parts.extend
         oldest, newest = int((now - MAX_LATE) * 1000), int((now + MAX_EARLY) * 1000)
-        tags, middle = encode_text(self._tags)[1:-1], self._middle
+        head, tags, middle = self._head, encode_text(self._tags)[1:-1], self._middle
         for event in events:
             time = epoch_milliseconds(event.created_at)
             note = b""
@@ -82,7 +84,7 @@ class LogForm:
                 message = self._cut(event)
             add(
                 (
-                    HEAD,
+                    head,
                     type_tag(event.type),
                     tags,
                     note,
@@ -110,7 +112,6 @@ class LogForm:
             keep = max(0, keep - (len(message) - room))  # each byte less is at least one escaped byte less
 
 
-HEAD = b'{"ddsource":"grantex","ddtags":"type:'
 TIMESTAMP = b',"timestamp":'
 MESSAGE = b',"message":'
 END = b"},"

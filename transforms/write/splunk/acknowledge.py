@@ -9,6 +9,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 
 import httpx
 
@@ -20,6 +21,7 @@ from transforms.write.contract import Outcome, Writer
 from transforms.write.failure import as_outcome, failed
 from transforms.write.over_http.connection import Reply
 from transforms.write.splunk.channel import MOVED, Channel, Sent
+from transforms.write.splunk.indexes import Indexes
 from transforms.write.splunk.reply import UNKNOWN_CHANNEL, outcome_of, read_reply
 
 # Each is a socket, and one request at a time: at 50 ms a round trip 80 requests a second.
@@ -110,7 +112,7 @@ class AcknowledgedWriter(Writer):
     """Posts a batch into a channel and waits for its acknowledgement.
 
     encode: the body of a request, as it is sent. wait: seconds that one attempt waits at most. timeout:
-    seconds after which what is not acknowledged is sent again. where, index: as a person knows them.
+    seconds after which what is not acknowledged is sent again. where: the service as a person knows it.
     """
 
     def __init__(
@@ -123,12 +125,12 @@ class AcknowledgedWriter(Writer):
         wait: float,
         timeout: float,
         where: str,
-        index: str,
+        indexes: Indexes,
     ) -> None:
         self._shared = shared
         self._encode, self._clock = encode, clock
         self._patience, self._timeout = wait, timeout
-        self._where, self._index = where, index
+        self._where, self._indexes = where, indexes
         self._session, self._number = shared.join(open_channel)
         self._awaiting: Sent | None = None
         self._using: Channel | None = None  # while a request of ours is under way in it
@@ -168,16 +170,17 @@ class AcknowledgedWriter(Writer):
             return replace(outcome, unknown=False) if outcome and not channel.begun else outcome
         finally:
             self._using = None
-        return sent or self._refused(reply, count, asked_first=not channel.begun)
+        return sent or self._refused(reply, batch.events, asked_first=not channel.begun)
 
-    def _refused(self, reply: Reply, count: int, asked_first: bool) -> Outcome:
+    def _refused(self, reply: Reply, events: Sequence[Event], asked_first: bool) -> Outcome:
+        count, index = len(events), partial(self._indexes.refused, events)
         if asked_first and reply.status == 404:
             return failed(self._where, SPLUNK["no_ack_path"], range(count))
         if read_reply(reply.status, reply.body).code == UNKNOWN_CHANNEL:
             cause = f"{self._where} took nothing: {MOVED}. Another channel is begun."
             return Outcome(later=range(count), cause=cause)
         status, headers, now = reply.status, reply.headers, self._clock.now()
-        outcome = outcome_of(self._where, self._index, status, headers, reply.body, count, now)
+        outcome = outcome_of(self._where, index, status, headers, reply.body, count, now)
         assert outcome is not None  # HEC did not take it
         if asked_first:
             return replace(outcome, unknown=False)
@@ -202,7 +205,8 @@ class AcknowledgedWriter(Writer):
         self._awaiting = None
         self._session.forget(batch)
         if sent.acknowledged:
-            batch.place = f"index {self._index}, ack {sent.ack_id} in channel {sent.guid}"
+            where_to = ", ".join(self._indexes.of(batch.events))
+            batch.place = f"index {where_to}, ack {sent.ack_id} in channel {sent.guid}"
             return None
         return self._gone(batch, sent.gone or "this program ended before the acknowledgement")
 

@@ -1,8 +1,8 @@
-"""What Splunk needs, tried when a person asks: HEC's health, the token, and one event to the index.
+"""What Splunk needs, tried when a person asks: HEC's health, the token, and one event to each index.
 
 HEC looks at an index only with an event that it would index ("Incorrect index", code 7, comes behind every
-other fault of an event), and at acknowledgement only with one that it has taken. So one event is sent, by the
-way of all others, under a source of its own that no search of ours looks at.
+other fault of an event), and at acknowledgement only with one that it has taken. So one event is sent to
+each, by the way of all others, under a source of its own that no search of ours looks at.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import datetime, timezone
+from functools import partial
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -33,6 +34,7 @@ HEALTH_PATH = "health"  # beside "event"
 HEALTHY = 17
 # An indexer that replicates takes seconds; what takes longer than this is said to be slow.
 ACKNOWLEDGED_WITHIN = 8.0
+AT_LEAST = 2.0  # for each of many indexes, which are tried one after the other
 
 
 def check(settings: Splunk) -> Iterator[Finding]:
@@ -47,7 +49,9 @@ def check(settings: Splunk) -> Iterator[Finding]:
         passed = passed and bool(found.passed)
         yield found
     if passed:
-        yield _event(settings)
+        wait = max(AT_LEAST, ACKNOWLEDGED_WITHIN / len(settings.indexes.names))
+        for index in settings.indexes.names:
+            yield _event(replace(settings, index=index, index_by_type=(), acknowledge_wait=wait))
 
 
 def _health(settings: Splunk) -> tuple[Finding | None, bool]:
@@ -63,7 +67,8 @@ def _health(settings: Splunk) -> tuple[Finding | None, bool]:
         if found[0] not in BUSY:
             return None
         headers, now = reply.headers, time.time()
-        return outcome_of(where(settings.url), settings.index, reply.status, headers, reply.body, 0, now)
+        refused = partial(settings.indexes.refused, ())
+        return outcome_of(where(settings.url), refused, reply.status, headers, reply.body, 0, now)
 
     try:
         outcome = asked(lambda: connection.post(b"", target), judge, 0, where(settings.url))
@@ -77,7 +82,7 @@ def _event(settings: Splunk) -> Finding:
     what = f"an event to index {settings.index}"
     if settings.acknowledge:
         what += ", and its acknowledgement"
-    own = replace(settings, source=SOURCE, acknowledge_wait=ACKNOWLEDGED_WITHIN)
+    own = replace(settings, source=SOURCE)
     with contextlib.closing(own.open()) as writer:
         outcome = writer.write(Batch([event(datetime.now(timezone.utc))]))
     return replace(finding(what, outcome), note="" if outcome else f"leaves it there, with source {SOURCE}")

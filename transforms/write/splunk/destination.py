@@ -5,8 +5,9 @@ from __future__ import annotations
 import string
 import time
 import uuid
-from collections.abc import Hashable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
 from itertools import accumulate
 from typing import ClassVar, Literal
 
@@ -28,6 +29,7 @@ from transforms.write.failure import asked
 from transforms.write.over_http.connection import Credential, HttpConnection, Reply, gzip
 from transforms.write.splunk.acknowledge import AcknowledgedWriter, Shared
 from transforms.write.splunk.channel import CHANNEL_HEADER, Channel, connect, where
+from transforms.write.splunk.indexes import INDEX, INDEX_IN_WORDS, ByType, Indexes, pairs, read_rules
 from transforms.write.splunk.reply import NO_DATA, outcome_of, read_reply
 
 # 1 MB a request is what Splunk Cloud advises (Enterprise takes 800 MB by default); 500 events of the feed
@@ -51,6 +53,8 @@ class Splunk(Destination):
     url: HEC's root, "https://host:8088"; a pasted ".../services/collector/event" is understood.
     token: a reference to the HEC token; read on the worker, and again when Splunk refuses it.
     index: must exist and be allowed for the token.
+    index_by_type: "TYPE_OR_PATTERN=INDEX" texts; the first that matches an event's type names its index, and
+        where none does it is `index`. Each of them must exist and be allowed for the token.
     source, sourcetype, host: metadata of each event; host None leaves it to Splunk.
     compression: of requests; HEC takes gzip only.
     way_out: the proxy, the authorities to trust beside the usual ones, the certificate to show.
@@ -73,8 +77,8 @@ class Splunk(Destination):
     index: str = setting(
         "Index that events go to.",
         "main",
-        pattern="[a-z0-9_][a-z0-9_-]*",
-        right="lower-case letters, digits, _ and -, as Splunk's index names are",
+        pattern=INDEX,
+        right=INDEX_IN_WORDS,
     )
     source: str = setting("Splunk's source of each event.", "grantex")
     sourcetype: str = setting("Splunk's sourcetype of each event.", "_json")
@@ -90,7 +94,16 @@ class Splunk(Destination):
     acknowledge_wait: float = 30.0
     # Splunk's own connector for Kafka, and Vector, send again after five minutes as well.
     acknowledge_timeout: float = 300.0
+    index_by_type: tuple[str, ...] = setting(
+        "Index of events of a type or shell pattern; the first that matches counts, else --splunk_index.",
+        (),
+        read=read_rules,
+        placeholder="TYPE=INDEX,TYPE=INDEX",
+        example="grant.*=identity,wallet.*=payments",
+    )
     asked: Asked = asked_for()
+
+    indexes: Indexes = field(init=False, repr=False, compare=False)
 
     name: ClassVar[str] = "splunk"
     title: ClassVar[str] = "Splunk HEC"
@@ -101,6 +114,7 @@ class Splunk(Destination):
         if not self.concurrency:
             object.__setattr__(self, "concurrency", AWAITING if self.acknowledge else WRITERS)
         object.__setattr__(self, "_shared", Shared())
+        object.__setattr__(self, "indexes", Indexes(self.index, self.index_by_type))
         # Text around the raw bytes, made once; a frozen dataclass lets itself be written only like this.
         around = Envelope(self)
         object.__setattr__(self, "_around", around)
@@ -130,7 +144,7 @@ class Splunk(Destination):
     def form(self) -> Hashable:
         """Its class (another one may make something else of an event) and the envelope."""
         around: Envelope = self._around  # type: ignore[attr-defined]
-        return type(self), around.middle
+        return type(self), around.middle, self.index_by_type
 
     def body(self, events: Sequence[Event]) -> bytes:
         """The body as it is sent."""
@@ -138,8 +152,8 @@ class Splunk(Destination):
         return gzip(body) if self.compression == "gzip" else body
 
     def target(self) -> str:
-        """The index, and where HEC is."""
-        return f"index {self.index} at {where(self.url).partition(' at ')[2]}"
+        """The indexes, and where HEC is."""
+        return f"index {self.indexes} at {where(self.url).partition(' at ')[2]}"
 
     def preflight(self) -> Iterator[Finding]:
         """An empty request: HEC answers "No data" (code 5) to a token that is good, and indexes nothing.
@@ -154,8 +168,8 @@ class Splunk(Destination):
         def judge(reply: Reply) -> Outcome | None:
             if read_reply(reply.status, reply.body).code == NO_DATA:
                 return None
-            status, headers = reply.status, reply.headers
-            return outcome_of(where(self.url), self.index, status, headers, reply.body, 0, time.time())
+            status, headers, refused = reply.status, reply.headers, partial(self.indexes.refused, ())
+            return outcome_of(where(self.url), refused, status, headers, reply.body, 0, time.time())
 
         try:
             outcome = asked(lambda: credential.post(empty), judge, 0, where(self.url))
@@ -183,7 +197,7 @@ class Splunk(Destination):
             wait=self.acknowledge_wait,
             timeout=self.acknowledge_timeout,
             where=where(self.url),
-            index=self.index,
+            indexes=self.indexes,
         )
 
     def connect(self) -> tuple[HttpConnection, Credential]:
@@ -214,8 +228,14 @@ class Envelope:
         metadata = {"source": settings.source, "sourcetype": settings.sourcetype, "index": settings.index}
         if settings.host is not None:
             metadata["host"] = settings.host
-        self.middle = b"," + encode_text(metadata)[1:-1] + b',"fields":{"event_id":"'
-        self.fixed_size = len(HEAD) + TIME_SIZE + len(self.middle) + len(TAIL)
+        self.middle = middle_of(metadata)
+        made = [
+            (each, middle_of({**metadata, "index": index})) for each, index in pairs(settings.index_by_type)
+        ]
+        # Only where an index depends on the type is an event asked for its type.
+        self._middles = ByType(made, self.middle) if made else None
+        longest = max(len(middle) for middle in (self.middle, *(middle for _, middle in made)))
+        self.fixed_size = len(HEAD) + TIME_SIZE + longest + len(TAIL)
 
     def lines(self, events: Sequence[Event]) -> Lines:
         """One object an event. All of a chunk at once takes a third of one after the other."""
@@ -228,10 +248,19 @@ class Envelope:
         parts[5::7] = ids
         around = len(HEAD) + len(TIME) + len(self.middle) + len(TAIL)
         sizes = [around + len(r) + len(t) + len(i) for r, t, i in zip(raws, times, ids, strict=True)]
+        if (by_type := self._middles) is not None:
+            parts[4::7] = middles = [by_type[event.type] for event in events]
+            usual = len(self.middle)
+            sizes = [size + len(middle) - usual for size, middle in zip(sizes, middles, strict=True)]
         if b"" in times:  # Splunk stamps the event on arrival, which is the best that is left
             parts[2::7] = [TIME if time else b"" for time in times]
             sizes = [size if time else size - len(TIME) for size, time in zip(sizes, times, strict=True)]
         return Lines(b"".join(parts), list(accumulate(sizes)))
+
+
+def middle_of(metadata: Mapping[str, str]) -> bytes:
+    """What stands between an event's time and its id."""
+    return b"," + encode_text(metadata)[1:-1] + b',"fields":{"event_id":"'
 
 
 def id_texts(ids: Sequence[str]) -> list[bytes]:
@@ -252,13 +281,14 @@ class SplunkWriter(Writer):
 
     def write(self, batch: Batch) -> Outcome | None:
         """Post `batch` once; a second time only after a refused token that has meanwhile been replaced."""
-        count, index = len(batch.events), self._settings.index
-        body = self._settings.body(batch.events)
-        batch.place = f"index {index}"
+        events, indexes = batch.events, self._settings.indexes
+        count = len(events)
+        body = self._settings.body(events)
+        batch.place = f"index {', '.join(indexes.of(events))}"
 
         def judge(reply: Reply) -> Outcome | None:
-            now = self._clock.now()
-            return outcome_of(self._where, index, reply.status, reply.headers, reply.body, count, now)
+            now, refused = self._clock.now(), partial(indexes.refused, events)
+            return outcome_of(self._where, refused, reply.status, reply.headers, reply.body, count, now)
 
         return asked(lambda: self._credential.post(body), judge, count, self._where)
 

@@ -8,7 +8,7 @@ everything before it is indexed and nothing from it on; with code 7 that number 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import msgspec
@@ -112,12 +112,18 @@ def _begins_as_receipt(body: bytes) -> bool:
 
 
 def outcome_of(
-    where: str, index: str, status: int, headers: Mapping[str, str], body: bytes, count: int, now: float
+    where: str,
+    refused_index: Callable[[int | None], str],
+    status: int,
+    headers: Mapping[str, str],
+    body: bytes,
+    count: int,
+    now: float,
 ) -> Outcome | None:
     """The outcome of a reply for a batch of `count` events; None when all of them are delivered.
 
-    where: the service as a person knows it; index: the index that was asked for; now: seconds since the
-    epoch.
+    where: the service as a person knows it; refused_index: the index that was asked for, by the number that
+    HEC gives with it; now: seconds since the epoch.
     """
     if is_taken(status, body):
         return None
@@ -131,7 +137,7 @@ def outcome_of(
     if reply.code in CREDENTIAL:
         return failed(where, SPLUNK["token"], later, shown_code)
     if reply.code == WRONG_INDEX:
-        return wrong_index(where, index, shown_code, reply.invalid, count)
+        return wrong_index(where, refused_index(reply.invalid), shown_code, reply.invalid, count)
     if reply.code in BUSY:
         return failed(where, SPLUNK["busy"], later, shown_code, wait=retry_after(headers, now))
     if advice := SET_UP.get(reply.code or 0):
@@ -158,7 +164,7 @@ def one_event(where: str, said: str, reply: HecReply, count: int) -> Outcome:
 
 
 def wrong_index(where: str, index: str, said: str, number: int | None, count: int) -> Outcome:
-    """The index is ours and the same for all events, so this is never one event's fault: it blocks.
+    """Which index an event goes to is ours to say, so this is never one event's fault: it blocks.
 
     The number is one too high: with `n`, events 0 to n - 2 are indexed (the index was taken away while
     the request was read) and n - 1 is the refused one. A number that makes no sense counts as "nothing
@@ -166,4 +172,4 @@ def wrong_index(where: str, index: str, said: str, number: int | None, count: in
     """
     known = number is not None and 1 <= number <= count
     later = range(number - 1, count) if number is not None and known else range(count)
-    return failed(where, SPLUNK["index"], later, said, unknown=not known, index=repr(index))
+    return failed(where, SPLUNK["index"], later, said, unknown=not known, index=index)

@@ -91,6 +91,15 @@ def test_service_and_tags_are_the_users(settings: Datadog) -> None:
     assert log["ddtags"] == "type:grant.created,env:prod,team:x"
 
 
+def test_source_and_host_are_the_users_and_count_in_its_size(settings: Datadog) -> None:
+    own = replace(settings, source='iam "eu"', host="edge-1" * 50)
+    (log,) = logs(own, event(1))
+    assert (log["ddsource"], log["hostname"]) == ('iam "eu"', "edge-1" * 50)
+    assert log == {**logs(settings, event(1))[0], "ddsource": log["ddsource"], "hostname": log["hostname"]}
+    longer = len(own.encode([event(1)], NOW)) - len(settings.encode([event(1)], NOW))
+    assert own.size(event(1)) - settings.size(event(1)) == longer > 250
+
+
 @pytest.mark.parametrize(
     ("event_type", "tag"),
     [
