@@ -9,7 +9,8 @@ INSTALL_REQUIRES = [
     # One minor version only: transforms reach into one of its internals, behind a version guard.
     "apache-beam[gcp]>=2.77,<2.78",
     "boto3>=1.35",
-    "confluent-kafka>=2.12",
+    # From here on an admin client and a consumer renew their tokens by themselves.
+    "confluent-kafka>=2.13",
     "certifi",
     # Pipelines, monitors and dashboards: provisioning.
     "datadog-api-client>=2.62,<3",
@@ -38,6 +39,9 @@ INSTALL_REQUIRES = [
     "xxhash>=3.5",
     "zstandard>=0.23",
 ]
+
+# Amazon MSK with IAM: --kafka_token=msk-iam.
+MSK_REQUIRES = ["aws-msk-iam-sasl-signer-python>=1.0.2"]
 
 DEV_REQUIRES = [
     # Grafana's typed dashboards.
@@ -71,7 +75,7 @@ setup(
     packages=find_packages(include=["pipelines", "pipelines.*", "transforms", "transforms.*"]),
     package_data={"pipelines": ["py.typed", "local/page/*"], "transforms": ["py.typed"]},
     install_requires=INSTALL_REQUIRES,
-    extras_require={"dev": DEV_REQUIRES},
+    extras_require={"dev": DEV_REQUIRES, "msk": MSK_REQUIRES},
     entry_points={"console_scripts": ["grantex-beam = pipelines.programs:main"]},
     classifiers=[
         "Development Status :: 3 - Alpha",

@@ -14,13 +14,16 @@ from pipelines.provision.plan import CannotProvision, Plan, Refused, Thing, plan
 from transforms.secret import SecretError, shown
 from transforms.write.kafka import config as kafka_config
 from transforms.write.kafka.destination import Kafka
+from transforms.write.kafka.tokens import TokenError
 
 ABOUT = """
 Makes the topic of a Kafka cluster for the job, with settings that lose nothing. --kafka_config says how the
 cluster is signed in to, as for the job. What is there already is left alone; what somebody made otherwise is
 shown. Exit code 0: it is as shown, or was; 1: it is not; 2: wrong parameters.
 """
-PROGRAM = program("kafka", ABOUT, "kafka_bootstrap_servers kafka_topic kafka_config", asks=OfKafka)
+PROGRAM = program(
+    "kafka", ABOUT, "kafka_bootstrap_servers kafka_topic kafka_config kafka_token", asks=OfKafka
+)
 SECONDS = 15.0
 DAY = 86_400_000  # milliseconds
 # A week is Kafka's own default; it is said so that nobody has to look it up.
@@ -92,9 +95,15 @@ class Cluster:
 
         self._name, self._settings, self._servers = settings["kafka_topic"], settings, servers
         self._heard: list[Any] = []  # what librdkafka says about connections, by a callback
-        own = Kafka(bootstrap_servers=servers, topic=self._name, config=dict(settings["kafka_config"]))
+        own = Kafka(
+            bootstrap_servers=servers,
+            topic=self._name,
+            config=dict(settings["kafka_config"]),
+            token=settings["kafka_token"],
+            way_out=settings.way_out,
+        )
         with self._asking("sign in"):
-            resolved = kafka_config.resolved(servers, own.config, settings.way_out)
+            resolved = kafka_config.resolved(servers, own.config, settings.way_out, own.tokens())
             # A producer's: it would ask for what this user need not have the right to.
             told: dict[str, Any] = {
                 name: value for name, value in resolved.items() if name not in kafka_config.FIXED
@@ -198,6 +207,8 @@ class Cluster:
                 f"Kafka at {self._servers} could not be asked ({words}): are --kafka_bootstrap_servers and "
                 "the settings of --kafka_config (security.protocol, sasl.*) right?"
             ) from None
+        except TokenError as error:
+            raise CannotProvision(f"--kafka_token: {error}", bad=True) from None
         except SecretError as error:
             raise CannotProvision(f"--kafka_config: {error}", bad=True) from None
         except OSError as error:

@@ -126,7 +126,9 @@ GROUP = "grantex-beam-reconcile"
 
 def _reading(settings: Kafka) -> dict[str, Any]:
     """librdkafka's configuration of a consumer: how the cluster is reached, and nothing of how is written."""
-    resolved = kafka_config.resolved(settings.bootstrap_servers, settings.config, settings.way_out)
+    resolved = kafka_config.resolved(
+        settings.bootstrap_servers, settings.config, settings.way_out, settings.tokens()
+    )
     ours = kafka_config.FIXED.keys() | (kafka_config.DEFAULTS.keys() - {"client.id", "log_level"})
     kept = {key: value for key, value in resolved.items() if key not in ours}
     return {**kept, "group.id": GROUP, "enable.auto.commit": False, "enable.partition.eof": True}

@@ -212,6 +212,32 @@ KAFKA: Mapping[str, Advice] = {
         "refused to sign us in",
         "correct the user, the password and sasl.mechanism in --kafka_config",
     ),
+    "token_package": Advice(
+        "AWS's signer is not installed (--kafka_token=msk-iam)",
+        ": AWS's signer of tokens is not installed",
+        "pip install 'grantex-beam[msk]', on workers too",
+    ),
+    "token_none": Advice(
+        "no credentials for --kafka_token",
+        ": no credentials to make a token of",
+        "give the job AWS's usual credentials, or Google's default ones (ADC) of a service account",
+    ),
+    "token_region": Advice(
+        "servers without a region in their names (--kafka_token=msk-iam)",
+        ": no AWS region in the names of its servers",
+        "set AWS_REGION where the job runs",
+    ),
+    "token_way": Advice(
+        "no way to AWS's credentials", ": no way to a token", "correct --ca_file or the proxy"
+    ),
+    "token_service": Advice(
+        "the service that gives tokens does not answer", ": no new token, as who gives them does not answer"
+    ),
+    "token_refused": Advice(
+        "SASL_AUTHENTICATION_FAILED with --kafka_token",
+        "refused the token that signs us in",
+        "allow the job's account kafka-cluster:Connect (AWS), or give it roles/managedkafka.client (Google)",
+    ),
     "tls": Advice(
         "_SSL", ": no trusted TLS connection", "give the authority with --ca_file, or correct ssl.* settings"
     ),

@@ -181,6 +181,14 @@ class GoogleToken:
         """What proves who we are, names in lower case. Raises google.auth.exceptions.GoogleAuthError."""
         if self._anonymous:
             return {}
+        credentials = self.credentials()
+        headers = {"authorization": f"Bearer {credentials.token}"}
+        if quota_project := getattr(credentials, "quota_project_id", None):
+            headers["x-goog-user-project"] = str(quota_project)
+        return headers
+
+    def credentials(self) -> Any:
+        """google-auth's own, with a token that is good. Raises google.auth.exceptions.GoogleAuthError."""
         from google.auth.exceptions import RefreshError, TransportError
 
         try:
@@ -190,10 +198,7 @@ class GoogleToken:
             raise
         except FOREIGN as odd:  # a proxy's page, say, in place of the service's answer
             raise TransportError(f"no answer of the token service's ({type(odd).__name__})") from odd
-        headers = {"authorization": f"Bearer {self._credentials.token}"}
-        if quota_project := getattr(self._credentials, "quota_project_id", None):
-            headers["x-goog-user-project"] = str(quota_project)
-        return headers
+        return self._credentials
 
     def _renew(self) -> None:
         from google.auth import default

@@ -44,7 +44,8 @@ def check(settings: Kafka) -> Iterator[Finding]:
     if way.passed is False or (way.passed is None and _is_away(way, names)):
         yield way
         return
-    config = kafka_config.resolved(settings.bootstrap_servers, settings.config, settings.way_out)
+    tokens = settings.tokens()
+    config = kafka_config.resolved(settings.bootstrap_servers, settings.config, settings.way_out, tokens)
     admin = AdminClient({**config, "log_level": 0})
     try:
         topic = _topic(admin, settings.topic)

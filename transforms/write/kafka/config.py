@@ -5,12 +5,15 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from confluent_kafka import KafkaException, Producer
 
 from transforms import readers
 from transforms.secret import LiteralSecret, Secret, SecretError, parse_secret, read_by, redact
 from transforms.way_out import USUAL, WayOut
+from transforms.write.kafka import tokens as kafka_tokens
+from transforms.write.kafka.tokens import Tokens
 
 Value = str | Secret
 Pair = tuple[str, Value]
@@ -115,18 +118,28 @@ def protected(config: Mapping[str, Value]) -> dict[str, Value]:
     }
 
 
-def resolved(servers: str, config: Mapping[str, Value], way_out: WayOut = USUAL) -> dict[str, str]:
-    """The whole configuration with the values of its secrets as they are now. Raises SecretError, and OSError
-    when an authority cannot be read."""
+def resolved(
+    servers: str, config: Mapping[str, Value], way_out: WayOut = USUAL, tokens: Tokens | None = None
+) -> dict[str, Any]:
+    """The whole configuration with the values of its secrets as they are now. Raises SecretError (TokenError
+    when no token can be had), and OSError when an authority cannot be read."""
     given = {
         key: value if isinstance(value, str) else read_by(way_out, value)
         for key, value in config.items()
         if ALIASES.get(key, key) not in FIXED  # repeated at most, as `fault` has seen to
     }
+    signing_in: dict[str, Any] = {}
+    if tokens is not None:
+        # librdkafka's client would wait 10 s for the first, and could not say why there is none.
+        tokens.sign()
+        given = {kafka_tokens.ALIASES.get(key, key): value for key, value in given.items()}
+        given |= kafka_tokens.SETTINGS
+        signing_in["oauth_cb"] = tokens
     fixed = {key: value for key, (value, _) in FIXED.items()}
     # The binding takes it as a boolean only, and this is its default.
     del fixed["delivery.report.only.error"]
-    return {**DEFAULTS, **authorities(given, way_out), **given, **fixed, "bootstrap.servers": servers}
+    trusted = authorities(given, way_out)
+    return {**DEFAULTS, **trusted, **given, **signing_in, **fixed, "bootstrap.servers": servers}
 
 
 def authorities(given: Mapping[str, str], way_out: WayOut) -> dict[str, str]:

@@ -11,13 +11,15 @@ from transforms.batch import BatchPolicy, batches
 from transforms.event import Event
 from transforms.preflight import Finding
 from transforms.readers import address_fault, each_of
-from transforms.setting import setting, shared
+from transforms.setting import BadSettings, setting, shared
 from transforms.way_out import USUAL, WayOut
 from transforms.write.asked import Asked, asked_for
 from transforms.write.contract import Destination
 from transforms.write.created_at import epoch_text
 from transforms.write.kafka import config as kafka_config
+from transforms.write.kafka import tokens as kafka_tokens
 from transforms.write.kafka.config import Value
+from transforms.write.kafka.tokens import Kind, Tokens
 from transforms.write.kafka.writer import KafkaWriter
 
 # librdkafka makes its own requests out of what it is given, so a batch is only what is waited for at once:
@@ -38,6 +40,8 @@ class Kafka(Destination):
     config: settings of librdkafka (its CONFIGURATION.md), for TLS, SASL, compression and so on; a value
         may be a reference to a secret, which is read on the worker and again when signing in fails.
         Idempotence cannot be switched off.
+    token: signs in with a token of AWS (Amazon MSK with IAM) or Google (Managed Kafka), made of the
+        credentials that the worker finds and renewed before it expires; over TLS.
     way_out: authorities to trust beside the usual ones; librdkafka's own ssl.ca.* replace both, and it knows
         no proxies.
     """
@@ -62,6 +66,10 @@ class Kafka(Destination):
         repeatable=True,
         example="security.protocol=SASL_SSL",
     )
+    token: Kind | None = setting(
+        "Sign in at Amazon MSK (IAM) or Google's Managed Kafka, with the credentials the job finds.",
+        None,
+    )
     policy: BatchPolicy = batches(POLICY, "handed over at once", compressed=True)
     # One producer, which has five requests under way by itself. A second one could not know what the first
     # has in its queue, and a batch that comes again would be sent by both.
@@ -81,6 +89,17 @@ class Kafka(Destination):
         if faults:
             raise ValueError("; ".join(faults))
         object.__setattr__(self, "config", config)
+        if together := list(self.faults()):
+            raise BadSettings(together)
+
+    def faults(self) -> Iterator[tuple[str, str]]:
+        """A token beside another way to sign in."""
+        if self.token and (fault := kafka_tokens.fault(self.config)):
+            yield "token", fault
+
+    def tokens(self) -> Tokens | None:
+        """What makes tokens, where one is wanted."""
+        return kafka_tokens.tokens(self.token, self.bootstrap_servers, self.way_out)
 
     def size(self, event: Event) -> int:
         """Bytes of `event` as a record, before compression and at most."""
@@ -98,7 +117,14 @@ class Kafka(Destination):
 
     def open(self) -> KafkaWriter:
         """Connects when the first batch is written."""
-        return KafkaWriter(self.bootstrap_servers, self.topic, self.config, timestamp, way_out=self.way_out)
+        return KafkaWriter(
+            self.bootstrap_servers,
+            self.topic,
+            self.config,
+            timestamp,
+            way_out=self.way_out,
+            tokens=self.tokens(),
+        )
 
 
 def timestamp(event: Event) -> int:

@@ -9,6 +9,7 @@ from confluent_kafka import KafkaError
 from transforms.secret import shown
 from transforms.write.advice import KAFKA
 from transforms.write.contract import Outcome
+from transforms.write.kafka.tokens import Tokens
 
 AUTHENTICATION = {
     KafkaError._AUTHENTICATION,
@@ -39,9 +40,10 @@ REFUSED = AUTHENTICATION | UNKNOWN_TOPIC | DENIED | INVALID | TOO_LARGE | BAD_TI
 
 
 class Names:
-    """What a person calls the broker and the topic."""
+    """What a person calls the broker and the topic, and the tokens that sign us in."""
 
-    def __init__(self, servers: str, topic: str) -> None:
+    def __init__(self, servers: str, topic: str, tokens: Tokens | None = None) -> None:
+        self.tokens = tokens
         self.where = f"Kafka at {servers}"
         self.topic = topic
 
@@ -49,8 +51,17 @@ class Names:
 def advice(names: Names, error: KafkaError) -> tuple[str, bool]:
     """The cause in plain words, and whether it blocks everything until somebody does something."""
     said = shown(error.str())
+    if names.tokens is not None and error.code() in AUTHENTICATION:
+        return _of_token(names, names.tokens, said)
     found = KAFKA[_kind(error.code(), said)]
     return found.told(names.where, said, topic=names.topic), bool(found.do)
+
+
+def _of_token(names: Names, tokens: Tokens, said: str) -> tuple[str, bool]:
+    """Why we are not let in: there is no token, which librdkafka cannot tell, or it was refused."""
+    missing = tokens.missing
+    found, said = (KAFKA[missing.kind], missing.said) if missing else (KAFKA["token_refused"], said)
+    return found.told(names.where, said), bool(found.do)
 
 
 def _kind(code: int, said: str) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from typing import Any
 
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
@@ -20,6 +21,7 @@ from transforms.write.kafka import config as kafka_config
 from transforms.write.kafka import reply as kafka_outcome
 from transforms.write.kafka.config import Value
 from transforms.write.kafka.reply import AUTHENTICATION, BAD_TIME, REFUSED, Names, Verdict
+from transforms.write.kafka.tokens import TokenError, Tokens
 
 
 class Report:
@@ -53,6 +55,8 @@ PATIENCE = 5.0
 POLL = 0.1  # seconds; `close` is seen at least this often
 LOOK_SECONDS = 5.0  # of the preflight
 MOST_RUNS = 10  # of offsets without a gap, in a partition, that a receipt names
+# librdkafka's words for an `oauth_cb` that has raised.
+TOKEN_MISSING = "Failed to acquire SASL OAUTHBEARER token"  # noqa: S105 - no token
 LAST_POLL = 0.5  # seconds that a purged producer gets to say what became of its messages
 
 
@@ -73,14 +77,16 @@ class KafkaWriter(Writer):
         clock: Clock | None = None,
         patience: float | None = None,
         way_out: WayOut = USUAL,
+        tokens: Tokens | None = None,
     ) -> None:
         self._servers, self._topic, self._config, self._way_out = servers, topic, config, way_out
         self._timestamp = timestamp
         self._clock = clock or SystemClock()
         self._patience = PATIENCE if patience is None else patience
-        self._names = Names(servers, topic)
+        self._names = Names(servers, topic, tokens)
+        self._tokens, self._account = tokens, ""
         self._producer: Producer | None = None
-        self._resolved: dict[str, str] = {}
+        self._resolved: dict[str, Any] = {}
         self._waiting: dict[Event, Report] = {}
         self._trouble: KafkaError | None = None  # what librdkafka last said about connections
         self._renew = False  # the producer is fatally broken
@@ -91,6 +97,9 @@ class KafkaWriter(Writer):
         """Hand over what has not been, and wait for all reports, at most `patience` seconds."""
         try:
             producer = self._connected()
+        except TokenError as error:
+            events = range(len(batch.events))
+            return failed(self._names.where, KAFKA[error.kind], events, error.said)
         except SecretError as error:
             return as_outcome(error, len(batch.events), self._names.where)
         except OSError as error:
@@ -112,6 +121,9 @@ class KafkaWriter(Writer):
         what = f"topic {self._names.topic}"
         try:
             topics = self._topics(self._connected(), self._clock.monotonic() + LOOK_SECONDS)
+        except TokenError as error:
+            found = KAFKA[error.kind]
+            yield Finding(what, False if found.do else None, found.told(self._names.where, error.said))
         except (SecretError, OSError) as error:
             yield Finding(what, False, f"{self._names.where}: {redact(str(error))}.")
         except KafkaException as error:
@@ -143,6 +155,8 @@ class KafkaWriter(Writer):
     def close(self) -> None:
         """Forget what is not delivered: its events come again, to another writer. Never blocks for long."""
         self._closing = True
+        if self._tokens is not None:
+            self._tokens.close()
         producer, self._producer = self._producer, None
         if producer is not None:
             producer.purge(in_queue=True, in_flight=True, blocking=False)
@@ -161,8 +175,9 @@ class KafkaWriter(Writer):
             self._poll(producer, 0)
         trouble, self._trouble = self._trouble, None
         asked = trouble is not None and trouble.code() in (*AUTHENTICATION, KafkaError._SSL)
+        asked |= self._tokens is not None and self._tokens.missing is not None
         if producer is None or asked:
-            resolved = kafka_config.resolved(self._servers, self._config, self._way_out)
+            resolved = self._settings(asked)
             self._renew |= resolved != self._resolved
             self._resolved = resolved
         if producer is not None and self._renew:
@@ -176,6 +191,17 @@ class KafkaWriter(Writer):
             self._look_for_topic(producer)
         self._topic_missing = False
         return producer
+
+    def _settings(self, refused: bool) -> dict[str, Any]:
+        """librdkafka's settings; credentials that were refused are read again."""
+        tokens = self._tokens
+        if tokens is not None and refused:
+            tokens.forget()
+        resolved = kafka_config.resolved(self._servers, self._config, self._way_out, tokens)
+        if tokens is not None:  # another account's must be shown now; librdkafka keeps what it has till late
+            self._renew |= tokens.account != self._account
+            self._account = tokens.account
+        return resolved
 
     def _discard(self, producer: Producer) -> None:
         """Take everything back from a producer, so that it cannot deliver behind our backs."""
@@ -342,6 +368,8 @@ class KafkaWriter(Writer):
     def _heard(self, error: KafkaError) -> None:
         """Called by librdkafka, from `poll`: connections, sign-ins, and the end of a producer."""
         self._renew |= error.fatal() or error.code() == KafkaError._FATAL
+        if self._tokens is not None and self._tokens.still_good and TOKEN_MISSING in error.str():
+            return  # the next one could not be had yet; with this one all goes on
         # "All brokers down" follows the reason, which says more.
         if self._trouble is None or error.code() != KafkaError._ALL_BROKERS_DOWN:
             self._trouble = error
