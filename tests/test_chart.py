@@ -18,7 +18,8 @@ from tests.servers.go_tools import helm
 from tests.test_templates import KUBERNETES, PAIR, container, pod
 from tests.test_templates import documents as manifests
 
-pytestmark = pytest.mark.servers  # it is built from source once
+# Helm is built from source once, which may take minutes.
+pytestmark = [pytest.mark.servers, pytest.mark.timeout(1500)]
 
 CHART = Path(__file__).parents[1] / "templates" / "helm"
 NAME = "grantex-beam"

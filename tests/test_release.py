@@ -103,6 +103,7 @@ def test_the_lock_of_one_machine_is_a_part_of_the_whole() -> None:
 
 
 @pytest.mark.servers
+@pytest.mark.timeout(1500)  # actionlint is built from source once
 def test_the_workflow_is_one() -> None:
     done = subprocess.run([actionlint(), str(WORKFLOW)], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout) == (0, "")

@@ -82,7 +82,8 @@ class Samples:
         now = time.monotonic()
         self._began = now if self._began is None else self._began
         at = now - self._began
-        self._note_outages(at, bool(torment.away))
+        # One that does not come back stays in `away`; its thread has ended.
+        self._note_outages(at, any(thread.is_alive() for thread in list(torment.away.values())))
         if at < self._next:
             return
         self._next = at + self.every
