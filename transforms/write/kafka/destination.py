@@ -66,15 +66,15 @@ class Kafka(Destination):
         repeatable=True,
         example="security.protocol=SASL_SSL",
     )
-    token: Kind | None = setting(
-        "Sign in at Amazon MSK (IAM) or Google's Managed Kafka, with the credentials the job finds.",
-        None,
-    )
     policy: BatchPolicy = batches(POLICY, "handed over at once", compressed=True)
     # One producer, which has five requests under way by itself. A second one could not know what the first
     # has in its queue, and a batch that comes again would be sent by both.
     concurrency: int = 1
     way_out: WayOut = shared("way_out", USUAL)
+    token: Kind | None = setting(
+        "Sign in at Amazon MSK (IAM) or Google's Managed Kafka, with the credentials the job finds.",
+        None,
+    )
     asked: Asked = asked_for()
 
     name: ClassVar[str] = "kafka"
