@@ -143,8 +143,8 @@ EVERYTHING: list[tuple[list[str], Destination]] = [
         ),
     ),
     (
-        ["bootstrap_servers=a:1,b:2", "topic=t", "config=linger.ms=7"],
-        Kafka("a:1,b:2", "t", {"linger.ms": "7"}, POLICY, way_out=WAY_OUT),
+        ["bootstrap_servers=a:1,b:2", "topic=t", "config=linger.ms=7", "token=google"],
+        Kafka("a:1,b:2", "t", {"linger.ms": "7"}, POLICY, way_out=WAY_OUT, token="google"),
     ),
     (
         ["topic=projects/my-project/topics/t-1", "endpoint=https://europe-west1-pubsub.googleapis.com"],
