@@ -193,7 +193,11 @@ def test_a_literal_secret_is_taken_out_of_the_faults_of_other_flags() -> None:
 
 
 def test_a_variable_that_a_secret_refers_to_is_no_unknown_setting() -> None:
-    environ = {"GRANTEX_HEC_TOKEN": KEY, "GRANTEX_FEED_API_KEY": "env:GRANTEX_HEC_TOKEN", "GRANTEX_FILES_DIR": "out"}
+    environ = {
+        "GRANTEX_HEC_TOKEN": KEY,
+        "GRANTEX_FEED_API_KEY": "env:GRANTEX_HEC_TOKEN",
+        "GRANTEX_FILES_DIR": "out",
+    }
     assert parse([], environ).feed_api_key == EnvSecret("GRANTEX_HEC_TOKEN")
     assert faults("--feed_api_key=env:FEED_KEY", **environ) == [
         "GRANTEX_HEC_TOKEN: unknown setting; did you mean GRANTEX_SPLUNK_HEC_TOKEN?"
