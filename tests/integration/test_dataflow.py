@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import subprocess
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +38,7 @@ from transforms.batch import BatchPolicy
 from transforms.feed.request import FeedSettings
 from transforms.secret import AwsSecret, EnvSecret, FileSecret, GoogleSecret, Secret
 from transforms.way_out import WayOut
+from transforms.write.asked import Asked
 from transforms.write.bigquery.destination import BigQuery
 from transforms.write.contract import Destination
 from transforms.write.datadog.destination import Datadog
@@ -63,6 +64,7 @@ SECRETS = {
     "AUDIT_TOKEN": "audit-0f2b-for-nobodys-eyes",
     "KAFKA_PASSWORD": "kafka-91aa-for-nobodys-eyes",
     "SPLUNK_TOKEN": "splunk-77c3-for-nobodys-eyes",
+    "PSEUDONYM_KEY": "pseudonyms-5d07-for-nobodys-eyes",
 }
 FILED = "filed-e4d1-for-nobodys-eyes"
 AUDIT = "tests.pipelines.example_destination:Audit"
@@ -141,7 +143,10 @@ NAMES = ("bigquery", "s3", "gcs", "datadog", "splunk", "kafka", "pubsub")
 POLICIES = {
     name: BatchPolicy(number, 1000 * number, number / 4) for number, name in enumerate(NAMES, start=101)
 }
+PARAMETERS["pseudonym_key"] = "env:PSEUDONYM_KEY"
 for _name, _policy in POLICIES.items():
+    PARAMETERS[f"{_name}_types"] = "grant.*,!*.[r-s]evoked"
+    PARAMETERS[f"{_name}_pseudonymize"] = "data.principalId,data.a.b"
     PARAMETERS[f"{_name}_max_events"] = str(_policy.max_events)
     PARAMETERS[f"{_name}_max_bytes"] = str(_policy.max_bytes)
     PARAMETERS[f"{_name}_max_age"] = str(_policy.max_age)
@@ -216,11 +221,14 @@ def destinations(filed: str) -> dict[str, Destination]:
             compression="none",
             way_out=way_out(filed),
             policy=policies["datadog"],
+            source=ODD,
+            host=ODD,
         ),
         Splunk(
             "https://splunk.example.com:8088",
             EnvSecret("SPLUNK_TOKEN"),
             index="main_2",
+            index_by_type=("grant.*=identity", "sso.[a-l]*=x-1"),
             source=ODD,
             sourcetype="_json,x=y",
             host="a, b",
@@ -239,7 +247,8 @@ def destinations(filed: str) -> dict[str, Destination]:
     ]
     mine = {"audit": Audit("https://a/?x&y=z w", EnvSecret("AUDIT_TOKEN"))}
     mine["other"] = Audit("u,v", GoogleSecret("projects/p/secrets/s"))
-    return {each.name: each for each in made} | mine
+    asked = Asked(("grant.*", "!*.[r-s]evoked"), ("data.principalId", "data.a.b"), EnvSecret("PSEUDONYM_KEY"))
+    return {each.name: replace(each, asked=asked) for each in made} | mine  # type: ignore[type-var]
 
 
 @pytest.fixture(scope="module")
@@ -331,8 +340,9 @@ def submitted(launcher: Launcher) -> Launched:
 def test_every_parameter_of_the_form_is_rehearsed() -> None:
     form = json.loads((ROOT / "templates" / "metadata.json").read_text())
     names = {each["name"] for each in form["parameters"]}
-    # Those of a file, and the stages for receipts, which the golden labels are without.
-    assert names == PARAMETERS.keys() | {"pubsub_subscription", "config", "receipts"}
+    # Those of a file, the stages for receipts, which the golden labels are without, and what signs in at
+    # Kafka in the place of the rehearsed settings.
+    assert names == PARAMETERS.keys() | {"pubsub_subscription", "config", "receipts", "kafka_token"}
 
 
 def test_the_template_is_a_job_that_nobody_has_asked_for_yet(template: Launched) -> None:
