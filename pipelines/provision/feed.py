@@ -25,6 +25,7 @@ from transforms.feed.reconnect import who_answered
 from transforms.feed.request import FeedSettings, open_client, read_key
 from transforms.secret import FileSecret, Secret, SecretError, remember, shown
 from transforms.secret_store import Place, place
+from transforms.structs import ready
 from transforms.way_out import WayOut
 
 ABOUT = """
@@ -40,6 +41,7 @@ SECONDS = 15.0
 _TYPE = re.compile(r"[a-z][a-z0-9_-]*(?:\.[a-z0-9_-]+)+")
 
 
+@ready
 class _Made(msgspec.Struct):
     id: str
     url: str
@@ -47,6 +49,7 @@ class _Made(msgspec.Struct):
     secret: str = ""
 
 
+@ready
 class _Refusal(msgspec.Struct):
     message: str = ""
     code: str = ""

@@ -22,6 +22,7 @@ from transforms import ulid
 from transforms.durable import open_private
 from transforms.feed.ledger import SLACK, Delivery, Ledger
 from transforms.id_set import KEY, Keys, as_bytes, key_of
+from transforms.structs import ready
 
 log = logging.getLogger("grantex.ledger")
 FORMAT = 1
@@ -29,6 +30,7 @@ OLD = 86_400.0  # seconds since a checkpoint was written
 _LENGTH = struct.Struct("<I")
 
 
+@ready
 class Window(msgspec.Struct, frozen=True):
     """Which rows: of a webhook, from `since` to `until` (epoch seconds by the service's clock)."""
 

@@ -18,6 +18,7 @@ import zstandard
 from xxhash import xxh3_128_intdigest
 
 from transforms import ulid
+from transforms.structs import ready
 
 PREFIX = ulid.PREFIX.encode()
 LENGTH = len(PREFIX) + 26
@@ -41,6 +42,7 @@ class Origin:
     connection: str
 
 
+@ready
 class _Layout(msgspec.Struct, array_like=True):
     """A block's body. Columns are packed integers (`_pack`)."""
 

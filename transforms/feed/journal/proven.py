@@ -11,12 +11,14 @@ import msgspec
 from transforms.dead_letter import DeadLetter
 from transforms.feed.journal.database import Database, note, put_note
 from transforms.feed.journal.letters import FeedLetters
+from transforms.structs import ready
 
 NOTE, MISSING_NOTE = "ledger", "ledger_missing"
 MOST = 10_000  # missing ids that are looked for again; of more, the oldest are not
 T = TypeVar("T")
 
 
+@ready
 class Proof(msgspec.Struct, frozen=True):
     """What a walk of the ledger came to. Times are epoch seconds by the service's clock.
 

@@ -37,6 +37,7 @@ from transforms.feed.journal.schema import COLUMNS, MOST, NEW_NOTES, VERSION, si
 from transforms.feed.journal.seals import CursorRow
 from transforms.feed.journal.seen_ids import pack_ids, unknown_ids
 from transforms.feed.journal.wal import PAGE, apply_wal, page_one_for_rescue, read_wal
+from transforms.structs import ready
 
 log = logging.getLogger("grantex.journal")
 BLOCK = 100  # rows copied in one transaction
@@ -47,6 +48,7 @@ KEY_COLUMNS = {"seals": 2, "receipts": 3}  # of the others one
 ASIDE = re.compile(r"journal\.damaged-\d{8}T\d{6}Z(-\d+)?")
 
 
+@ready
 class Marker(msgspec.Struct):
     """Content of `journal.salvaging`, which is there while a repair is under way."""
 

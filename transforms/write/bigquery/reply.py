@@ -13,6 +13,7 @@ import msgspec
 
 from transforms.retry import retry_after
 from transforms.secret import shown
+from transforms.structs import ready
 from transforms.write.advice import BIGQUERY, GOOGLE
 from transforms.write.contract import Outcome
 from transforms.write.failure import KEPT, ONCE_FIXED, failed, refused
@@ -93,6 +94,7 @@ def row_errors_outcome(where: str, errors: Iterable[tuple[int, str]], count: int
     return Outcome(rejected=rejected, later=later, cause=cause)
 
 
+@ready
 class RowFault(msgspec.Struct, frozen=True):
     """What insertAll says of a row that it did not take."""
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import msgspec
 
+from transforms.structs import ready
 from transforms.write.bigquery.rows import Column, SchemaName, columns
 
 # A project may have its organisation before a colon ("example.com:my-project"). For forms as well as here, so
@@ -79,6 +80,7 @@ class _Schema(msgspec.Struct, frozen=True):
     fields: Sequence[_Field] = ()
 
 
+@ready
 class _Table(msgspec.Struct, frozen=True):
     schema: _Schema = _Schema()
     type: str = "TABLE"
