@@ -89,6 +89,8 @@ def _parameter(parameter: Parameter) -> dict[str, Any]:
     }
     if isinstance(parameter.default, bool):
         found["paramType"] = "BOOLEAN"
+    elif parameter.choices and parameter.default is None:  # an ENUM has to have a default
+        found["regexes"] = [f"^({'|'.join(parameter.choices)})$"]
     elif parameter.choices:
         found["paramType"] = "ENUM"
         found["enumOptions"] = [{"value": each} for each in parameter.choices]

@@ -372,6 +372,7 @@ def test_the_example_runs_in_the_job(tmp_path: Path, service: Service) -> None:
         assert "evt_5" in letters
 
 
+@pytest.mark.servers
 def test_two_of_a_kind_run_side_by_side(tmp_path: Path) -> None:
     with world(tmp_path) as around, PracticeSplunk() as east, PracticeSplunk() as west:
         around.environment = {**around.environment, "EAST": east.token, "WEST": west.token}
