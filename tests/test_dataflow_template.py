@@ -180,6 +180,7 @@ FITS = {
     "s3_max_bytes": (["16MiB", "1 GB", "5000"], ["16mb", "1.5GB", "1TB", "many"]),
     "splunk_max_age": (["0.5", ".5", "5.", "1e-3"], ["5s", "1e", "."]),
     "feed_connections": (["5"], ["many"]),
+    "kafka_token": (["msk-iam", "google"], ["aws", "msk-iamx"]),
     "http_proxy": (["proxy.test:3128", "http://proxy.test:3128/"], ["http://a b:1"]),
 }
 

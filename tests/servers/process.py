@@ -21,7 +21,7 @@ import pytest
 # Long enough for a JVM on two busy cores; whoever starts quicker is found quicker.
 START_SECONDS = 60.0
 STOP_SECONDS = 10.0
-FORBIDDEN = "GRANTEX_TESTS_WITHOUT_SERVERS"  # in the environment of `make check`
+FORBIDDEN = "TESTS_WITHOUT_SERVERS"  # in the environment of `make check`
 
 
 def may_start(what: str) -> None:
