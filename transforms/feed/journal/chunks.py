@@ -62,7 +62,7 @@ class ChunkStore:
 
     def insert(self, connection: sqlite3.Connection, chunks: Sequence[Chunk]) -> list[int]:
         """Write the rows, inside the caller's transaction; the raw bytes of each chunk."""
-        sizes = [sum([len(event.raw) for event in chunk.events]) for chunk in chunks]
+        sizes = [raw_size(chunk.events) for chunk in chunks]
         for chunk, size in zip(chunks, sizes, strict=True):
             body = _pack(chunk.events)
             head = (chunk.first, len(chunk.events), float(chunk.taken_at), size)
@@ -103,14 +103,15 @@ class ChunkStore:
         """The chunk that begins there, when it is in memory; from now on it is so for others."""
         chunk = self._shared.get(position)
         if chunk is None:
-            chunk = self._recent.take(position)
-            if chunk is not None:
-                self._share(chunk)
+            recent = self._recent.take(position)
+            if recent is not None:
+                chunk, size = recent
+                self._share(chunk, size)
         return chunk
 
-    def _share(self, chunk: Chunk) -> None:
+    def _share(self, chunk: Chunk, size: int) -> None:
         if self._readers() > 1:
-            self._shared.add(chunk, raw_size(chunk.events))
+            self._shared.add(chunk, size)
 
     def _chunk(self, events: Sequence[Event], first: int, taken_at: float) -> Chunk:
         several = self._readers() > 1 and len(events) >= SHARE_FROM
@@ -145,7 +146,7 @@ class ChunkStore:
             self._database.suspect()
             raise
         chunk = self._chunk(found.events, found.first, found.taken_at)
-        self._share(chunk)
+        self._share(chunk, int(str(row[3])))
         return chunk
 
     def taken_at(self, position: int) -> float | None:
@@ -229,22 +230,21 @@ class _Kept:
         while self._bytes > self._most:
             self._drop(next(iter(self._chunks)))
 
-    def take(self, first: int) -> Chunk | None:
-        """The chunk, which is kept elsewhere from now on."""
+    def take(self, first: int) -> tuple[Chunk, int] | None:
+        """The chunk, which is kept elsewhere from now on, and its raw bytes."""
         found = self._chunks.pop(first, None)
-        if found is None:
-            return None
-        self._bytes -= found[1]
-        return found[0]
+        if found is not None:
+            self._bytes -= found[1]
+        return found
 
     def drop_below(self, first: int) -> None:
         for each in [each for each in self._chunks if each < first]:
             self._drop(each)
 
     def _drop(self, first: int) -> None:
-        chunk = self.take(first)
-        if chunk is not None and chunk.shared is not None:
-            chunk.shared.let_go()  # batches that still hold it make for themselves what they need
+        found = self.take(first)
+        if found is not None and (shared := found[0].shared) is not None:
+            shared.let_go()  # batches that still hold it make for themselves what they need
 
 
 def _delete_below(connection: sqlite3.Connection, first: int) -> None:
