@@ -243,10 +243,15 @@ class _TokenReply:
         self.status, self.headers, self.data = reply.status, reply.headers, reply.body
 
 
-def token_outcome(error: Exception, count: int, where: str) -> Outcome:
-    """What a GoogleAuthError means for a batch of `count` events."""
+def is_passing(error: Exception) -> bool:
+    """Whether a GoogleAuthError may heal by itself: the service is away, or says so."""
     from google.auth.exceptions import TransportError
 
-    if isinstance(error, TransportError) or getattr(error, "retryable", False):
+    return isinstance(error, TransportError) or getattr(error, "retryable", False)
+
+
+def token_outcome(error: Exception, count: int, where: str) -> Outcome:
+    """What a GoogleAuthError means for a batch of `count` events."""
+    if is_passing(error):
         return failed(where, GOOGLE["token_service"], range(count), shown(str(error)))
     return failed(where, GOOGLE["no_token"], range(count), type(error).__name__)

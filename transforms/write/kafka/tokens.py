@@ -122,7 +122,9 @@ class Aws:
     """Signs with AWS's usual credentials, by the extra package, for the region of the cluster."""
 
     def __init__(self, servers: str, way_out: WayOut) -> None:
-        self._servers, self._way_out = servers, way_out
+        found = REGION.search(servers)
+        self._named = found[1].lower() if found else None  # the region, where the servers' names tell it
+        self._way_out = way_out
         self._session: Any = None
 
     def sign(self) -> Token:
@@ -151,8 +153,7 @@ class Aws:
         """botocore's own time-outs end whatever hangs."""
 
     def _region(self) -> str:
-        found = REGION.search(self._servers)
-        region = found[1].lower() if found else self._opened().get_config_variable("region")
+        region = self._named or self._opened().get_config_variable("region")
         if not region:
             raise TokenError("token_region")
         return str(region)
@@ -162,9 +163,8 @@ class Aws:
 
         if self._session is None:
             session = botocore.session.get_session()
-            found = REGION.search(self._servers)
             try:
-                self._session = self._way_out.aws(session, found[1].lower() if found else None)
+                self._session = self._way_out.aws(session, self._named)
             except OSError as error:
                 raise TokenError("token_way", self._way_out.fault(error)) from None
             except (SecretError, ValueError) as error:
@@ -211,9 +211,9 @@ class Google:
             self._token.close()
 
     def sign(self) -> Token:
-        from google.auth.exceptions import GoogleAuthError, TransportError
+        from google.auth.exceptions import GoogleAuthError
 
-        from transforms.write.google import CLOUD, GoogleToken
+        from transforms.write.google import CLOUD, GoogleToken, is_passing
 
         try:
             self._token = self._token or GoogleToken(scope=CLOUD, way_out=self._way_out)
@@ -222,7 +222,7 @@ class Google:
         try:
             found = self._token.credentials()
         except GoogleAuthError as error:
-            passes = isinstance(error, TransportError) or getattr(error, "retryable", False)
+            passes = is_passing(error)
             kind = "token_service" if passes else "token_none"
             raise TokenError(kind, shown(str(error)) if passes else type(error).__name__) from None
         account = getattr(found, "service_account_email", None)
