@@ -6,17 +6,18 @@ newer versions of it add. They are for advice only: any other type passes throug
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from fnmatch import fnmatchcase
 from itertools import compress
 from operator import attrgetter
+from typing import Generic, TypeVar
 
 from transforms import readers
 from transforms.event import Event
 
+T = TypeVar("T")
 OF_2026 = (
     "grant.created",
     "grant.revoked",
@@ -84,6 +85,8 @@ def counted(events: Sequence[Event]) -> Counter[str]:
 
 def meant(name: str) -> str:
     """The known type that `name` is most likely a slip for, or ""."""
+    import difflib  # for a slip only, and workers that never see one import this module
+
     wanted = name.lower()
     if wanted in KNOWN:
         return wanted
@@ -126,18 +129,29 @@ def wanted(kind: str, patterns: Sequence[str]) -> bool:
 MOST_REMEMBERED = 1_000  # types; the service has some fifty, and a broken one may make up any number
 
 
-class TypeFilter(dict[str, bool]):
-    """Whether `patterns` ask for a type. Remembers what it has answered: an event costs one look-up."""
+class PerType(dict[str, T], Generic[T]):
+    """An answer for each type. It is remembered: an event costs one look-up."""
+
+    def answer(self, kind: str) -> T:
+        """What is right for a type."""
+        raise NotImplementedError
+
+    def __missing__(self, kind: str) -> T:
+        answer = self.answer(kind)
+        if len(self) < MOST_REMEMBERED:
+            self[kind] = answer
+        return answer
+
+
+class TypeFilter(PerType[bool]):
+    """Whether `patterns` ask for a type."""
 
     def __init__(self, patterns: Sequence[str]) -> None:
         super().__init__()
         self._patterns = patterns
 
-    def __missing__(self, kind: str) -> bool:
-        asked = wanted(kind, self._patterns)
-        if len(self) < MOST_REMEMBERED:
-            self[kind] = asked
-        return asked
+    def answer(self, kind: str) -> bool:
+        return wanted(kind, self._patterns)
 
     def asked(self, events: Sequence[Event]) -> Sequence[Event]:
         """Those of them that are asked for."""

@@ -5,10 +5,11 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 from fnmatch import fnmatchcase
-from typing import Generic, TypeVar
+from typing import TypeVar
 
 from transforms import readers
 from transforms.event import Event
+from transforms.event_types import PerType
 
 T = TypeVar("T")
 # Of an index, from Splunk's "Create custom indexes".
@@ -43,25 +44,16 @@ def pairs(rules: Iterable[str]) -> list[tuple[str, str]]:
     return list(found.items())
 
 
-class ByType(dict[str, T], Generic[T]):
-    """What stands for the events of a type: the first pattern's that matches, or else the last resort.
-
-    It remembers its answers, so that an event costs one look-up; not without end, as a broken service may
-    make up types.
-    """
-
-    MOST_REMEMBERED = 1_000
+class ByType(PerType[T]):
+    """What stands for the events of a type: the first pattern's that matches, or else the last resort."""
 
     def __init__(self, choices: Sequence[tuple[str, T]], otherwise: T) -> None:
         super().__init__()
         self._choices, self._otherwise = choices, otherwise
 
-    def __missing__(self, kind: str) -> T:
+    def answer(self, kind: str) -> T:
         matching = (value for pattern, value in self._choices if fnmatchcase(kind, pattern))
-        found = next(matching, self._otherwise)
-        if len(self) < self.MOST_REMEMBERED:
-            self[kind] = found
-        return found
+        return next(matching, self._otherwise)
 
 
 class Indexes:

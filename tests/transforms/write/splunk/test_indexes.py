@@ -14,6 +14,7 @@ from pipelines.practice.splunk import PracticeSplunk
 from tests.pipelines.flags.refusing import ENVIRON, FEED, refused
 from tests.transforms.write.encodings import CREATED_AT
 from transforms.event import Batch, Event
+from transforms.event_types import MOST_REMEMBERED
 from transforms.shared_events import BatchEvents, SharedEvents
 from transforms.write.splunk.destination import TIME_SIZE, Splunk
 from transforms.write.splunk.indexes import ByType, Indexes, pairs
@@ -91,8 +92,8 @@ def test_settings_with_rules_pickle(by_type: Splunk) -> None:
 
 def test_types_that_a_service_makes_up_are_not_all_remembered() -> None:
     found = ByType(pairs(RULES), "main")
-    assert {found[f"grant.{number}"] for number in range(3 * ByType.MOST_REMEMBERED)} == {"identity"}
-    assert len(found) == ByType.MOST_REMEMBERED
+    assert {found[f"grant.{number}"] for number in range(3 * MOST_REMEMBERED)} == {"identity"}
+    assert len(found) == MOST_REMEMBERED
 
 
 def test_an_index_to_which_nothing_is_left_to_go_is_none_of_them() -> None:
