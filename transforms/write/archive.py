@@ -114,6 +114,10 @@ class InABucket(Destination):
         place = "/".join(part for part in (self.bucket, self.prefix.strip("/")) if part)
         return f"{self.scheme}{place}{self._elsewhere}"
 
+    def address(self, key: str) -> str:
+        """Of the object with this key."""
+        return f"{self.scheme}{self.bucket}/{key}"
+
     def exactly_once(self) -> bool:
         return True
 

@@ -51,7 +51,7 @@ class GCSWriter(Writer):
         """Put `batch` once under its name; one that is there already is this batch's earlier attempt."""
         settings, count = self._settings, len(batch.events)
         key = key_of(batch, settings.layout, settings.prefix, settings.compression)
-        batch.place = f"{settings.scheme}{settings.bucket}/{key}"
+        batch.place = settings.address(key)
         return self._put(key, batch, count)
 
     def _put(self, key: str, batch: Batch, count: int) -> Outcome | None:
@@ -95,7 +95,7 @@ class GCSWriter(Writer):
         """Put the check's object as any other is put: storage.objects.create is all that this needs."""
         key = check_key(self._settings.prefix)
         outcome = self._put(key, CHECK, 0)
-        left = f"{self._settings.scheme}{self._settings.bucket}/{key}"
+        left = self._settings.address(key)
         note = "" if outcome else f"leaves {left}, one line of text, unless it was there"
         yield replace(finding("putting an object", outcome), note=note)
 

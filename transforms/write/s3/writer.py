@@ -166,7 +166,7 @@ class S3Writer(Writer):
         count = len(batch.events)
         settings = self._settings
         key = key_of(batch, settings.layout, settings.prefix, settings.compression)
-        batch.place = f"{settings.scheme}{settings.bucket}/{key}"
+        batch.place = settings.address(key)
         request = self._request(key, batch)
         try:
             client = self._client  # which `close` may take away
@@ -206,7 +206,7 @@ class S3Writer(Writer):
         """Put the check's object as any other is put: s3:PutObject on the prefix is all that this needs, and
         all that delivery needs."""
         what, key = "putting an object", check_key(self._settings.prefix)
-        left = f"{self._settings.scheme}{self._settings.bucket}/{key}"
+        left = self._settings.address(key)
         try:
             client = Client(self._settings)
             try:
