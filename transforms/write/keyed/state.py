@@ -105,19 +105,14 @@ def pack(struct: msgspec.Struct) -> bytes:
 
 
 def unpack(kind: type[T], packed: bytes) -> T:
-    """What `pack` was given. Raises NewerState."""
-    check_version(packed)
-    found: T = _decoders[kind].decode(memoryview(packed)[1:])
-    return found
-
-
-def check_version(packed: bytes) -> None:
-    """Raises NewerState when this release cannot read it."""
+    """What `pack` was given. Raises NewerState when this release cannot read it."""
     if packed[:1] != VERSION:
         raise NewerState(
             f"this job's state was written in form {packed[:1].hex()}, by a newer grantex-beam than this, "
             f"which reads form {VERSION.hex()}: nothing is lost, run the newer release"
         )
+    found: T = _decoders[kind].decode(memoryview(packed)[1:])
+    return found
 
 
 def join(parts: Sequence[InboxEvents]) -> PackedBatch:
@@ -282,7 +277,7 @@ def soon(time: float, now: float) -> float:
     return time if time <= now + MAX_RETRY_AFTER else now
 
 
-_decode = msgspec.msgpack.Decoder(KeyState).decode
+_decoders[KeyState] = msgspec.msgpack.Decoder(KeyState)
 
 
 class Value(Protocol):
@@ -312,11 +307,8 @@ class BeamState:
     def read(self) -> KeyState | None:
         """What is known of the key; None for one that is new. Raises NewerState."""
         packed = self.key_state.read()
-        if not packed:
-            return None
-        check_version(packed)
-        return _decode(memoryview(packed)[1:])
+        return unpack(KeyState, packed) if packed else None
 
     def write(self, key_state: KeyState) -> None:
         """Keep it for the next bundle."""
-        self.key_state.write(VERSION + msgspec.msgpack.encode(key_state))
+        self.key_state.write(pack(key_state))
