@@ -84,7 +84,7 @@ class Shard(beam.DoFn):
         if self._types is not None:  # here, so that what is not asked for is never packed, shuffled or kept
             asked = self._types.asked(asked)
             self._counters.filtered(len(chunk.events) - len(asked))
-        for events, _ in in_parts(asked, ELEMENT_BYTES):
+        for events in in_parts(asked, ELEMENT_BYTES):
             runs = self._runs(events)
             if len({partition for partition, _, _ in runs}) > MOST_PARTITIONS:
                 block = _Block("", timestamp, chunk.taken_at)
@@ -144,12 +144,11 @@ class _Part:
     window: Any
 
 
-def in_parts(events: Sequence[Event], most: int) -> Iterator[tuple[Sequence[Event], int]]:
-    """`events`, in parts of at most `most` raw bytes (or of one event), each with its raw bytes."""
-    size = sum([len(event.raw) for event in events])
-    if size <= most or len(events) < 2:
+def in_parts(events: Sequence[Event], most: int) -> Iterator[Sequence[Event]]:
+    """`events`, in parts of at most `most` raw bytes (or of one event)."""
+    if len(events) < 2 or sum([len(event.raw) for event in events]) <= most:
         if events:
-            yield events, size
+            yield events
         return
     middle = len(events) // 2
     yield from in_parts(events[:middle], most)
