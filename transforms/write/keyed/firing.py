@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 import msgspec
 
@@ -81,7 +81,6 @@ class _Source:
     block: BacklogBlock | None
     opened: Opened
     taken: int = 0
-    originals: dict[int, Batch] = field(default_factory=dict)  # by number, as they were unpacked
 
     @property
     def at_hand(self) -> list[PackedBatch]:
@@ -134,6 +133,7 @@ class Round:
         self._outbox = Outbox(name, uniform=uniform, dead_letter_limit=attempts.limit)
         self._tried = {each.number: each for each in key_state.tried}
         self._sources: list[_Source] = []
+        self._originals: dict[int, Batch] = {}  # by number, as they were unpacked
         self._given_up: dict[int, int] = {}  # how many events of a batch, by its number
         self._running: Batch | None = None
         self._last = last
@@ -241,9 +241,8 @@ class Round:
 
     def _is_more(self) -> bool:
         """Not all that lies in blocks is at hand."""
-        loaded = sum(source.block is not None for source in self._sources)
         begun = bool(self._sources) and not self._sources[-1].is_exhausted
-        return begun or loaded < len(self._key_state.blocks)
+        return begun or bool(self._unopened())
 
     def _load(self) -> bool:
         """Take more batches to hand, oldest first; False when there are none."""
@@ -257,27 +256,29 @@ class Round:
         for packed_batch in source.opened.batches[source.taken :]:
             size += packed_batch.size
             source.taken += 1
-            self._put(source, packed_batch)
+            self._put(packed_batch)
             if size >= HELPING:
                 break
         return True
 
+    def _unopened(self) -> list[BacklogBlock]:
+        """The blocks of which nothing is at hand, oldest first."""
+        return self._key_state.blocks[sum(source.block is not None for source in self._sources) :]
+
     def _open_next(self) -> _Source | None:
-        blocks = self._key_state.blocks
-        loaded = sum(source.block is not None for source in self._sources)
-        if loaded < len(blocks):
-            return _Source(blocks[loaded], backlog.load(self._beam_state, blocks[loaded]))
+        if unopened := self._unopened():
+            return _Source(unopened[0], backlog.load(self._beam_state, unopened[0]))
         sealed, self._sealed = self._sealed, ()
         return _Source(None, Opened(self._inbox.batches(sealed), [])) if sealed else None
 
-    def _put(self, source: _Source, packed_batch: PackedBatch) -> None:
+    def _put(self, packed_batch: PackedBatch) -> None:
         batch = unpack_batch(packed_batch)
         failures, due = packed_batch.failures, packed_batch.due
         tried = self._tried.get(packed_batch.number)
         if tried is not None:
             batch.id, batch.attempts, batch.memo = tried.batch_id or batch.id, tried.attempts, tried.memo
             failures, due = tried.failures, tried.due
-        source.originals[packed_batch.number] = batch
+        self._originals[packed_batch.number] = batch
         self._outbox.put(batch, failures, -math.inf if self._last else soon(due, self._clock.now()))
 
     def _settle(self, batch: Batch, attempt: Attempt, attempt_id: AttemptId) -> Iterator[Result]:
@@ -331,7 +332,7 @@ class Round:
         found: dict[int, Tried] = {}
         for source in self._sources:
             for each in source.at_hand:
-                entry, batch = left.get(each.number), source.originals[each.number]
+                entry, batch = left.get(each.number), self._originals[each.number]
                 if entry is None or entry.batch is not batch or batch.attempts == each.attempts:
                     continue
                 if len(found) < most:
@@ -344,11 +345,8 @@ class Round:
         entry = left.get(each.number)
         if entry is None or self._gone(entry.batch):
             return False
-        original = next(
-            source.originals[each.number] for source in self._sources if each.number in source.originals
-        )
         known = each.number in tried or entry.batch.attempts == each.attempts
-        return entry.batch is original and known
+        return entry.batch is self._originals[each.number] and known
 
     def _packed(self, entry: Entry, at_hand: Mapping[int, _Source]) -> PackedBatch | None:
         """A batch, or what is left of it, to be written; None when that is nothing."""
@@ -357,9 +355,8 @@ class Round:
             return None
         if gone:
             batch = replace(batch, events=batch.events[gone:])
-        source = at_hand.get(batch.seal)
-        whole = source is not None and source.originals[batch.seal] is batch
-        bodies = source.bodies(batch.seal) if source is not None and whole else None
+        whole = self._originals.get(batch.seal) is batch
+        bodies = at_hand[batch.seal].bodies(batch.seal) if whole else None
         return pack_batch(batch, entry.failures, entry.due, bodies)
 
 
