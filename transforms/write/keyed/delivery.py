@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import random
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 
 import msgspec
 
@@ -19,7 +20,7 @@ from transforms.write.keyed.attempts import Attempts
 from transforms.write.keyed.firing import Budget, Result, Round
 from transforms.write.keyed.inbox import Inbox
 from transforms.write.keyed.packing import unpack_events
-from transforms.write.keyed.state import BeamState, KeyState, PackedEvents, SealedBatchHeader, unpack
+from transforms.write.keyed.state import BeamState, KeyState, PackedEvents, unpack
 from transforms.write.metrics import DeliveryCounters
 from transforms.write.pseudonyms import measures
 
@@ -60,7 +61,10 @@ class KeyedDelivery:
     ) -> None:
         """policy: in place of the destination's own."""
         self._name, self._attempts, self._counters, self._clock = name, attempts, counters, clock
-        self._uniform, self._patience = uniform, patience
+        self._patience = patience
+        self._round = functools.partial(
+            Round, attempts=attempts, name=name, clock=clock, uniform=uniform, counters=counters
+        )
         self._never = threading.Event()
         self._policy = policy or destination.policy
         self._sizes, self._partition, _ = measures(destination)
@@ -115,7 +119,7 @@ class KeyedDelivery:
         inbox = self._attempts.inboxes.open(key, beam_state.inbox, key_state)
         inboxes.take_in(inbox, key_state, batches, closed)
         if not self._still_running(key, key_state) and (key_state.attempt_at or 0.0) <= self._clock.now():
-            round_ = self._round(key, beam_state, key_state, inbox, sealed, budget or Budget())
+            round_ = self._round(key, beam_state, key_state, inbox, sealed, budget=budget or Budget())
             yield from round_.run(self._clock.monotonic() + ROUND_SECONDS, self._patience)
             round_.keep()
             self._still_running(key, key_state)
@@ -146,7 +150,7 @@ class KeyedDelivery:
         batches = self._resumed(key_state)
         inbox = self._attempts.inboxes.open(key, beam_state.inbox, key_state)
         inboxes.take_in(inbox, key_state, batches, batches.flush())
-        round_ = self._round(key, beam_state, key_state, inbox, key_state.sealed, budget, last=True)
+        round_ = self._round(key, beam_state, key_state, inbox, key_state.sealed, budget=budget, last=True)
         if self._attempts.drain.begin(key, goes_on=key_state.ending):
             self._attempts.forget_failed(key)
         key_state.ending = True
@@ -217,32 +221,6 @@ class KeyedDelivery:
         batches = OpenBatches(self._policy, self._sizes, self._partition)
         inboxes.resume(batches, key_state)
         return batches
-
-    def _round(
-        self,
-        key: str,
-        beam_state: BeamState,
-        key_state: KeyState,
-        inbox: Inbox,
-        sealed: Sequence[SealedBatchHeader],
-        budget: Budget,
-        *,
-        last: bool = False,
-    ) -> Round:
-        return Round(
-            key,
-            beam_state,
-            key_state,
-            inbox,
-            sealed,
-            self._attempts,
-            name=self._name,
-            clock=self._clock,
-            uniform=self._uniform,
-            counters=self._counters,
-            budget=budget,
-            last=last,
-        )
 
     def _still_running(self, key: str, key_state: KeyState) -> bool:
         """The attempt of an earlier bundle goes on in this process; then says when to look again."""
