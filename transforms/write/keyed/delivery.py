@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 
 import msgspec
 
-from transforms.batch import BatchPolicy, OpenBatches
+from transforms.batch import OpenBatches
 from transforms.clock import Clock
 from transforms.held import HELD
 from transforms.write.contract import Destination
@@ -20,6 +20,7 @@ from transforms.write.keyed.attempts import Attempts
 from transforms.write.keyed.firing import Budget, Result, Round
 from transforms.write.keyed.inbox import Inbox
 from transforms.write.keyed.packing import unpack_events
+from transforms.write.keyed.shard import on_cluster
 from transforms.write.keyed.state import BeamState, KeyState, PackedEvents, unpack
 from transforms.write.metrics import DeliveryCounters
 from transforms.write.pseudonyms import measures
@@ -57,16 +58,14 @@ class KeyedDelivery:
         *,
         uniform: Callable[[float, float], float] = random.uniform,
         patience: float = PATIENCE,
-        policy: BatchPolicy | None = None,
     ) -> None:
-        """policy: in place of the destination's own."""
         self._name, self._attempts, self._counters, self._clock = name, attempts, counters, clock
         self._patience = patience
         self._round = functools.partial(
             Round, attempts=attempts, name=name, clock=clock, uniform=uniform, counters=counters
         )
         self._never = threading.Event()
-        self._policy = policy or destination.policy
+        self._policy = on_cluster(destination.policy)
         self._sizes, self._partition, _ = measures(destination)
 
     def receive(self, key: str, packed: bytes, beam_state: BeamState, set_timer: SetTimer) -> bool:

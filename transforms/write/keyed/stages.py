@@ -24,7 +24,6 @@ from transforms.write.keyed.attempts import Attempts, DrainTime
 from transforms.write.keyed.backlog import CELLS
 from transforms.write.keyed.delivery import KeyedDelivery
 from transforms.write.keyed.firing import Budget, Result
-from transforms.write.keyed.shard import on_cluster
 from transforms.write.keyed.state import BeamState
 from transforms.write.metrics import DeliveryCounters
 
@@ -73,9 +72,8 @@ class DeliverOnTimers(beam.DoFn):
         tell_progress_seldom()
         self._counters = DeliveryCounters(self._name)
         self._attempts = acquire(self._shared, self._new_attempts)
-        policy = on_cluster(self._destination.policy)
         self._delivery = KeyedDelivery(
-            self._destination, self._name, self._attempts, self._counters, self._clock, policy=policy
+            self._destination, self._name, self._attempts, self._counters, self._clock
         )
 
     def start_bundle(self) -> None:
