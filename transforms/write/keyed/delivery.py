@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import math
 import random
 import threading
 from collections.abc import Callable, Iterator
@@ -94,8 +93,7 @@ class KeyedDelivery:
             0,
             now,
             window_end=window_end,
-            # Catching up, the window is over already: then its end says nothing about when to close.
-            closes_at=window_end if window_end > now else math.inf,
+            closes_at=inboxes.closes_at(window_end, now),
             taken_at=received.taken_at,
         )
         inboxes.take_in(inbox, key_state, batches, closed, events, received.bodies)

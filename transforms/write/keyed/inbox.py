@@ -112,37 +112,21 @@ def take_block(
         known = None
     _seal(key_state, over)
     key_state.latest_window = max(key_state.latest_window, block.window_end)
-    number = known.number if known else next_number(key_state)
-    packed = _add_block(inbox, number, block)
-    if known is not None:
-        known.count, known.size, known.packed = (
-            known.count + block.count,
-            known.size + block.size,
-            known.packed + packed,
-        )
-        if policy.full(known.count, known.size):
-            _seal(key_state, [known])
-            return True
-        return bool(over)
-    if whole:
-        key_state.sealed.append(SealedBatchHeader(number, block.taken_at, block.count, packed))
+    if known is None:
+        number, times = next_number(key_state), (now, closes_at(block.window_end, now), block.taken_at)
+        known = OpenBatchHeader(number, block.partition, block.window_end, *times, 0, 0, 0)
+        key_state.open.append(known)
+    known.count, known.size = known.count + block.count, known.size + block.size
+    known.packed += _add_block(inbox, known.number, block)
+    if policy.full(known.count, known.size):
+        _seal(key_state, [known])
         return True
-    # Catching up, the window is over already: then its end says nothing about when to close.
-    closes_at = block.window_end if block.window_end > now else math.inf
-    key_state.open.append(
-        OpenBatchHeader(
-            number,
-            block.partition,
-            block.window_end,
-            now,
-            closes_at,
-            block.taken_at,
-            block.count,
-            block.size,
-            packed,
-        )
-    )
     return bool(over)
+
+
+def closes_at(window_end: float, now: float) -> float:
+    """When the end of its window closes a batch. Catching up, that is over already: then it says nothing."""
+    return window_end if window_end > now else math.inf
 
 
 def _fits(
