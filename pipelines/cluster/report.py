@@ -25,8 +25,10 @@ class Report:
     def look(self) -> None:
         """Look once, and log what is new."""
         shown = gauges(self._result)
-        for name in self._names if shown is not None else ():
-            found = state_of(name, shown or {})
+        if shown is None:
+            return
+        for name in self._names:
+            found = state_of(name, shown)
             says = "" if found is None else of_names([name], found.state)
             if says != self._said.get(name, ""):
                 self._said[name] = says
@@ -48,15 +50,19 @@ def state_of(name: str, shown: Mapping[str, int]) -> DestinationVerdict | None:
 
 def gauges(result: Any) -> Mapping[str, int] | None:
     """Our gauges by name; None when the runner gives none."""
+    found = metrics(result, "gauges")
+    if found is None:
+        return None
+    return {one.key.metric.name: int(getattr(one.result, "value", one.result) or 0) for one in found}
+
+
+def metrics(result: Any, kind: str) -> list[Any] | None:
+    """Ours of one kind ("counters", "gauges"), as they are now; None when the runner gives none."""
     try:
-        found = result.metrics().query()["gauges"]
+        found = result.metrics().query()[kind]
     except Exception:  # noqa: BLE001 - each runner has its own way to say that it cannot
         return None
     finally:
         if hasattr(result, "_metrics"):
             result._metrics = None  # Beam would give this answer for ever, also to who asks at the end
-    return {
-        one.key.metric.name: int(getattr(one.result, "value", one.result) or 0)
-        for one in found
-        if one.key.metric.namespace == NAMESPACE
-    }
+    return [one for one in found if one.key.metric.namespace == NAMESPACE]

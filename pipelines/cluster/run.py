@@ -26,7 +26,6 @@ from pipelines.flags.settings import BadParameters
 from transforms.feed.worker.sessions import drain
 from transforms.write.contract import name_of
 from transforms.write.dead_letters.objects import LetterObjects
-from transforms.write.metrics import NAMESPACE
 
 if TYPE_CHECKING:
     from pipelines.flags.settings import Settings
@@ -57,14 +56,9 @@ def close(result: Any, destinations: Iterable[str], *, savepoint: bool = False) 
 
 def counters(result: Any) -> Mapping[str, int] | None:
     """Our counters over all stages, by name; None when the runner gives none."""
-    try:
-        found = result.metrics().query()["counters"]
-    except Exception:  # noqa: BLE001 - each runner has its own way to say that it cannot
-        return None
     sums: dict[str, int] = {}
-    for one in found:
-        if one.key.metric.namespace == NAMESPACE:
-            sums[one.key.metric.name] = sums.get(one.key.metric.name, 0) + (one.result or 0)
+    for one in report.metrics(result, "counters") or ():
+        sums[one.key.metric.name] = sums.get(one.key.metric.name, 0) + (one.result or 0)
     return sums or None
 
 
