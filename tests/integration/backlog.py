@@ -22,15 +22,13 @@ from typing import Any
 import httpx
 
 from tests.transforms.write.drivers import longest
-from tests.transforms.write.keyed.cluster import KEY, Cluster, FakeBag, FakeValue
+from tests.transforms.write.keyed.cluster import KEY, Cluster, FakeBag
 from tests.transforms.write.manual_clock import ManualClock
 from tests.transforms.write.service import Fake, Service
 from transforms.batch import BatchPolicy
 from transforms.event import Event, Receipt
 from transforms.write.keyed.attempts import DrainTime
-from transforms.write.keyed.backlog import CELLS
 from transforms.write.keyed.firing import Budget, Result
-from transforms.write.keyed.state import BeamState
 
 MOST = 64_000_000  # bytes of an element, and of a commit
 EVENT_BYTES = 20_000
@@ -59,6 +57,8 @@ class BagOnDisk(FakeBag):
 class ClusterOnDisk(Cluster):
     """Counts what it is given instead of keeping it."""
 
+    bag = BagOnDisk
+
     def __init__(self, place: Path) -> None:
         self.file = (place / "state").open("w+b", buffering=0)
         self.service = Service()
@@ -74,10 +74,6 @@ class ClusterOnDisk(Cluster):
             return event.wait()
         self.clock.advance(timeout)
         return event.is_set()
-
-    def _beam_state(self) -> BeamState:
-        bags = [BagOnDisk(self.store, name, self) for name in ("inbox", *map(str, range(CELLS)))]
-        return BeamState(FakeValue(self.store), bags[0], bags[1:])
 
     def take(self, results: Iterator[Result]) -> None:
         for result in results:

@@ -74,6 +74,8 @@ class FakeBag:
 class Cluster:
     """Runs a KeyedDelivery. `settle` fires the timer as long as it is due."""
 
+    bag: type[FakeBag] = FakeBag
+
     def __init__(
         self,
         destination: Destination,
@@ -178,7 +180,7 @@ class Cluster:
         return {name: list(kept) if isinstance(kept, list) else kept for name, kept in self.store.items()}
 
     def _beam_state(self) -> BeamState:
-        bags = [FakeBag(self.store, name, self) for name in ("inbox", *map(str, range(CELLS)))]
+        bags = [self.bag(self.store, name, self) for name in ("inbox", *map(str, range(CELLS)))]
         return BeamState(FakeValue(self.store), bags[0], bags[1:])
 
     def take(self, results: Iterator[Result]) -> None:
