@@ -2,8 +2,8 @@
 
 Prism asks every 0.1 s, and an answer is all metrics of all steps that run together: of a bundle that waits
 for the feed, or for a destination, nearly all the work that it does. A runner that is told nothing goes on as
-if nothing had moved, and nothing is lost: the end of a bundle tells all of it. Every DoFn of ours with timers
-asks for this in `setup`.
+if nothing had moved, and nothing is lost: the end of a bundle tells all of it. Each delivery asks for this in
+`setup`; it holds for all bundles of the process.
 """
 
 from __future__ import annotations
