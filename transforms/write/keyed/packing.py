@@ -80,7 +80,7 @@ def pack_part(events: Sequence[Event], start: int, stop: int) -> bytes:
     if body is None:
         part = events if (start, stop) == (0, len(events)) else events[start:stop]
         body = pack_events(part)
-        size = sum([len(event.raw) for event in part]) + EVENT_BYTES * len(part)
+        size = _in_memory(part)
         _packed.put(key, body, len(body) + size, events)
         _opened.put(xxh3_128_digest(body), (body, part), size)
     return body
@@ -92,6 +92,10 @@ def _open(body: bytes) -> Sequence[Event]:
     if known is not None and known[0] == body:
         return known[1]
     events = _decode(isal_zlib.decompress(body, RAW_DEFLATE))
-    size = sum([len(event.raw) for event in events]) + EVENT_BYTES * len(events)
-    _opened.put(key, (body, events), size)
+    _opened.put(key, (body, events), _in_memory(events))
     return events
+
+
+def _in_memory(events: Sequence[Event]) -> int:
+    """About how many bytes they take."""
+    return sum([len(event.raw) for event in events]) + EVENT_BYTES * len(events)
