@@ -7,12 +7,13 @@ from bisect import bisect_right
 from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import accumulate, groupby
-from typing import Any
+from typing import Any, TypeVar
 
 from transforms.event import Batch, Event
 from transforms.setting import setting
 from transforms.shared_events import BatchEvents, SharedEvents
 
+T = TypeVar("T")
 # A chunk may touch many partitions (hours of `created_at`, or whatever a custom destination says); past
 # these the oldest open batch goes early, so that memory stays bounded.
 MAX_OPEN = 64
@@ -175,7 +176,7 @@ class OpenBatches:
         `now` and `closes_at` (when the window's end will be reached) are monotonic seconds; `window_end`
         names the window, in seconds since the epoch. shared: these events in the hands of others, too.
         """
-        kept = [(0, len(events))] if not skip else list(_kept(first, len(events), skip))
+        kept = [(0, len(events))] if not skip else _kept(first, len(events), skip)
         if not events or not kept:
             return []
         closed = self._close_windows_before(window_end)
@@ -222,11 +223,10 @@ class OpenBatches:
             self._fill(arrivals, "", start, stop, closed)
             return
         whole, shared = len(arrivals.events), arrivals.shared
-        for partition, run in groupby(map(self._partition, arrivals.events[start:stop])):
-            end = start + sum(1 for _ in run)
-            arrivals.shared = shared if _is_most([(start, end)], whole) else None
-            self._fill(arrivals, partition, start, end, closed)
-            start = end
+        partitions = map(self._partition, arrivals.events[start:stop])
+        for partition, first, end in runs_of(partitions, start):
+            arrivals.shared = shared if _is_most([(first, end)], whole) else None
+            self._fill(arrivals, partition, first, end, closed)
         arrivals.shared = shared
 
     def _fill(self, arrivals: _Arrivals, partition: str, start: int, stop: int, closed: list[Batch]) -> None:
@@ -270,14 +270,18 @@ class OpenBatches:
         )
 
 
-def _kept(first: int, count: int, skip: Collection[int]) -> Iterator[tuple[int, int]]:
-    """Which of the events with the offsets `first..` are not in `skip`, as runs of their numbers."""
-    start = 0
-    for is_skipped, run in groupby(range(first, first + count), skip.__contains__):
+def runs_of(keys: Iterable[T], start: int = 0) -> Iterator[tuple[T, int, int]]:
+    """Neighbours that are equal: what they are, where they begin (the first at `start`), where they end."""
+    for key, run in groupby(keys):
         stop = start + sum(1 for _ in run)
-        if not is_skipped:
-            yield start, stop
+        yield key, start, stop
         start = stop
+
+
+def _kept(first: int, count: int, skip: Collection[int]) -> list[tuple[int, int]]:
+    """Which of the events with the offsets `first..` are not in `skip`, as runs of their numbers."""
+    skipped = map(skip.__contains__, range(first, first + count))
+    return [(start, stop) for is_skipped, start, stop in runs_of(skipped) if not is_skipped]
 
 
 def _is_most(runs: Sequence[tuple[int, int]], count: int) -> bool:

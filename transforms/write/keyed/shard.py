@@ -6,14 +6,14 @@ import math
 import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from itertools import accumulate, groupby
+from itertools import accumulate
 from typing import Any
 
 import apache_beam as beam
 from apache_beam.pvalue import TaggedOutput
 from apache_beam.utils.windowed_value import WindowedValue
 
-from transforms.batch import BatchPolicy
+from transforms.batch import BatchPolicy, runs_of
 from transforms.clock import Clock, SystemClock
 from transforms.dead_letter import DeadLetter
 from transforms.event import Event
@@ -104,13 +104,7 @@ class Shard(beam.DoFn):
         """Neighbours of one partition: where they begin and end."""
         if self._partition is None:
             return [("", 0, len(events))]
-        found: list[tuple[str, int, int]] = []
-        start = 0
-        for partition, run in groupby(map(self._partition, events)):
-            stop = start + sum(1 for _ in run)
-            found.append((partition, start, stop))
-            start = stop
-        return found
+        return list(runs_of(map(self._partition, events)))
 
     def _gather(self, part: _Part, partition: str, start: int, stop: int) -> Iterator[tuple[str, bytes]]:
         key, policy = (part.window, partition), self._policy
