@@ -11,7 +11,7 @@ from pipelines.flags.provision import OfBigQuery, program
 from pipelines.flags.settings import Settings
 from pipelines.packs import retention, sql
 from pipelines.provision.google_api import GoogleApi, part
-from pipelines.provision.plan import CannotProvision, Plan, Thing, plan_of
+from pipelines.provision.plan import CannotProvision, Plan, Thing, plan_of, required
 from transforms.write.bigquery.table import TableName, definition, mismatch, parse_table
 
 ABOUT = """
@@ -57,11 +57,7 @@ def files(settings: Settings) -> Mapping[str, str]:
 
 
 def _table(settings: Settings) -> TableName:
-    if not settings["bigquery_table"]:
-        raise CannotProvision(
-            "--bigquery_table: is missing; `provision bigquery --help` says what it is", bad=True
-        )
-    return parse_table(settings["bigquery_table"])
+    return parse_table(required(settings, "bigquery_table", "bigquery"))
 
 
 def _grant(table: TableName) -> str:

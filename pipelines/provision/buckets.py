@@ -4,16 +4,12 @@ from __future__ import annotations
 
 from pipelines.flags.settings import Settings
 from pipelines.packs.retention import Framework, framework
-from pipelines.provision.plan import CannotProvision, Certainty
+from pipelines.provision.plan import CannotProvision, Certainty, required
 
 
 def needed(settings: Settings, name: str) -> str:
     """The bucket's name. Raises CannotProvision without one, and for a lock without years."""
-    bucket = settings[f"{name}_bucket"]
-    if not bucket:
-        raise CannotProvision(
-            f"--{name}_bucket: is missing; `provision {name} --help` says what it is", bad=True
-        )
+    bucket = required(settings, f"{name}_bucket", name)
     kept = years(settings)
     if settings["object_lock"] != "off" and kept is None:
         raise CannotProvision(

@@ -12,7 +12,7 @@ from pipelines.flags.provision import OfDatadog, program
 from pipelines.flags.settings import Settings
 from pipelines.packs import datadog as pack
 from pipelines.provision import terraform
-from pipelines.provision.plan import CannotProvision, Plan, Refused, Thing, plan_of
+from pipelines.provision.plan import CannotProvision, Plan, Refused, Thing, plan_of, required, unreachable
 from transforms.proxies import ProxyError
 from transforms.secret import SecretError, read_by, shown
 
@@ -52,10 +52,7 @@ SIEM = (
 
 def plan(settings: Settings) -> Plan:
     """What is to be done. Raises CannotProvision."""
-    if not settings["datadog_api_key"]:
-        raise CannotProvision(
-            "--datadog_api_key: is missing; `provision datadog --help` says what it is", bad=True
-        )
+    required(settings, "datadog_api_key", "datadog")
     if not settings["datadog_app_key"]:
         raise CannotProvision(
             "--datadog_app_key: is missing: beside the API key it takes an application key (Datadog: "
@@ -200,8 +197,7 @@ class Account:
         except ApiException as error:
             raise self._refused(error, kind, validating) from None
         except (HTTPError, OSError) as error:
-            words = shown(str(getattr(error, "reason", None) or error)) or type(error).__name__
-            raise CannotProvision(f"{self} could not be reached: {words}") from None
+            raise unreachable(str(self), getattr(error, "reason", None) or error) from None
         except (OpenApiException, KeyError, TypeError, ValueError, AttributeError) as odd:
             raise CannotProvision(
                 f"{self} answered with what is no answer of its API ({type(odd).__name__})"

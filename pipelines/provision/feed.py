@@ -18,7 +18,7 @@ import msgspec
 from pipelines.flags.destinations import feed_settings
 from pipelines.flags.provision import program
 from pipelines.flags.settings import Settings
-from pipelines.provision.plan import CannotProvision, Plan
+from pipelines.provision.plan import CannotProvision, Plan, required, unreachable
 from transforms import event_types
 from transforms.feed.ledger import WEBHOOKS, Ledger, LedgerError, Webhook
 from transforms.feed.reconnect import who_answered
@@ -57,10 +57,7 @@ class _Refusal(msgspec.Struct):
 
 def plan(settings: Settings) -> Plan:
     """What is to be done. Raises CannotProvision."""
-    url, places = settings.webhook_url, settings.webhook_secret
-    if not url or not places:
-        missing = "--webhook_secret" if url else "--webhook_url"
-        raise CannotProvision(f"{missing}: is missing; `provision feed --help` says what it is", bad=True)
+    url, places = required(settings, "webhook_url", "feed"), required(settings, "webhook_secret", "feed")
     stores = [(each, _place(each, settings.way_out)) for each in places]
     if len(url) > LONGEST_URL:
         raise CannotProvision(f"--webhook_url: the service takes {LONGEST_URL} characters at most", bad=True)
@@ -186,8 +183,7 @@ class Service:
         except SecretError as error:
             raise CannotProvision(f"--feed_api_key: {error}") from None
         except (httpx.HTTPError, OSError) as error:
-            what = shown(str(error)) or type(error).__name__
-            raise CannotProvision(f"{self.root} could not be reached: {what}") from None
+            raise unreachable(self.root, error) from None
 
     def _refused(self, answer: httpx.Response) -> CannotProvision:
         said, status = _said(answer), answer.status_code

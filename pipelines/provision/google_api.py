@@ -9,7 +9,7 @@ from urllib.parse import quote
 
 import httpx
 
-from pipelines.provision.plan import CannotProvision, Refused
+from pipelines.provision.plan import CannotProvision, Refused, unreachable
 from transforms.proxies import ProxyError
 from transforms.secret import SecretError, shown
 from transforms.way_out import WayOut
@@ -59,8 +59,7 @@ class GoogleApi:
                 f"Google's credentials cannot be read ({shown(str(error))}): {LOGIN}"
             ) from None
         except (httpx.TransportError, OSError, SecretError, ProxyError) as error:
-            words = shown(str(error)) or type(error).__name__
-            raise CannotProvision(f"{self.root} could not be reached: {words}") from None
+            raise unreachable(self.root, error) from None
 
     def _read(self, reply: Reply) -> dict[str, Any]:
         if 200 <= reply.status < 300:

@@ -10,7 +10,7 @@ from typing import Any
 from pipelines.flags.provision import OfKafka, program
 from pipelines.flags.settings import Settings
 from pipelines.packs.retention import days, framework
-from pipelines.provision.plan import CannotProvision, Plan, Refused, Thing, plan_of
+from pipelines.provision.plan import CannotProvision, Plan, Refused, Thing, plan_of, required
 from transforms.secret import SecretError, shown
 from transforms.write.kafka import config as kafka_config
 from transforms.write.kafka.destination import Kafka
@@ -32,14 +32,14 @@ WEEK = 7
 
 def plan(settings: Settings) -> Plan:
     """What is to be done. Raises CannotProvision."""
-    cluster = Cluster(_needed(settings), settings)
+    cluster = Cluster(required(settings, "kafka_bootstrap_servers", "kafka"), settings)
     by_hand = [*cluster.partitions_by_hand(), _rights(settings)]
     return plan_of(str(cluster), [cluster.topic()], by_hand, settings["overwrite"])
 
 
 def files(settings: Settings) -> Mapping[str, str]:
     """Kafka's own commands."""
-    servers, topic = _needed(settings), settings["kafka_topic"]
+    servers, topic = required(settings, "kafka_bootstrap_servers", "kafka"), settings["kafka_topic"]
     tools = f"--bootstrap-server {servers.partition(',')[0]} --command-config client.properties"
     replicas = settings["kafka_replicas"] or 3
     settings = settings.changed(kafka_replicas=replicas)
@@ -65,14 +65,6 @@ def wanted(settings: Settings) -> Mapping[str, str]:
     replicas = settings["kafka_replicas"] or 0
     # With three copies, two of which must have a record: one broker may fail without loss or standstill.
     return {**found, "min.insync.replicas": "2"} if replicas >= 3 else found
-
-
-def _needed(settings: Settings) -> str:
-    if not settings["kafka_bootstrap_servers"]:
-        raise CannotProvision(
-            "--kafka_bootstrap_servers: is missing; `provision kafka --help` says what it is", bad=True
-        )
-    return str(settings["kafka_bootstrap_servers"])
 
 
 def _acl(topic: str) -> str:

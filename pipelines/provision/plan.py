@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, NamedTuple
 
+from pipelines.flags.settings import Settings
 from transforms.secret import shown
 
 LONGEST = 100  # characters of a value that are shown
@@ -29,6 +30,18 @@ class CannotProvision(Exception):
 
 class Refused(CannotProvision):
     """One thing is refused, such as for a right that is missing; the others can go on."""
+
+
+def required(settings: Settings, name: str, part: str) -> Any:
+    """The value of a parameter that `provision PART` cannot do without. Raises CannotProvision."""
+    if not settings[name]:
+        raise CannotProvision(f"--{name}: is missing; `provision {part} --help` says what it is", bad=True)
+    return settings[name]
+
+
+def unreachable(where: str, error: object) -> CannotProvision:
+    """For a service that did not answer."""
+    return CannotProvision(f"{where} could not be reached: {shown(str(error)) or type(error).__name__}")
 
 
 class Certainty(NamedTuple):

@@ -9,7 +9,7 @@ from typing import Any
 from pipelines.flags.provision import OfPubSub, program
 from pipelines.flags.settings import Settings
 from pipelines.provision.google_api import GoogleApi
-from pipelines.provision.plan import CannotProvision, Plan, Thing, plan_of
+from pipelines.provision.plan import Plan, Thing, plan_of, required
 
 ABOUT = """
 Makes the topic of Pub/Sub for the job, and with --subscription what a job on Dataflow reads it by. Google's
@@ -30,7 +30,7 @@ SUBSCRIPTION = {
 
 def plan(settings: Settings) -> Plan:
     """What is to be done. Raises CannotProvision."""
-    topic, endpoint = _topic(settings), settings["pubsub_endpoint"]
+    topic, endpoint = required(settings, "pubsub_topic", "pubsub"), settings["pubsub_endpoint"]
     api = GoogleApi(f"{endpoint or ROOT}/v1", ROLES, settings.way_out, (endpoint or "").startswith("http://"))
     put = partial(api.ask, "PUT", f"/{topic}", {})
     things = [Thing(f"the topic {topic}", {}, api.get(f"/{topic}"), put)]
@@ -41,21 +41,14 @@ def plan(settings: Settings) -> Plan:
 
 def files(settings: Settings) -> Mapping[str, str]:
     """gcloud's own commands."""
-    lines = [f"gcloud pubsub topics create {_topic(settings)}"]
+    topic = required(settings, "pubsub_topic", "pubsub")
+    lines = [f"gcloud pubsub topics create {topic}"]
     if name := settings["subscription"]:
         lines.append(
-            f"gcloud pubsub subscriptions create {name} --topic={_topic(settings)} --ack-deadline=60 "
+            f"gcloud pubsub subscriptions create {name} --topic={topic} --ack-deadline=60 "
             "--message-retention-duration=7d --expiration-period=never"
         )
-    return {"pubsub.sh": "\n".join([*lines, f"# {_right(_topic(settings))}", ""])}
-
-
-def _topic(settings: Settings) -> str:
-    if not settings["pubsub_topic"]:
-        raise CannotProvision(
-            "--pubsub_topic: is missing; `provision pubsub --help` says what it is", bad=True
-        )
-    return str(settings["pubsub_topic"])
+    return {"pubsub.sh": "\n".join([*lines, f"# {_right(topic)}", ""])}
 
 
 def _right(topic: str) -> str:

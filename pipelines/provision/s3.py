@@ -11,7 +11,7 @@ from pipelines.flags.provision import OfS3, program
 from pipelines.flags.settings import Settings
 from pipelines.packs import retention, sql
 from pipelines.provision import buckets, terraform
-from pipelines.provision.plan import CannotProvision, Plan, Refused, Thing, plan_of
+from pipelines.provision.plan import CannotProvision, Plan, Refused, Thing, plan_of, unreachable
 from transforms.secret import shown
 from transforms.write.s3.destination import S3
 
@@ -276,7 +276,7 @@ class Bucket:
         except ClientError as error:
             raise _refused(error, right, str(self)) from None
         except (BotoCoreError, NoWayOut, OSError) as error:
-            raise CannotProvision(f"{self._at} could not be reached: {shown(str(error))}") from None
+            raise unreachable(self._at, error) from None
 
 
 def _refused(error: Any, right: str, where: str) -> CannotProvision:

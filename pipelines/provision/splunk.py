@@ -15,7 +15,7 @@ from pipelines.flags.provision import OfSplunk, program
 from pipelines.flags.settings import Settings
 from pipelines.packs import splunk as pack
 from pipelines.packs.retention import days, framework
-from pipelines.provision.plan import CannotProvision, Plan, Refused, Thing, plan_of
+from pipelines.provision.plan import CannotProvision, Plan, Refused, Thing, plan_of, required
 from pipelines.provision.splunk_service import HEC_APP, Found, SplunkService
 from transforms.secret import Secret, SecretError, read_by, remember
 from transforms.secret_store import Place, place
@@ -79,10 +79,7 @@ def plan(settings: Settings) -> Plan:
 
 
 def _needed(settings: Settings) -> Settings:
-    if not settings["splunk_hec_url"]:
-        raise CannotProvision(
-            "--splunk_hec_url: is missing; `provision splunk --help` says what it is", bad=True
-        )
+    required(settings, "splunk_hec_url", "splunk")
     if not settings["splunk_management_token"] and not (
         settings["splunk_user"] and settings["splunk_password"]
     ):
