@@ -10,7 +10,7 @@ from typing import Any
 from pipelines.flags.provision import OfBigQuery, program
 from pipelines.flags.settings import Settings
 from pipelines.packs import retention, sql
-from pipelines.provision.google_api import GoogleApi, part
+from pipelines.provision.google_api import WHO, GoogleApi, part
 from pipelines.provision.plan import CannotProvision, Plan, Thing, plan_of, required
 from transforms.write.bigquery.table import TableName, definition, mismatch, parse_table
 
@@ -30,13 +30,11 @@ DAY = 86_400_000  # milliseconds
 def plan(settings: Settings) -> Plan:
     """What is to be done. Raises CannotProvision."""
     table = _table(settings)
-    endpoint = settings["bigquery_endpoint"]
-    api = GoogleApi(
-        f"{endpoint or ROOT}/bigquery/v2", ROLES, settings.way_out, (endpoint or "").startswith("http://")
-    )
+    root = settings["bigquery_endpoint"] or ROOT
+    api = GoogleApi(f"{root}/bigquery/v2", ROLES, settings.way_out)
     dataset = _dataset(api, table, settings["bigquery_location"])
     things = [dataset, *_in_dataset(api, table, settings, dataset.found is not None)]
-    return plan_of(f"BigQuery at {endpoint or ROOT}", things, [_grant(table)], settings["overwrite"])
+    return plan_of(f"BigQuery at {root}", things, [_grant(table)], settings["overwrite"])
 
 
 def files(settings: Settings) -> Mapping[str, str]:
@@ -65,8 +63,7 @@ def _grant(table: TableName) -> str:
 
 
 def _grant_sql(table: TableName) -> str:
-    who = "serviceAccount:NAME@PROJECT.iam.gserviceaccount.com"
-    return f'GRANT `roles/bigquery.dataEditor` ON TABLE `{table}` TO "{who}";'
+    return f'GRANT `roles/bigquery.dataEditor` ON TABLE `{table}` TO "{WHO}";'
 
 
 def _create_table(table: TableName, body: Mapping[str, Any]) -> str:

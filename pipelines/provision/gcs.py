@@ -11,7 +11,7 @@ from pipelines.flags.provision import OfGCS, program
 from pipelines.flags.settings import Settings
 from pipelines.packs import retention
 from pipelines.provision import buckets, terraform
-from pipelines.provision.google_api import GoogleApi, part
+from pipelines.provision.google_api import WHO, GoogleApi, part
 from pipelines.provision.plan import CannotProvision, Plan, Thing, plan_of
 
 ABOUT = """
@@ -29,14 +29,11 @@ DAY = 86_400
 
 def plan(settings: Settings) -> Plan:
     """What is to be done. Raises CannotProvision."""
-    name, endpoint = buckets.needed(settings, "gcs"), settings["gcs_endpoint"]
-    emulated = (endpoint or "").startswith("http://")
-    api = GoogleApi(f"{endpoint or ROOT}/storage/v1", ROLES, settings.way_out, emulated)
+    name, root = buckets.needed(settings, "gcs"), settings["gcs_endpoint"] or ROOT
+    api = GoogleApi(f"{root}/storage/v1", ROLES, settings.way_out)
     found = api.get(f"/b/{part(name)}")
     things = [_bucket(settings, api, name, found), *_settings(settings, api, name, found)]
-    return plan_of(
-        f"bucket {name} at {endpoint or ROOT}", things, _by_hand(settings, name), settings["overwrite"]
-    )
+    return plan_of(f"bucket {name} at {root}", things, _by_hand(settings, name), settings["overwrite"])
 
 
 def files(settings: Settings) -> Mapping[str, str]:
@@ -57,10 +54,9 @@ def _prefix(settings: Settings) -> str:
 
 
 def _by_hand(settings: Settings, name: str) -> list[str]:
-    who = "serviceAccount:NAME@PROJECT.iam.gserviceaccount.com"
     right = (
         f"the job's own right, and no more: gcloud storage buckets add-iam-policy-binding gs://{name} "
-        f"--member={who} --role=roles/storage.objectCreator"
+        f"--member={WHO} --role=roles/storage.objectCreator"
     )
     return [right, *buckets.left_out(settings)]
 

@@ -22,19 +22,22 @@ LOGIN = (
     "service account"
 )
 
+# The member that a right is given to, for a person to put their own in.
+WHO = "serviceAccount:NAME@PROJECT.iam.gserviceaccount.com"
+
 
 class GoogleApi:
     """One service, asked with the application default credentials. Raises CannotProvision, also of `ask`.
 
-    root: of the API, "https://bigquery.googleapis.com/bigquery/v2". roles: those that may do what is asked
-    for, in a person's words. anonymous: an emulator, which asks for no credentials.
+    root: of the API, "https://bigquery.googleapis.com/bigquery/v2"; http:// is an emulator, which asks for
+    no credentials. roles: those that may do what is asked for, in a person's words.
     """
 
-    def __init__(self, root: str, roles: str, way_out: WayOut, anonymous: bool = False) -> None:
+    def __init__(self, root: str, roles: str, way_out: WayOut) -> None:
         self.root, self._roles = root, roles
         try:
             self._http = GoogleHttp(way_out)
-            self._token = GoogleToken(anonymous, CLOUD, way_out)
+            self._token = GoogleToken(root.startswith("http://"), CLOUD, way_out)
         except OSError as error:
             raise CannotProvision(way_out.fault(error), bad=True) from None
 
@@ -70,15 +73,15 @@ class GoogleApi:
             if isinstance(found, dict):
                 return found
             raise CannotProvision(f"{self.root} answered {reply.status} with what is no answer of Google's")
+        raise self._refused(reply)
+
+    def _refused(self, reply: Reply) -> CannotProvision:
         words = said(rest_error(reply.body).message)
         if reply.status == 401:
-            return self._refuse(f"{self.root} refused the credentials ({words}): {LOGIN}", final=True)
+            return CannotProvision(f"{self.root} refused the credentials ({words}): {LOGIN}")
         if reply.status == 403:
-            return self._refuse(f"these credentials may not ({words}): they need {self._roles}")
-        return self._refuse(f"{self.root} answered {reply.status}: {words}")
-
-    def _refuse(self, why: str, final: bool = False) -> dict[str, Any]:
-        raise CannotProvision(why) if final else Refused(why)
+            return Refused(f"these credentials may not ({words}): they need {self._roles}")
+        return Refused(f"{self.root} answered {reply.status}: {words}")
 
 
 def part(text: str) -> str:

@@ -8,7 +8,7 @@ from typing import Any
 
 from pipelines.flags.provision import OfPubSub, program
 from pipelines.flags.settings import Settings
-from pipelines.provision.google_api import GoogleApi
+from pipelines.provision.google_api import WHO, GoogleApi
 from pipelines.provision.plan import Plan, Thing, plan_of, required
 
 ABOUT = """
@@ -30,13 +30,13 @@ SUBSCRIPTION = {
 
 def plan(settings: Settings) -> Plan:
     """What is to be done. Raises CannotProvision."""
-    topic, endpoint = required(settings, "pubsub_topic", "pubsub"), settings["pubsub_endpoint"]
-    api = GoogleApi(f"{endpoint or ROOT}/v1", ROLES, settings.way_out, (endpoint or "").startswith("http://"))
+    topic, root = required(settings, "pubsub_topic", "pubsub"), settings["pubsub_endpoint"] or ROOT
+    api = GoogleApi(f"{root}/v1", ROLES, settings.way_out)
     put = partial(api.ask, "PUT", f"/{topic}", {})
     things = [Thing(f"the topic {topic}", {}, api.get(f"/{topic}"), put)]
     if settings["subscription"]:
         things.append(_subscription(api, settings["subscription"], topic))
-    return plan_of(f"Pub/Sub at {endpoint or ROOT}", things, [_right(topic)], settings["overwrite"])
+    return plan_of(f"Pub/Sub at {root}", things, [_right(topic)], settings["overwrite"])
 
 
 def files(settings: Settings) -> Mapping[str, str]:
@@ -52,10 +52,9 @@ def files(settings: Settings) -> Mapping[str, str]:
 
 
 def _right(topic: str) -> str:
-    who = "serviceAccount:NAME@PROJECT.iam.gserviceaccount.com"
     return (
         f"the job's own right, and no more: gcloud pubsub topics add-iam-policy-binding {topic} "
-        f"--member={who} --role=roles/pubsub.publisher"
+        f"--member={WHO} --role=roles/pubsub.publisher"
     )
 
 
