@@ -23,6 +23,12 @@ def needed(settings: Settings, name: str) -> str:
     return str(bucket)
 
 
+def prefix(settings: Settings, name: str) -> str:
+    """What all keys of the archive begin with, "" for a bucket of its own."""
+    given = settings[f"{name}_prefix"]  # without slashes around it
+    return f"{given}/" if given else ""
+
+
 def years(settings: Settings) -> Framework | None:
     """The framework of --retention."""
     return framework(settings["retention"]) if settings["retention"] else None

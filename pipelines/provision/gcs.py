@@ -39,18 +39,14 @@ def plan(settings: Settings) -> Plan:
 def files(settings: Settings) -> Mapping[str, str]:
     """Terraform with the lifecycle that it reads."""
     name, kept = buckets.needed(settings, "gcs"), buckets.years(settings)
-    rules = retention.gcs_lifecycle(kept, _prefix(settings)) if kept else {"lifecycle": {"rule": []}}
+    prefix = buckets.prefix(settings, "gcs")
+    rules = retention.gcs_lifecycle(kept, prefix) if kept else {"lifecycle": {"rule": []}}
     seconds = retention.days(kept.least) * DAY if kept else 0
     where = (settings["gcs_project"] or "PROJECT", settings["gcs_location"] or "EU")
     return {
         "lifecycle.json": json.dumps(rules, indent=2) + "\n",
         "main.tf": terraform.gcs(name, *where, settings["gcs_kms_key"], seconds, settings["object_lock"]),
     }
-
-
-def _prefix(settings: Settings) -> str:
-    prefix = settings["gcs_prefix"].strip("/")
-    return f"{prefix}/" if prefix else ""
 
 
 def _by_hand(settings: Settings, name: str) -> list[str]:
@@ -89,7 +85,7 @@ def _settings(settings: Settings, api: GoogleApi, name: str, found: Any) -> list
     if key := settings["gcs_kms_key"]:
         things.append(thing("encrypted by the KMS key", "encryption", {"defaultKmsKeyName": key}))
     if kept := buckets.years(settings):
-        rules = retention.gcs_lifecycle(kept, _prefix(settings))["lifecycle"]
+        rules = retention.gcs_lifecycle(kept, buckets.prefix(settings, "gcs"))["lifecycle"]
         things.append(
             thing(f"the lifecycle of {kept.title}: {buckets.counted(kept.advised)}", "lifecycle", rules)
         )

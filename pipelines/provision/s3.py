@@ -79,10 +79,11 @@ def _looks(settings: Settings, bucket: Bucket) -> Mapping[str, Callable[[], Thin
 def files(settings: Settings) -> Mapping[str, str]:
     """Terraform with the JSON that it reads, and SQL for Athena."""
     name, kept = buckets.needed(settings, "s3"), buckets.years(settings)
+    rules = retention.s3_lifecycle(kept, buckets.prefix(settings, "s3")) if kept else {"Rules": []}
     found = {
-        "policy.json": _json(least_rights(name, settings["s3_prefix"], settings["s3_kms_key"])),
+        "policy.json": _json(least_rights(settings)),
         "main.tf": terraform.s3(name, settings["s3_region"], settings["s3_kms_key"], settings["object_lock"]),
-        "lifecycle.json": _json(retention.s3_lifecycle(kept, _prefix(settings)) if kept else {"Rules": []}),
+        "lifecycle.json": _json(rules),
     }
     if kept and settings["object_lock"] != "off":
         found["object_lock.json"] = _json(retention.s3_object_lock(kept, settings["object_lock"].upper()))
@@ -92,13 +93,11 @@ def files(settings: Settings) -> Mapping[str, str]:
     return found
 
 
-def least_rights(bucket: str, prefix: str, kms_key: str | None) -> Mapping[str, Any]:
+def least_rights(settings: Settings) -> Mapping[str, Any]:
     """The job's policy: to put objects below its prefix, and nothing else."""
-    place = "/".join(part for part in (bucket, prefix.strip("/"), "*") if part)
-    statements: list[dict[str, Any]] = [
-        {"Effect": "Allow", "Action": "s3:PutObject", "Resource": f"arn:aws:s3:::{place}"}
-    ]
-    if kms_key:
+    place = f"arn:aws:s3:::{settings['s3_bucket']}/{buckets.prefix(settings, 's3')}*"
+    statements: list[dict[str, Any]] = [{"Effect": "Allow", "Action": "s3:PutObject", "Resource": place}]
+    if kms_key := settings["s3_kms_key"]:
         key = kms_key if kms_key.startswith("arn:") else "*"
         statements.append({"Effect": "Allow", "Action": "kms:GenerateDataKey", "Resource": key})
     return {"Version": "2012-10-17", "Statement": statements}
@@ -108,17 +107,12 @@ def _json(body: Any) -> str:
     return json.dumps(body, indent=2) + "\n"
 
 
-def _prefix(settings: Settings) -> str:
-    prefix = settings["s3_prefix"].strip("/")
-    return f"{prefix}/" if prefix else ""
-
-
 def _location(settings: Settings) -> str:
-    return f"s3://{settings['s3_bucket']}/{_prefix(settings)}".rstrip("/")
+    return f"s3://{settings['s3_bucket']}/{buckets.prefix(settings, 's3')}".rstrip("/")
 
 
 def _by_hand(settings: Settings) -> list[str]:
-    policy = json.dumps(least_rights(settings["s3_bucket"], settings["s3_prefix"], settings["s3_kms_key"]))
+    policy = json.dumps(least_rights(settings))
     role = (settings["s3_role_arn"] or "").rpartition("/")[2] or "ROLE"
     lines = [
         f"the job's own right, and no more: aws iam put-role-policy --role-name {role} --policy-name "
@@ -198,7 +192,7 @@ class Bucket:
     def lifecycle(self, kept: retention.Framework) -> Thing:
         """Our rules. Others of the bucket stay; of two frameworks' the shorter years would count, so that
         those of another one are a difference."""
-        rules = retention.s3_lifecycle(kept, _prefix(self._settings))["Rules"]
+        rules = retention.s3_lifecycle(kept, buckets.prefix(self._settings, "s3"))["Rules"]
         found = self._found("s3:GetLifecycleConfiguration", self.s3.get_bucket_lifecycle_configuration) or {}
         all_there = {rule.get("ID", ""): rule for rule in found.get("Rules", ())}
         ours = {name: rule for name, rule in all_there.items() if name.startswith(retention.RULES)}
