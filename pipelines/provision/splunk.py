@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
-from typing import Any, NamedTuple
+from typing import NamedTuple
 from urllib.parse import urlsplit
 
 from pipelines.flags.provision import OfSplunk, program
@@ -64,7 +64,8 @@ class Stanza(NamedTuple):
 
 def plan(settings: Settings) -> Plan:
     """What is to be done. Raises CannotProvision."""
-    service = SplunkService(_root(settings), _needed(settings), settings.way_out)
+    _need(settings)
+    service = SplunkService(_root(settings), settings)
     head, by_hand = f"{service}, as {service.user}", [FIRST_FILL, ALERTED]
     if service.is_cloud:
         things, by_hand = [], [*_by_acs(settings), *by_hand]
@@ -78,7 +79,8 @@ def plan(settings: Settings) -> Plan:
     return plan_of(head, [*things, *_app(settings, service)], by_hand, settings["overwrite"])
 
 
-def _needed(settings: Settings) -> Settings:
+def _need(settings: Settings) -> None:
+    """Raises CannotProvision for what is missing."""
     required(settings, "splunk_hec_url", "splunk")
     if not settings["splunk_management_token"] and not (
         settings["splunk_user"] and settings["splunk_password"]
@@ -88,13 +90,12 @@ def _needed(settings: Settings) -> Settings:
             "--splunk_password, of a user who may make indexes, tokens and apps; --print=true needs none",
             bad=True,
         )
-    return settings
 
 
 def _root(settings: Settings) -> str:
     if given := settings["splunk_management_url"]:
         return str(given)
-    host = urlsplit(_needed(settings)["splunk_hec_url"]).hostname or ""
+    host = urlsplit(settings["splunk_hec_url"]).hostname or ""
     return f"https://{f'[{host}]' if ':' in host else host}:{MANAGEMENT_PORT}"
 
 
@@ -108,10 +109,15 @@ def indexes_of(settings: Settings) -> Sequence[str]:
 
 
 def _index(settings: Settings, service: SplunkService, name: str) -> Thing:
-    wanted: dict[str, str] = {}
-    if settings["retention"] and name != "main":
-        wanted["frozenTimePeriodInSecs"] = str(days(framework(settings["retention"]).advised) * 86_400)
+    wanted = {} if name == "main" else _kept(settings)
     return service.thing(f"the index {name}", Found("data/indexes", name, app="search"), wanted)
+
+
+def _kept(settings: Settings) -> Mapping[str, str]:
+    """For how long an index of ours keeps events, when that is asked for."""
+    if not settings["retention"]:
+        return {}
+    return {"frozenTimePeriodInSecs": str(days(framework(settings["retention"]).advised) * 86_400)}
 
 
 def _hec(settings: Settings, service: SplunkService) -> Iterator[Thing]:
@@ -125,47 +131,53 @@ def _hec(settings: Settings, service: SplunkService) -> Iterator[Thing]:
     yield Thing(f"the token's value in {token.secret}", {}, None if token.store else {}, token.keep)
 
 
+def _of_token(settings: Settings) -> dict[str, str]:
+    """The HEC token's settings, but for its value."""
+    indexes = indexes_of(settings)
+    return {
+        "index": indexes[0],
+        "indexes": ",".join(indexes),
+        "useACK": str(int(settings["splunk_acknowledge"])),
+        "disabled": "0",
+    }
+
+
 class Token:
     """The HEC token, and where its value lies. store: the place that is still to be filled, or None."""
 
     def __init__(self, settings: Settings, service: SplunkService) -> None:
         self.secret: Secret = settings["splunk_hec_token"]
         self._at, self._service = Found("data/inputs/http", NAME, app=HEC_APP), service
-        self._indexes, self._acknowledge = indexes_of(settings), settings["splunk_acknowledge"]
-        self.store, self._value = self._kept(settings)
+        self._settings = settings
+        self.store, self._value = self._look()
 
-    def _kept(self, settings: Settings) -> tuple[Place | None, str]:
+    def _look(self) -> tuple[Place | None, str]:
         """The place to be filled, or what lies there."""
+        way_out = self._settings.way_out
+        unfit: SecretError | None = None
         try:
-            store = place(self.secret, settings.way_out)
+            store = place(self.secret, way_out)
             if store.is_free():
                 return store, ""
-        except SecretError as none:  # of the environment, say
-            try:
-                return None, read_by(settings.way_out, self.secret)
-            except SecretError:
-                raise CannotProvision(f"--splunk_hec_token: {none}", bad=True) from None
+        except SecretError as error:  # nothing can be put into the environment, say
+            unfit = error
         try:
-            return None, read_by(settings.way_out, self.secret)
+            return None, read_by(way_out, self.secret)
         except SecretError as error:
-            raise CannotProvision(f"--splunk_hec_token: {error}", bad=True) from None
+            raise CannotProvision(f"--splunk_hec_token: {unfit or error}", bad=True) from None
 
     def thing(self) -> Thing:
-        wanted = {
-            "index": self._indexes[0],
-            "indexes": ",".join(self._indexes),
-            "useACK": str(int(self._acknowledge)),
-            "disabled": "0",
-        }
+        wanted = _of_token(self._settings)
         found = self._service.found(self._at, (*wanted, "token"))
-        what = f"the HEC token {NAME}, {'with' if self._acknowledge else 'without'} acknowledgement"
+        how = "with" if self._settings["splunk_acknowledge"] else "without"
+        what = f"the HEC token {NAME}, {how} acknowledgement"
         make = partial(self._make, wanted)
         if found is None:
             return Thing(what, wanted, None, make)
         value = found.pop("token", "")
         remember(value)
         allowed = found["indexes"].split(",") if found.get("indexes") else []
-        if not allowed or set(self._indexes) <= set(allowed):  # none are all
+        if not allowed or {*indexes_of(self._settings)} <= {*allowed}:  # none are all
             found["indexes"] = wanted["indexes"]
         if not self._value or value == self._value:
             return Thing(what, wanted, found, make, partial(self._service.change, self._at, wanted))
@@ -225,7 +237,7 @@ def stanzas(indexes: Sequence[str], source: str) -> Iterator[Stanza]:
         yield Stanza(f"the KV store {name}", "storage/collections/config", name, columns, True)
     for name, lookup in pack.TRANSFORMS.items():
         yield Stanza(f"the lookup {name}", "data/transforms/lookups", name, lookup, True)
-    for name, text in _macros(indexes, source).items():
+    for name, text in pack.macros(_searched(indexes, source), source).items():
         yield Stanza(f"the macro {name}", "configs/conf-macros", name, {"definition": text}, True)
     for name, aliases in pack.props(source).items():
         yield Stanza(f"the field aliases of {name}", "configs/conf-props", name, aliases, True)
@@ -241,10 +253,10 @@ def stanzas(indexes: Sequence[str], source: str) -> Iterator[Stanza]:
     yield Stanza("the dashboard grantex_overview", "data/ui/views", "grantex_overview", view)
 
 
-def _macros(indexes: Sequence[str], source: str) -> Mapping[str, str]:
-    """With the pack's own defaults nothing differs from its app, which has both usual names of the index."""
+def _searched(indexes: Sequence[str], source: str) -> Sequence[str] | None:
+    """Where searches look; None as the pack's app does by itself, which has both usual names of the index."""
     usual = source == pack.SOURCE and {*indexes} <= {"main", "grantex"}
-    return pack.macros(None if usual else indexes, source)
+    return None if usual else indexes
 
 
 # For somebody else
@@ -254,22 +266,12 @@ def files(settings: Settings) -> Mapping[str, str]:
     """What a Splunk administrator installs: two .conf files and the app."""
     indexes, source = indexes_of(settings), settings["splunk_source"]
     paths = {"homePath": "db", "coldPath": "colddb", "thawedPath": "thaweddb"}
-    made: dict[str, Any] = {
-        index: {name: f"$SPLUNK_DB/{index}/{place}" for name, place in paths.items()}
+    made = {
+        index: {**{name: f"$SPLUNK_DB/{index}/{place}" for name, place in paths.items()}, **_kept(settings)}
         for index in indexes
         if index != "main"
     }
-    if settings["retention"]:
-        for one in made.values():
-            one["frozenTimePeriodInSecs"] = str(days(framework(settings["retention"]).advised) * 86_400)
-    token = {
-        "token": "MAKE_ONE_WITH_uuidgen",
-        "index": indexes[0],
-        "indexes": ",".join(indexes),
-        "useACK": str(int(settings["splunk_acknowledge"])),
-        "disabled": "0",
-    }
+    token = {"token": "MAKE_ONE_WITH_uuidgen", **_of_token(settings)}
     hec = {"http": {"disabled": "0"}, f"http://{NAME}": token}
-    usual = _macros(indexes, source) == pack.MACROS
     found = {"indexes.conf": pack.conf(made)} if made else {}
-    return {**found, "inputs.conf": pack.conf(hec), **pack.app(None if usual else indexes, source)}
+    return {**found, "inputs.conf": pack.conf(hec), **pack.app(_searched(indexes, source), source)}

@@ -46,15 +46,15 @@ class Found(NamedTuple):
 class SplunkService:
     """One Splunk, signed in. Raises CannotProvision, also of every method."""
 
-    def __init__(self, root: str, settings: Settings, way_out: WayOut) -> None:
+    def __init__(self, root: str, settings: Settings) -> None:
         from splunklib import client
 
         parts = urlsplit(root)
         self._root = root
         self._collection = client.Collection
         try:
-            handler = Handler(root, way_out)
-            who = _credentials(settings, way_out)
+            handler = Handler(root, settings.way_out)
+            who = _credentials(settings)
         except (SecretError, ProxyError, OSError) as error:
             raise CannotProvision(f"{root}: {shown(str(error))}", bad=True) from None
         port = parts.port or (443 if parts.scheme == "https" else 80)
@@ -153,7 +153,8 @@ def plain(value: Any) -> str:
     return {"true": "1", "false": "0", "True": "1", "False": "0"}.get(text, text)
 
 
-def _credentials(settings: Settings, way_out: WayOut) -> dict[str, Any]:
+def _credentials(settings: Settings) -> dict[str, Any]:
+    way_out = settings.way_out
     if token := settings["splunk_management_token"]:
         return {"splunkToken": read_by(way_out, token)}
     return {"username": settings["splunk_user"], "password": read_by(way_out, settings["splunk_password"])}
