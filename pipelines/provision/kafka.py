@@ -14,6 +14,7 @@ from pipelines.provision.plan import CannotProvision, Plan, Refused, Thing, plan
 from transforms.secret import SecretError, shown
 from transforms.write.kafka import config as kafka_config
 from transforms.write.kafka.destination import Kafka
+from transforms.write.kafka.reply import DENIED
 from transforms.write.kafka.tokens import TokenError
 
 ABOUT = """
@@ -40,10 +41,9 @@ def plan(settings: Settings) -> Plan:
 def files(settings: Settings) -> Mapping[str, str]:
     """Kafka's own commands."""
     servers, topic = required(settings, "kafka_bootstrap_servers", "kafka"), settings["kafka_topic"]
-    tools = f"--bootstrap-server {servers.partition(',')[0]} --command-config client.properties"
+    tools = _tools(servers)
     replicas = settings["kafka_replicas"] or 3
-    settings = settings.changed(kafka_replicas=replicas)
-    config = "".join(f" \\\n  --config {name}={value}" for name, value in wanted(settings).items())
+    config = "".join(f" \\\n  --config {name}={value}" for name, value in wanted(settings, replicas).items())
     return {
         "topic.sh": f"kafka-topics.sh {tools} --create --if-not-exists \\\n  --topic {topic} --partitions "
         f"{settings['kafka_partitions']} --replication-factor {replicas}{config}\n",
@@ -51,7 +51,7 @@ def files(settings: Settings) -> Mapping[str, str]:
     }
 
 
-def wanted(settings: Settings) -> Mapping[str, str]:
+def wanted(settings: Settings, replicas: int) -> Mapping[str, str]:
     """The topic's settings (Kafka's "Topic configs"). One event is never larger than what the producer sends,
     and the time of a record is the event's own."""
     years = settings["retention"]
@@ -62,9 +62,13 @@ def wanted(settings: Settings) -> Mapping[str, str]:
         "message.timestamp.type": "CreateTime",
         "compression.type": "producer",
     }
-    replicas = settings["kafka_replicas"] or 0
     # With three copies, two of which must have a record: one broker may fail without loss or standstill.
     return {**found, "min.insync.replicas": "2"} if replicas >= 3 else found
+
+
+def _tools(servers: str) -> str:
+    """How Kafka's own commands reach the cluster."""
+    return f"--bootstrap-server {servers.partition(',')[0]} --command-config client.properties"
 
 
 def _acl(topic: str) -> str:
@@ -72,11 +76,8 @@ def _acl(topic: str) -> str:
 
 
 def _rights(settings: Settings) -> str:
-    servers = settings["kafka_bootstrap_servers"].partition(",")[0]
-    return (
-        "the job's own right, where the cluster has ACLs: kafka-acls.sh --bootstrap-server "
-        f"{servers} --command-config client.properties {_acl(settings['kafka_topic'])}"
-    )
+    tools, acl = _tools(settings["kafka_bootstrap_servers"]), _acl(settings["kafka_topic"])
+    return f"the job's own right, where the cluster has ACLs: kafka-acls.sh {tools} {acl}"
 
 
 class Cluster:
@@ -123,11 +124,10 @@ class Cluster:
         return self._settings["kafka_replicas"] or min(3, len(self._topics.brokers))
 
     def topic(self) -> Thing:
-        settings = self._settings.changed(kafka_replicas=self._replicas)
-        ours = dict(wanted(settings))
+        ours = wanted(self._settings, self._replicas)
         what = f"the topic {self._name}"
         if self._name not in self._topics.topics:
-            more = f", {settings['kafka_partitions']} partitions, replication factor {self._replicas}"
+            more = f", {self._settings['kafka_partitions']} partitions, replication factor {self._replicas}"
             return Thing(what + more, ours, None, lambda: self._make(ours))
         return Thing(what, ours, self._found(), lambda: None, lambda: self._change(ours))
 
@@ -182,16 +182,12 @@ class Cluster:
     def _asking(self, right: str) -> Iterator[None]:
         from confluent_kafka import KafkaError, KafkaException
 
-        denied = (
-            KafkaError.TOPIC_AUTHORIZATION_FAILED,
-            KafkaError.CLUSTER_AUTHORIZATION_FAILED,
-        )
         try:
             yield
         except KafkaException as error:
             said = error.args[0]
             words = kafka_config.in_words(error)
-            if isinstance(said, KafkaError) and said.code() in denied:
+            if isinstance(said, KafkaError) and said.code() in DENIED:
                 raise Refused(f"this user may not ({words}): they need {right}") from None
             if isinstance(said, KafkaError) and said.code() > 0:  # a broker's own word
                 raise Refused(f"Kafka refused it: {words}") from None
