@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from functools import partial
 from typing import Any
 
 from pipelines.flags.provision import OfDatadog, program
@@ -121,7 +120,7 @@ class Account:
             f"delete it and run this again: DELETE /api/v2/logs/config/metrics/{pack.METRIC}",
         )
 
-    def monitors(self) -> Iterator[Thing]:
+    def monitors(self) -> Sequence[Thing]:
         """Each monitor, known by its name among those that begin as ours do."""
         from datadog_api_client.v1.api.monitors_api import MonitorsApi
         from datadog_api_client.v1.model.monitor import Monitor
@@ -130,18 +129,21 @@ class Account:
         api = MonitorsApi(self._client)
         with self._asking("monitor"):
             there = {each["name"]: each for each in _plain(api.list_monitors(name="Grantex"))}
-        for wanted in pack.monitors():
+
+        def thing(wanted: Mapping[str, Any]) -> Thing:
             found = there.get(wanted["name"])
             # A monitor's type cannot be changed.
             changed = {name: value for name, value in wanted.items() if name != "type"}
-            yield self._thing(
+            return self._thing(
                 f'the monitor "{wanted["name"]}"',
                 wanted,
                 found,
-                partial(_create, api.create_monitor, Monitor, wanted),
-                partial(_update, api.update_monitor, found, MonitorUpdateRequest, changed),
+                lambda: api.create_monitor(Monitor(**wanted)),
+                lambda: api.update_monitor((found or {})["id"], MonitorUpdateRequest(**changed)),
                 "monitor",
             )
+
+        return [thing(each) for each in pack.monitors()]
 
     def dashboard(self) -> Thing:
         """The dashboard, known by its title."""
@@ -240,14 +242,6 @@ def _configuration(settings: Settings) -> Any:
     except (SecretError, ProxyError, OSError) as error:
         raise CannotProvision(shown(str(error)), bad=True) from None
     return made
-
-
-def _create(create: Any, model: Any, body: Mapping[str, Any]) -> None:
-    create(model(**body))
-
-
-def _update(update: Any, there: Mapping[str, Any] | None, model: Any, body: Mapping[str, Any]) -> None:
-    update((there or {})["id"], model(**body))
 
 
 def _or_none(get: Any) -> Any:
