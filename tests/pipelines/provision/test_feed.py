@@ -3,38 +3,39 @@
 from __future__ import annotations
 
 import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from pipelines import provision
 from pipelines.practice.feed import PracticeFeed
 from pipelines.practice.ledger import OLD_TYPES, Ledger
+from tests.pipelines.provision.conftest import Run
 from transforms.event_types import KNOWN
 from transforms.secret import SecretError, redact
 
 URL = "https://events.example.com/grantex"
 
 
-def never(question: str) -> str:
-    raise AssertionError("it asked")
-
-
 class Provisioning:
     """`provision feed` against a practice service, with a file for the secret."""
 
-    def __init__(self, feed: PracticeFeed, place: Path, capsys: pytest.CaptureFixture[str]) -> None:
-        self.feed, self.file = feed, place / "etc" / "webhook-secret"
-        self._capsys = capsys
-        self.out = self.err = ""
+    def __init__(self, feed: PracticeFeed, place: Path, run: Run) -> None:
+        self.feed, self.file, self._run = feed, place / "etc" / "webhook-secret", run
 
-    def __call__(self, *flags: str, ask: Callable[[str], str] = never) -> int:
+    def __call__(self, *flags: str, **more: Any) -> int:
         usual = (f"--feed_url={self.feed.url}", "--feed_api_key=env:PROVISION_KEY", f"--webhook_url={URL}")
-        code = provision.main(["feed", *usual, f"--webhook_secret=file:{self.file}", *flags], ask)
-        said = self._capsys.readouterr()
-        self.out, self.err = said.out, said.err
-        return code
+        return self._run("feed", *usual, f"--webhook_secret=file:{self.file}", *flags, **more)
+
+    @property
+    def out(self) -> str:
+        return self._run.out
+
+    @property
+    def err(self) -> str:
+        return self._run.err
 
     @property
     def webhooks(self) -> list[tuple[str, int]]:
@@ -51,10 +52,10 @@ def feed(monkeypatch: pytest.MonkeyPatch) -> Iterator[PracticeFeed]:
 
 @pytest.fixture
 def provisioning(
-    feed: PracticeFeed, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    feed: PracticeFeed, tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> Provisioning:
     monkeypatch.chdir(tmp_path)
-    return Provisioning(feed, tmp_path, capsys)
+    return Provisioning(feed, tmp_path, run)
 
 
 def test_the_newer_service_takes_every_type_and_the_secret_is_its_owners_alone(
@@ -154,9 +155,7 @@ def test_a_webhook_whose_secret_is_lost_is_not_made_twice_but_told(provisioning:
     assert provisioning("--yes=true", f"--webhook_url={URL}?second") == 2
 
 
-def test_a_second_webhook_differs_by_its_query(
-    provisioning: Provisioning, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_second_webhook_differs_by_its_query(provisioning: Provisioning) -> None:
     assert provisioning("--yes=true") == 0
     second = provisioning.file.with_name("second")
     flags = (f"--feed_url={provisioning.feed.url}", "--feed_api_key=env:PROVISION_KEY", "--yes=true")
