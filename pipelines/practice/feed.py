@@ -167,10 +167,12 @@ class PracticeFeed(HttpServer):
             stream.put(Piece(body, drip=drip))
 
     @contextlib.contextmanager
-    def publishing(self, rate: float) -> Iterator[None]:
-        """Publish `rate` made-up events a second from a thread of its own inside the context."""
+    def publishing(self, rate: float, events: Iterator[bytes] | None = None) -> Iterator[None]:
+        """Publish `rate` events a second, made-up ones by default, from a thread of its own inside the
+        context."""
         stop = threading.Event()
-        arguments = (self.publish_prepared, rate, generate(), stop, None, self.events_per_chunk)
+        source = generate() if events is None else events
+        arguments = (self.publish_prepared, rate, source, stop, None, self.events_per_chunk)
         thread = threading.Thread(target=at_rate, args=arguments, name="practice-publisher", daemon=True)
         thread.start()
         try:

@@ -10,17 +10,14 @@ import random
 import signal
 import sys
 import tempfile
-import threading
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 
 from pipelines.practice.events import generate
 from pipelines.practice.feed import PRACTICE_KEY, PracticeFeed, Slots
-from pipelines.practice.feed_stream import at_rate
 from tests.integration.evidence import WITNESS, accepted, call_witness
 from tests.integration.job import Job, World, world
 from tests.servers.feed_proxy import FeedProxy, Link
@@ -110,20 +107,6 @@ def within(at: float, gaps: Sequence[Gap], slack: float = 0.0) -> bool:
     return any(gap.since - slack <= at and (gap.until is None or at <= gap.until + slack) for gap in gaps)
 
 
-@contextmanager
-def publishing(feed: PracticeFeed, published: Published, rate: float) -> Iterator[None]:
-    """Publish inside the block."""
-    stop = threading.Event()
-    arguments = (feed.publish_prepared, rate, published.events(), stop)
-    thread = threading.Thread(target=at_rate, args=arguments, daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        stop.set()
-        thread.join()
-
-
 def torment_streams(place: Path, times: int, dice: random.Random, rate: float = RATE) -> Tally:
     """Two connections, each fault `times` times to either of them, at random moments."""
     faults = [(name, number) for name in FAULTS for number in (0, 1) for _ in range(times)]
@@ -138,7 +121,7 @@ def torment_streams(place: Path, times: int, dice: random.Random, rate: float = 
             settings = FeedSettings(proxy.url, LiteralSecret(PRACTICE_KEY), read_timeout=SILENCE)
             reader = FeedReader(settings, journal, connections=2)
             reader.start()
-            with publishing(feed, published, rate):
+            with feed.publishing(rate, published.events()):
                 _wait_until(lambda: journal.end > 0 and len(proxy.links) >= 2)
                 for fault, number in faults:
                     time.sleep(dice.uniform(0.0, 0.5))
@@ -246,7 +229,7 @@ def torment_pair(
         for part in (faults, ["both"] * both):
             published, before = Published(), len(journal.gaps())
             first = journal.end
-            with publishing(feed, published, rate):
+            with feed.publishing(rate, published.events()):
                 # Who falls silent in the same moment is told by a flow that was steady before.
                 _wait_until(lambda first=first: journal.end > first + 3 * rate)
                 for fault in part:
@@ -267,7 +250,7 @@ def torment_job(around: World, rounds: int, dice: random.Random, rate: float = R
     call_witness(around.state, around.feed.url)
     published = Published()
     late: set[str] = set()
-    with publishing(around.feed, published, rate):
+    with around.feed.publishing(rate, published.events()):
         for number in range(rounds):
             late |= _live_and_end(around, dice, orderly=number % 2 == 0)
         with around.live_job(**FILES_ONLY) as job:

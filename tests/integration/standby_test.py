@@ -21,7 +21,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration.gap_test import Published, publishing
+from tests.integration.gap_test import Published
 from tests.integration.job import ROOT, Job, World, world
 from tests.integration.kill_test import paced
 from tests.servers import bigquery, landing, seaweedfs
@@ -207,7 +207,7 @@ def run(
     published = Published()
     tally = Tally(0, frozenset(one.name for one in landings if one.once))
     with Pair(around, _flags(around, landings), [ROOT, other_version(around.place)]) as pair:
-        with publishing(around.feed, published, rate):
+        with around.feed.publishing(rate, published.events()):
             pair.active.wait_until(lambda: delivered(pair.active) > 0, "something was delivered", READY)
             until = time.monotonic() + seconds
             for number in range(rounds):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import hmac
 import json
-import threading
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -68,24 +67,6 @@ def landings(around: World, seaweedfs: SeaweedFS, emulator: Emulator) -> Sequenc
     return made
 
 
-@contextlib.contextmanager
-def publishing(around: World) -> Iterator[None]:
-    """Some 1,000 events a second to whoever listens."""
-    stop, source = threading.Event(), events()
-
-    def publish() -> None:
-        while not stop.wait(0.02):
-            around.feed.publish_many([next(source) for _ in range(20)])
-
-    thread = threading.Thread(target=publish)
-    thread.start()
-    try:
-        yield
-    finally:
-        stop.set()
-        thread.join()
-
-
 def flags(around: World, landings: Sequence[Landing]) -> list[str]:
     types = {f"{name}_types": pattern for name, pattern in PATTERNS.items()}
     fields = "data.principalId,data.list.email"
@@ -110,7 +91,7 @@ def test_each_destination_has_what_it_asks_for_and_the_books_have_the_rest(
 ) -> None:
     around.environment = {**around.environment, "PSEUDONYM_KEY": KEY}
     call_witness(around.state, around.feed.url)
-    with publishing(around):
+    with around.feed.publishing(1000.0, events()):
         for until in (600, 1500):
             live(around, landings, until).kill()
         job = live(around, landings, 2400)

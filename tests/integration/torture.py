@@ -31,7 +31,7 @@ from pipelines.practice.feed_stream import Finish
 from pipelines.practice.feed_websocket import SOCKET
 from pipelines.practice.webhooks import WebhookSender
 from tests.integration.crew import Crew, Life
-from tests.integration.gap_test import Published, publishing
+from tests.integration.gap_test import Published
 from tests.integration.job import World, free_port, world
 from tests.integration.kill_test import paced
 from tests.integration.reckoning import Reckoning, begin, prove_now, reckon
@@ -279,7 +279,7 @@ def run(
         with Crew(around, flags, lambda: disk is not None and disk.may_be_blamed, _counts(done)) as crew:
             torment = Torment(around, crew, proxy, landings, dice, disk, done)
             try:
-                with publishing(feed, published, rate), sender.ticking(WEBHOOKS_EVERY):
+                with feed.publishing(rate, published.events()), sender.ticking(WEBHOOKS_EVERY):
                     _go_through(torment, deeds, watch)
                     _pause(torment, 2.0, watch)
                     torment.calm()
