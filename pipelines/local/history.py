@@ -12,6 +12,7 @@ import msgspec
 
 from pipelines.local import verdict
 from pipelines.local.snapshot import DestinationSnapshot, Look, Snapshot
+from pipelines.local.status_json import Gap, gap_json
 from transforms.clock import Clock
 
 log = logging.getLogger("grantex.run")
@@ -50,14 +51,6 @@ class Series(msgspec.Struct):
     lag: list[float | None]
 
 
-class GapShown(msgspec.Struct):
-    """An interval that no stream of ours heard; `until` null: still open."""
-
-    since: float
-    until: float | None
-    reason: str
-
-
 class HistoryJson(msgspec.Struct):
     """What `/history.json` answers: the last hour, oldest first; times in epoch seconds."""
 
@@ -67,7 +60,7 @@ class HistoryJson(msgspec.Struct):
     times: list[float]
     received: list[float | None]  # events a second
     destinations: dict[str, Series]
-    gaps: list[GapShown]  # those that reach into this hour, newest first
+    gaps: list[Gap]  # those that reach into this hour, newest first
 
 
 class History:
@@ -142,11 +135,7 @@ class History:
                 times=[round(each.at, 1) for each in moments],
                 received=[_short(each.received) for each in moments],
                 destinations={name: _series(name, moments) for name in names},
-                gaps=[
-                    GapShown(gap.since, gap.until, verdict.said(gap.reason))
-                    for gap in gaps
-                    if gap.until is None or gap.until > at - KEPT
-                ],
+                gaps=[gap_json(gap) for gap in gaps if gap.until is None or gap.until > at - KEPT],
             )
         )
 

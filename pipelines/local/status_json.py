@@ -14,6 +14,7 @@ import msgspec
 
 from pipelines.local import verdict
 from pipelines.local.snapshot import DestinationSnapshot, Snapshot
+from transforms.feed import intake
 from transforms.feed.status import ConnectionStatus, State
 from transforms.write.delivery.status import DeliveryStatus
 
@@ -212,13 +213,16 @@ def _feed(snapshot: Snapshot, feed: verdict.Verdict) -> Feed:
         gaps=snapshot.gaps,
         gap_open=snapshot.gap_open,
         gap_seconds=snapshot.gap_seconds,
-        latest_gaps=[
-            Gap(gap.since, gap.until, verdict.said(gap.reason)) for gap in snapshot.latest_gaps[:LISTED_GAPS]
-        ],
+        latest_gaps=[gap_json(gap) for gap in snapshot.latest_gaps[:LISTED_GAPS]],
         written_dead_letters=dict(snapshot.letters),
         latest_dead_letters=_latest(snapshot.latest_letters),
         webhooks=None if snapshot.webhooks is None else dict(snapshot.webhooks),
     )
+
+
+def gap_json(gap: intake.Gap) -> Gap:
+    """For `/history.json` as well."""
+    return Gap(gap.since, gap.until, verdict.said(gap.reason))
 
 
 def _latest(letters: Mapping[str, Sequence[tuple[str, float]]]) -> dict[str, list[DeadLetter]]:
