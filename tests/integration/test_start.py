@@ -9,7 +9,6 @@ import re
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -19,7 +18,7 @@ import pytest
 from pipelines.practice.datadog import KEY as DATADOG_KEY
 from pipelines.practice.feed import PRACTICE_KEY, PracticeFeed
 from pipelines.practice.splunk import PracticeSplunk
-from tests.integration.job import ROOT, free_port, get
+from tests.integration.job import ROOT, Job, free_port
 from tests.servers.datadog_account import APP_KEY, MONITORS, PIPELINES, AccountDatadog
 from tests.servers.datadog_search import SearchingDatadog, matches
 from tests.servers.splunk_management import PASSWORD, PracticeSplunkManagement
@@ -88,21 +87,20 @@ class Walk:
         log = self.directory / "log"
         about = {name: value for name, value in self._about("").items() if name != "input"}
         with log.open("wb") as out:
-            job = subprocess.Popen(
+            process = subprocess.Popen(
                 ["bash", "-c", f"exec {self._here(command)}"], **about, stdout=out, stderr=subprocess.STDOUT
             )
+        job = Job(process, log, self.port, 0)
         try:
-            until = time.monotonic() + PATIENCE
-            while get(self.port, "/readyz")[0] != 200:
-                assert job.poll() is None, log.read_text()
-                assert time.monotonic() < until, log.read_text()
-                time.sleep(0.05)
+            job.wait_until(lambda: job.get("/readyz")[0] == 200, "it is ready", PATIENCE)
             yield
-            job.send_signal(signal.SIGINT)
-            assert job.wait(PATIENCE) == 0, log.read_text()
+            job.signal(signal.SIGINT)
+            assert job.wait(PATIENCE) == 0
+        except BaseException:
+            print(job.log)
+            raise
         finally:
             job.kill()
-            job.wait()
 
     def _about(self, commands: str) -> dict[str, Any]:
         return {"cwd": self.directory, "env": self._environ, "input": self._here(commands)}
