@@ -15,6 +15,7 @@ from tests.pipelines.local.looks import AT, LIVE, delivery, destination, run
 from tests.transforms.write.manual_clock import ManualClock
 from transforms.feed.intake import Gap
 from transforms.feed.journal.cursor import Books
+from transforms.feed.status import Phase
 from transforms.preflight import Finding
 from transforms.write.delivery.status import CircuitStatus
 
@@ -49,7 +50,7 @@ def flow(second: float) -> float:
     return wave + (130 * math.exp(-(((second - 1500) / 80) ** 2)))
 
 
-TOTALS = [2_410_000.0, *accumulate((flow(10.0 * n) * 10 for n in range(400)), initial=2_410_000.0)][1:]
+TOTALS = list(accumulate((flow(10.0 * n) * 10 for n in range(400)), initial=2_410_000.0))
 
 
 def received(second: float) -> int:
@@ -217,7 +218,7 @@ def full_journal() -> tuple[Snapshot, History]:
 def journal_is_full() -> tuple[Snapshot, History]:
     """It is full: the feed is not read."""
     snapshot, history = full_journal()
-    paused = replace(LIVE, phase=type(LIVE.phase).PAUSED, last_event_at=AT - 60, last_heard_at=AT - 60)
+    paused = replace(LIVE, phase=Phase.PAUSED, last_event_at=AT - 60, last_heard_at=AT - 60)
     gap = Gap(AT - 60, None, "the journal is full")
     last = replace(
         snapshot,

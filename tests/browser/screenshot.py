@@ -37,7 +37,7 @@ def take(browser: Browser, scene: str, directory: Path, name: str, shapes: Seque
             path = directory / f"{name}{size}{scheme}.png"
             url = f"http://127.0.0.1:{server.port}/"
             with opened(browser, url, SIZES[size], SCHEMES[scheme], "reduce", snapshot.at, SCALE) as seen:
-                seen.wait_for("document.querySelectorAll('#marks *').length >= 0 && past !== null")
+                seen.wait_for("past !== null")
                 whole = int(seen.page.evaluate("document.documentElement.scrollHeight"))
                 seen.page.set_viewport_size({"width": SIZES[size][0], "height": min(whole, MOST)})
                 seen.page.screenshot(path=path)
