@@ -136,6 +136,11 @@ class PracticeFeed(HttpServer):
     def open_streams(self) -> list[Stream]:
         return [stream for stream in self.streams if stream.is_open]
 
+    @property
+    def sent_ids(self) -> set[str]:
+        """Ids of all events whose bytes went into the socket of a stream."""
+        return {event_id for stream in self.streams for event_id in stream.sent_ids}
+
     # What is published
 
     def publish(self, event: bytes) -> int:

@@ -140,7 +140,7 @@ def _flags(around: World, landings: Sequence[Landing], transport: str) -> list[s
 def count(around: World, landings: Sequence[Landing], kills: int) -> Tally:
     """Compare what the journal accepted with what arrived where."""
     taken = {event.id: event.raw for event in accepted(around.state, around.feed.url)}
-    published = {event_id for stream in around.feed.streams for event_id in stream.sent_ids}
+    published = around.feed.sent_ids
     tally = Tally(kills, len(published), len(taken))
     tally.gaps = sum(1 for one in read_dead_letters(around.dead_letters) if one.cause.startswith("feed_gap"))
     for one in landings:

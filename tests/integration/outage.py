@@ -189,7 +189,7 @@ def _delivered(job: Job, name: str) -> float:
 
 
 def _count(around: World, landings: Sequence[Landing], outages: Outages) -> None:
-    published = {event_id for stream in around.feed.streams for event_id in stream.sent_ids}
+    published = around.feed.sent_ids
     outages.published = len(published)
     for one in landings:
         ids = Counter(event_id for event_id, _ in one.read())
