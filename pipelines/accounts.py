@@ -30,6 +30,7 @@ from transforms.id_set import KEY, IdSet, Keys, among, keys_of
 from transforms.ulid import pack, seconds
 
 Mask = npt.NDArray[np.bool_]
+Kinds = npt.NDArray[np.uint16]  # numbers of types, as in LedgerWindow.types
 # Told how much was read (0 to 1), and how many events were found; it may raise to end it.
 Progress = Callable[[float, int], None]
 LAST = 0.001  # seconds; a window's end is part of it, and ids have milliseconds
@@ -69,9 +70,6 @@ class Missing(msgspec.Struct, omit_defaults=True):
     created_at: str
     gap: str = ""
     receipt: str = ""
-
-
-Kinds = npt.NDArray[np.uint16]
 
 
 def asked_for(settings: Settings, rows: LedgerWindow) -> tuple[Keys, Kinds]:
@@ -322,9 +320,7 @@ def dead_lettered(settings: Settings, destination: str) -> Keys:
     return found.keys()
 
 
-def missing_lines(
-    accounts: Accounts, keys: Keys, kinds: npt.NDArray[np.uint16], rows: LedgerWindow
-) -> Iterator[bytes]:
+def missing_lines(accounts: Accounts, keys: Keys, kinds: Kinds, rows: LedgerWindow) -> Iterator[bytes]:
     """NDJSON of the missing events."""
     which = accounts.missing
     for key, kind in zip(keys[which], kinds[which], strict=True):

@@ -46,12 +46,8 @@ def argument_parser(parameters: Mapping[str, Parameter]) -> argparse.ArgumentPar
     return _parser(f"{PACKAGE} [PROGRAM] [--demo=true] [--name=value ...]", None, parameters, EPILOG)
 
 
-def program_help(
-    usage: str, about: str, parameters: Mapping[str, Parameter], epilog: str | None = None
-) -> str:
-    """For `--help` of a program: its usage, what it does, then its parameters; `epilog` is EPILOG unless
-    given."""
-    epilog = EPILOG if epilog is None else epilog
+def program_help(usage: str, about: str, parameters: Mapping[str, Parameter], epilog: str = EPILOG) -> str:
+    """For `--help` of a program: its usage, what it does, then its parameters."""
     return _parser(f"{PACKAGE} {usage}", textwrap.dedent(about), parameters, epilog).format_help()
 
 

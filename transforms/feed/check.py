@@ -61,8 +61,8 @@ def _whose(headers: Mapping[str, str], body: bytes) -> str:
     me = decoded(_me, body)
     if me is None:
         return ""
-    said = [f"developer {me.developerId}", f"plan {me.plan}" if me.plan else "", f"{me.mode} mode"]
-    return ", ".join(shown(each, 80) for each in said if each and not each.startswith("None"))
+    plan, mode = f"plan {me.plan}" if me.plan else "", f"{me.mode} mode" if me.mode else ""
+    return ", ".join(shown(each, 80) for each in (f"developer {me.developerId}", plan, mode) if each)
 
 
 def _rate(headers: Mapping[str, str]) -> Iterator[Finding]:
