@@ -34,10 +34,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         settings = parse(sys.argv[1:] if argv is None else argv, os.environ, flags.PROGRAM)
     except BadParameters as error:
         return exit_codes.refuse(error.lines)
-    logs.configure(settings.log_format, settings.log_level)
-    for line in settings.warnings:
-        log.warning(line)
-    settings.way_out.lend(os.environ)
+    logs.begin(settings, log)
     return check(settings, in_json=settings["json"])
 
 

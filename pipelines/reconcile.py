@@ -74,10 +74,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise BadParameters(faults)
     except BadParameters as error:
         return exit_codes.refuse(error.lines)
-    logs.configure(settings.log_format, settings.log_level)
-    for line in settings.warnings:
-        log.warning(line)
-    settings.way_out.lend(os.environ)
+    logs.begin(settings, log)
     try:
         result = reconcile(settings, stop)
     except Stopped:

@@ -87,10 +87,7 @@ def run(argv: Sequence[str], stop: threading.Event) -> int:
             raise BadParameters(faults)
     except BadParameters as error:
         return exit_codes.refuse(error.lines)
-    logs.configure(settings.log_format, settings.log_level)
-    for line in settings.warnings:
-        log.warning(line)
-    settings.way_out.lend(os.environ)
+    logs.begin(settings, log)
     try:
         shards = list(archive.source.shards())
         if not shards and not archive.source.letters:

@@ -57,10 +57,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         settings = parse(sys.argv[1:] if argv is None else argv, os.environ)
     except BadParameters as error:
         return exit_codes.refuse(error.lines)
-    logs.configure(settings.log_format, settings.log_level)
-    for line in settings.warnings:
-        log.warning(line)
-    settings.way_out.lend(os.environ)
+    logs.begin(settings, log)
     if settings.validate_only:
         return check(settings)
     try:

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import sys
 import threading
 import time
 from collections.abc import Mapping
 from datetime import datetime, timezone
 from types import TracebackType
-from typing import Any, Literal, TextIO
+from typing import TYPE_CHECKING, Any, Literal, TextIO
 
 from transforms.secret import redact
+
+if TYPE_CHECKING:
+    from pipelines.flags.settings import Settings
 
 # Libraries that log each request, or headers with the key in them, below this level.
 QUIET = ("apache_beam", "boto3", "botocore", "google", "httpcore", "httpx", "urllib3")
@@ -25,6 +29,15 @@ _ORDINARY = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", 
 _MAX_DEPTH = 4  # of what is nested in an extra; deeper is told as text
 
 _log = logging.getLogger(__name__)
+
+
+def begin(settings: Settings, log: logging.Logger) -> None:
+    """What a program does first with its settings: logging as they say, their warnings, by its own `log`, and
+    the way out for clients that look for it in this process's environment. Raises SecretError."""
+    configure(settings.log_format, settings.log_level)
+    for line in settings.warnings:
+        log.warning(line)
+    settings.way_out.lend(os.environ)
 
 
 def configure(
