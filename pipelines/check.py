@@ -7,7 +7,7 @@ import logging
 import os
 import sys
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 
 from pipelines import exit_codes
@@ -17,12 +17,10 @@ from pipelines.flags import check as flags
 from pipelines.flags.destinations import destinations, feed_settings
 from pipelines.flags.settings import BadParameters, Settings, parse
 from pipelines.local import logs
-from pipelines.preflight import FEED, SECONDS, Preflight
+from pipelines.preflight import FEED, SECONDS, Preflight, with_key
 from transforms.feed.check import check_key, check_socket, check_webhooks
 from transforms.feed.request import SSE
-from transforms.preflight import Finding, Try
-from transforms.write.contract import Destination
-from transforms.write.pseudonyms import key_found
+from transforms.preflight import Try
 
 log = logging.getLogger("grantex.check")
 MACHINE, WEBHOOKS, SOCKET = "this machine", "its webhooks", "its WebSocket"  # no names of destinations
@@ -40,7 +38,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def check(settings: Settings, in_json: bool = False) -> int:
     """As `main`, with settings that are in force: for --validate_only as well."""
-    with _effective(settings) as effective:
+    with in_force(settings, threading.Event()) as effective:
         found = tried(effective)
     print(as_json(found) if in_json else table(found))
     return exit_codes.DRAINED if found.passed else exit_codes.PREFLIGHT_FAILED
@@ -52,8 +50,8 @@ def tried(settings: Settings) -> Report:
     log.info("trying %s; that takes at most %.0f s", ", ".join(to_try), SECONDS)
     running = Preflight(to_try, tell=lambda name, found: None)
     running.start()
-    passed = running.wait()
-    return report(running.found(), passed)
+    running.wait()
+    return report(running.found())
 
 
 def tries(settings: Settings) -> Mapping[str, Try]:
@@ -67,23 +65,19 @@ def tries(settings: Settings) -> Mapping[str, Try]:
         found[WEBHOOKS] = lambda: check_webhooks(feed, settings.ledger_webhook, settings.webhook_url)
         if feed.transport != SSE:
             found[SOCKET] = lambda: check_socket(feed)
-    return found | {each.name: partial(_checked, each) for each in destinations(settings)}
+    return found | {each.name: partial(with_key, each, each.check) for each in destinations(settings)}
 
 
-def _checked(destination: Destination) -> Iterator[Finding]:
-    yield from key_found(destination)
-    yield from destination.check()
+def in_force(settings: Settings, stop: threading.Event) -> contextlib.AbstractContextManager[Settings]:
+    """These settings; with --demo=true those of its practice services, which run meanwhile.
 
-
-@contextlib.contextmanager
-def _effective(settings: Settings) -> Iterator[Settings]:
+    stop: as in `practice`.
+    """
     if not settings.demo:
-        yield settings
-        return
-    from pipelines.local.demo import practice  # here, because its servers take time that others save
+        return contextlib.nullcontext(settings)
+    from pipelines.local.demo import practice  # here, because its servers take time that a real run saves
 
-    with practice(settings, threading.Event()) as effective:
-        yield effective
+    return practice(settings, stop)
 
 
 if __name__ == "__main__":

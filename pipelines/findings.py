@@ -38,9 +38,10 @@ class Report(msgspec.Struct):
     tried: list[Tried]
 
 
-def report(found: Mapping[str, Sequence[Finding]], passed: bool) -> Report:
+def report(found: Mapping[str, Sequence[Finding]]) -> Report:
     """`found` by the name of what was tried; no secret is in it."""
-    return Report(passed, [_tried(name, each) for name, several in found.items() for each in several])
+    tried = [_tried(name, each) for name, several in found.items() for each in several]
+    return Report(not any(each.result in (SIGNS[False], SIGNS[None]) for each in tried), tried)
 
 
 def _tried(name: str, found: Finding) -> Tried:

@@ -28,12 +28,13 @@ NO_ANSWER = Finding(
 def tries(feed: FeedSettings | None, destinations: Sequence[Destination]) -> dict[str, Try]:
     """What is tried, by name; None: the feed is not read."""
     found: dict[str, Try] = {} if feed is None else {FEED: lambda: try_key(feed)}
-    return found | {each.name: partial(_tried, each) for each in destinations}
+    return found | {each.name: partial(with_key, each, each.preflight) for each in destinations}
 
 
-def _tried(destination: Destination) -> Iterator[Finding]:
+def with_key(destination: Destination, tried: Try) -> Iterator[Finding]:
+    """The key of the pseudonyms that it is asked for, if any; then what `tried` finds of it."""
     yield from key_found(destination)
-    yield from destination.preflight()
+    yield from tried()
 
 
 UNTRIED = Finding("nothing", None, "It cannot be tried without an event.")  # stops nobody

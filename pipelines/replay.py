@@ -114,7 +114,7 @@ def _replay(
         preflight = Preflight(tries(None, to))
         preflight.start()
         if settings.preflight == "strict" and not preflight.wait():
-            print(table(report(preflight.found(), False)))
+            print(table(report(preflight.found())))
             return exit_codes.PREFLIGHT_FAILED
     kept = kept_at(settings, archive.source)
     if settings.in_process:

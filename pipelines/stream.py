@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import os
 import sys
@@ -15,7 +14,7 @@ import pipelines.beam  # noqa: F401 - before anything imports Beam
 import apache_beam as beam
 
 from pipelines import exit_codes
-from pipelines.check import check
+from pipelines.check import check, in_force
 from pipelines.cluster import run as cluster
 from pipelines.findings import report, table
 from pipelines.flags.destinations import destinations, feed_settings
@@ -73,7 +72,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _on_this_machine(settings: Settings, stop: threading.Event) -> int:
     """A lane for each destination, over one journal."""
-    with _effective(settings, stop) as effective:
+    with in_force(settings, stop) as effective:
 
         def graph(pipeline: beam.Pipeline, lane: Lane) -> None:
             stages = in_a_lane(lane, effective.dead_letters_place)
@@ -82,14 +81,6 @@ def _on_this_machine(settings: Settings, stop: threading.Event) -> int:
         feed, to = feed_settings(effective), destinations(effective)
         preflight = Preflight(tries(feed, to) if effective.preflight != "off" else {})
         return local.run(effective, feed, to, graph, stop, preflight=preflight)
-
-
-def _effective(settings: Settings, stop: threading.Event) -> contextlib.AbstractContextManager[Settings]:
-    if not settings.demo:
-        return contextlib.nullcontext(settings)
-    from pipelines.local.demo import practice  # here, because its servers take time that a real run saves
-
-    return practice(settings, stop)
 
 
 def _on_a_cluster(settings: Settings, stop: threading.Event) -> int:
@@ -113,7 +104,7 @@ def _passes(settings: Settings) -> bool:
     preflight = Preflight(tries(feed, destinations(settings)))
     preflight.start()
     passed = preflight.wait()
-    print(table(report(preflight.found(), passed)))
+    print(table(report(preflight.found())))
     return passed
 
 

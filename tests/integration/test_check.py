@@ -29,7 +29,7 @@ def found(tried: Try) -> list[Tried]:
     running = Preflight({"it": tried}, tell=lambda name, found: None)
     running.start()
     running.wait(PATIENCE)
-    return report(running.found(), False).tried
+    return report(running.found()).tried
 
 
 @pytest.fixture(scope="module")

@@ -36,7 +36,7 @@ def test_a_text_of_another_kind_is_left_as_it_is() -> None:
 
 
 def test_without_a_terminal_each_finding_is_one_line() -> None:
-    assert table(report(FOUND, False), width=0).splitlines() == [
+    assert table(report(FOUND), width=0).splitlines() == [
         "ok       the feed  the API key    developer dev_1",
         "UNKNOWN  splunk    its health     Splunk is busy or has a fault.",
         "FAILED   splunk    the HEC token  Splunk at https://s:8088 refused the HEC token (Invalid token, "
@@ -49,13 +49,13 @@ def test_without_a_terminal_each_finding_is_one_line() -> None:
 
 @pytest.mark.parametrize("width", [60, 80, 120])
 def test_on_a_terminal_no_line_is_wider_and_what_to_do_begins_one(width: int) -> None:
-    *lines, _ = table(report(FOUND, False), width=width).splitlines()
+    *lines, _ = table(report(FOUND), width=width).splitlines()
     assert max(map(len, lines)) <= width
     assert any(line.strip().startswith("To do: enable or correct") for line in lines)
 
 
 def test_json_has_it_in_parts() -> None:
-    told = json.loads(as_json(report(FOUND, False)))
+    told = json.loads(as_json(report(FOUND)))
     assert told["passed"] is False
     assert [each["result"] for each in told["tried"]] == ["ok", "UNKNOWN", "FAILED", "warning"]
     assert told["tried"][2] == {
@@ -71,4 +71,4 @@ def test_json_has_it_in_parts() -> None:
 def test_no_secret_is_in_either() -> None:
     secret = parse_secret("a-token-for-nobody").read()
     found = {"a": [Finding("it", False, f"refused {secret}"), Finding("it", True, note=f"left {secret}")]}
-    assert secret not in table(report(found, False)) + as_json(report(found, False))
+    assert secret not in table(report(found)) + as_json(report(found))
