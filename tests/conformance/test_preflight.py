@@ -31,6 +31,14 @@ def tried(case: Case) -> None:
         pytest.skip(f"{case.name}: {UNTRIED[case.name]}")
 
 
+def with_a_wrong_credential(case: Case) -> None:
+    tried(case)
+    case.needs("credential")
+    if case.name == "bigquery storage_write":
+        pytest.skip("the look at the table goes to REST, which this case cannot make refuse")
+    case.spoil_credential()
+
+
 def test_what_is_well_passes_and_nothing_is_written(case: Case) -> None:
     tried(case)
     findings = found(case.destination())
@@ -40,11 +48,7 @@ def test_what_is_well_passes_and_nothing_is_written(case: Case) -> None:
 
 
 def test_a_wrong_credential_does_not_pass(case: Case) -> None:
-    tried(case)
-    case.needs("credential")
-    if case.name == "bigquery storage_write":
-        pytest.skip("the look at the table goes to REST, which this case cannot make refuse")
-    case.spoil_credential()
+    with_a_wrong_credential(case)
     findings = found(case.destination())
     assert [each for each in findings if each.passed] == []
     # Who may write need not be allowed to look: S3 says the same of a wrong key and of one with few rights.
@@ -91,11 +95,7 @@ def test_a_check_of_what_is_well_passes_as_often_as_one_likes_and_names_what_it_
 
 
 def test_a_check_with_a_wrong_credential_fails_and_says_why(case: Case) -> None:
-    tried(case)
-    case.needs("credential")
-    if case.name == "bigquery storage_write":
-        pytest.skip("the look at the table goes to REST, which this case cannot make refuse")
-    case.spoil_credential()
+    with_a_wrong_credential(case)
     findings = tries(case.destination().check)
     assert [each for each in findings if each.passed and each.what != "its health"] == []
     assert any(each.passed is False for each in findings)

@@ -179,6 +179,7 @@ class DatadogWriter(Writer):
         root = settings.endpoint or f"https://http-intake.logs.{settings.site}"
         root = root.rstrip("/").removesuffix(PATH)
         parts = urlsplit(root)
+        self._site = "" if settings.endpoint else settings.site
         self._where = f"Datadog at {parts.scheme}://{host_and_port(parts.hostname or '', parts.port)}"
         origin, _, version = user_agent().partition("/")
         headers = {
@@ -214,8 +215,8 @@ class DatadogWriter(Writer):
 
         def judge(reply: Reply) -> Outcome | None:
             batch.place = request_id(reply)
-            site, now = "" if settings.endpoint else settings.site, self._clock.now()
-            return outcome_of(self._where, site, reply.status, reply.headers, reply.body, count, now)
+            now = self._clock.now()
+            return outcome_of(self._where, self._site, reply.status, reply.headers, reply.body, count, now)
 
         outcome = asked(lambda: self._credential.post(body), judge, count, self._where)
         if outcome is None:
@@ -236,8 +237,7 @@ class DatadogWriter(Writer):
                 return None
             if status in (200, 404, 405):  # somebody else's endpoint, which takes logs and nothing else
                 return Outcome(cause=f"Datadog at {root} cannot be asked about it.")
-            site = "" if settings.endpoint else settings.site
-            return outcome_of(f"Datadog at {root}", site, status, headers, body, 0, now)
+            return outcome_of(f"Datadog at {root}", self._site, status, headers, body, 0, now)
 
         try:
             yield finding("the API key", asked(lambda: credential.post(b"", target), judge, 0, self._where))
@@ -253,8 +253,8 @@ class DatadogWriter(Writer):
         def judge(reply: Reply) -> Outcome | None:
             if reply.status == BAD_REQUEST and is_datadogs(reply.body):  # it may want one log at least
                 return None
-            site, now = "" if settings.endpoint else settings.site, self._clock.now()
-            return outcome_of(self._where, site, reply.status, reply.headers, reply.body, 0, now)
+            now = self._clock.now()
+            return outcome_of(self._where, self._site, reply.status, reply.headers, reply.body, 0, now)
 
         return finding("the intake", asked(lambda: self._credential.post(body), judge, 0, self._where))
 

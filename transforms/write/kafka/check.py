@@ -22,7 +22,7 @@ from transforms.secret import shown
 from transforms.write.kafka import config as kafka_config
 from transforms.write.kafka import reply as kafka_outcome
 from transforms.write.kafka.reply import DENIED, UNKNOWN_TOPIC, Names
-from transforms.write.kafka.writer import LOOK_SECONDS
+from transforms.write.kafka.writer import LOOK_SECONDS, NOT_SHOWN
 
 if TYPE_CHECKING:
     from transforms.write.kafka.destination import Kafka
@@ -41,7 +41,7 @@ def check(settings: Kafka) -> Iterator[Finding]:
     """Raises OSError when an authority cannot be read."""
     (way,) = settings.preflight()
     names = Names(settings.bootstrap_servers, settings.topic)
-    if way.passed is False or (way.passed is None and _is_away(way, names)):
+    if way.passed is False or (way.passed is None and NOT_SHOWN not in way.cause):  # nobody answered
         yield way
         return
     tokens = settings.tokens()
@@ -62,11 +62,6 @@ def check(settings: Kafka) -> Iterator[Finding]:
         yield Finding("the topic's settings", True, note=note)
         return
     yield from _compared(names, topic, told, int(config.get("message.max.bytes", OURS)))
-
-
-def _is_away(way: Finding, names: Names) -> bool:
-    """Whether nothing was found out of the brokers; not only that they show no such topic."""
-    return "shows no such topic" not in way.cause
 
 
 def _topic(admin: Any, topic: str) -> Any:

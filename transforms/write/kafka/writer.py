@@ -54,6 +54,7 @@ log.addFilter(lambda record: bool(_redacted(record)))
 PATIENCE = 5.0
 POLL = 0.1  # seconds; `close` is seen at least this often
 LOOK_SECONDS = 5.0  # of the preflight
+NOT_SHOWN = "shows no such topic"  # said by `preflight`, known again by `check`
 MOST_RUNS = 10  # of offsets without a gap, in a partition, that a receipt names
 # librdkafka's words for an `oauth_cb` that has raised.
 TOKEN_MISSING = "Failed to acquire SASL OAUTHBEARER token"  # noqa: S105 - no token
@@ -136,7 +137,7 @@ class KafkaWriter(Writer):
         else:
             there = self._topic in topics
             cause = (
-                f"{self._names.where} shows no such topic. Create it, or correct --kafka_topic, unless its "
+                f"{self._names.where} {NOT_SHOWN}. Create it, or correct --kafka_topic, unless its "
                 "brokers make topics by themselves."
             )
             yield Finding(what, True) if there else Finding(what, None, cause)
