@@ -52,6 +52,11 @@ function node(tag, attributes = {}, children = []) {
   return made;
 }
 
+function resize(list, n, made) { // to so many children; those that are there stay
+  while (list.children.length > n) list.lastChild.remove();
+  while (list.children.length < n) list.append(made());
+}
+
 function put(where, text) { // only when it changed, so that selections stay and nothing is announced twice
   if (where.textContent !== text) where.textContent = text;
 }
@@ -153,10 +158,8 @@ function showFeed({ feed, at, journal_bytes: held, journal_max_bytes: most, jour
   showWebhooks(feed.webhooks);
   showProof(proof);
   const list = $("connections");
-  while (list.children.length > feed.connections.length) list.lastChild.remove();
-  while (list.children.length < feed.connections.length) {
-    list.append(node("li", {}, [node("div", {}, [node("span"), node("span", { class: "more" })])]));
-  }
+  resize(list, feed.connections.length,
+    () => node("li", {}, [node("div", {}, [node("span"), node("span", { class: "more" })])]));
   feed.connections.forEach((each, index) => {
     const [what, more] = list.children[index].firstChild.children;
     const name = feed.connections.length > 1 ? `Connection ${index + 1}. ` : "";
@@ -177,10 +180,8 @@ function showGaps(feed, at) {
   put($("gaps-title"), feed.gaps > feed.latest_gaps.length
     ? `The last ${feed.latest_gaps.length} of ${plural(feed.gaps, "gap")}` : `${plural(feed.gaps, "gap")} on record`);
   const rows = $("gap-rows");
-  while (rows.children.length > feed.latest_gaps.length) rows.lastChild.remove();
-  while (rows.children.length < feed.latest_gaps.length) {
-    rows.append(node("tr", {}, [node("td"), node("td"), node("td", { class: "n" }), node("td")]));
-  }
+  resize(rows, feed.latest_gaps.length,
+    () => node("tr", {}, [node("td"), node("td"), node("td", { class: "n" }), node("td")]));
   feed.latest_gaps.forEach((gap, index) => {
     const [from, to, lasted, why] = rows.children[index].children;
     put(from, clock(gap.since));
@@ -255,8 +256,7 @@ function showDestination(item, at) {
   if (!row.said) return;
   row.said.closest("tr").hidden = said.length === 0;
   mark(row.said, item.level);
-  while (row.said.children.length > said.length) row.said.lastChild.remove();
-  while (row.said.children.length < said.length) row.said.append(node("p"));
+  resize(row.said, said.length, () => node("p"));
   said.forEach(([text, kind], index) => {
     put(row.said.children[index], text);
     row.said.children[index].className = kind;
@@ -308,10 +308,8 @@ function showLetters(status) {
   rows.sort((a, b) => (b[3][0]?.at ?? 0) - (a[3][0]?.at ?? 0));
   $("letters").hidden = rows.length === 0;
   const list = $("letter-list");
-  while (list.children.length > rows.length) list.lastChild.remove();
-  while (list.children.length < rows.length) {
-    list.append(node("li", {}, [node("div", {}, [node("strong"), node("span")]), node("div", { class: "ids" })]));
-  }
+  resize(list, rows.length,
+    () => node("li", {}, [node("div", {}, [node("strong"), node("span")]), node("div", { class: "ids" })]));
   rows.forEach(([name, cause, n, latest], index) => {
     const [head, ids] = list.children[index].children;
     put(head.children[0], name);
