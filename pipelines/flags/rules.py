@@ -133,13 +133,17 @@ def check_credentials(
     if runner != IN_PROCESS:
         return "", _elsewhere(source, secret, runner)
     try:
-        if isinstance(secret, EnvSecret):
-            secret.value_in(environ)
-        elif isinstance(secret, FileSecret):
-            secret.read()
+        _value_here(secret, environ)
     except SecretError as error:
         return f"{source}: {error}", ""
     return "", ""
+
+
+def _value_here(secret: Secret, environ: Mapping[str, str]) -> str | None:
+    """Its value; None when a secret manager has it, which is not asked. Raises SecretError."""
+    if isinstance(secret, EnvSecret):
+        return secret.value_in(environ)
+    return secret.read() if isinstance(secret, (FileSecret, LiteralSecret)) else None
 
 
 def _literal(parameter: Parameter, source: str, runner: str) -> tuple[str, str]:
@@ -373,9 +377,8 @@ def _pseudonyms(
     key = settings.pseudonym_key
     with contextlib.suppress(SecretError):  # said with all other secrets
         if settings.in_process and key is not None:
-            known = isinstance(key, (EnvSecret, FileSecret, LiteralSecret))
-            value = key.value_in(environ) if isinstance(key, EnvSecret) else key.read() if known else ""
-            if known and len(value) < LEAST_KEY:
+            value = _value_here(key, environ)
+            if value is not None and len(value) < LEAST_KEY:
                 yield f"{arrived.source('pseudonym_key')}: must have {LEAST_KEY} characters or more"
     if "pseudonym_key" in arrived.given:
         return
