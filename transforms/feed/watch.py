@@ -141,10 +141,7 @@ class Watch:
             return
         with self._lock:
             stream.spoke_at = self._time
-            if self._time - self._spoke_at > PAUSE:
-                self._flow_begins(stream)
-            elif self._taken_for_deaf is not None and stream.since < self._taken_for_deaf.at:
-                self._was_a_burst()
+            self._flow_goes_on(stream)
             self._steady_events += len(events if fresh is None else fresh)
             self._spoke_at = self._time
             if len(events) > LOOK_INTO:
@@ -160,20 +157,17 @@ class Watch:
             elif fresh:
                 self._await(fresh[-1].id, stream)
 
-    def _flow_begins(self, first: Watched) -> None:
+    def _flow_goes_on(self, stream: Watched) -> None:
+        """It begins anew after a pause. When all were taken for deaf and only new streams bring events, they
+        were, and it never ceased; when one of the old does, it was a burst that had ended."""
         deaf = self._taken_for_deaf
-        if deaf is not None and first.since >= deaf.at:
-            self._steady_since, self._steady_events = deaf.steady_since, deaf.steady_events
-        else:
+        if deaf is not None and stream.since < deaf.at:
+            self._taken_for_deaf = None
+            self._steady = min(2 * self._steady, LONGEST_STEADY)
             self._steady_since, self._steady_events = self._time, 0
-            if deaf is not None:
-                self._was_a_burst()
-
-    def _was_a_burst(self) -> None:
-        """A stream that was taken for deaf brings events after all."""
-        self._taken_for_deaf = None
-        self._steady_since, self._steady_events = self._time, 0
-        self._steady = min(2 * self._steady, LONGEST_STEADY)
+        elif self._time - self._spoke_at > PAUSE:
+            self._steady_since = self._time if deaf is None else deaf.steady_since
+            self._steady_events = 0 if deaf is None else deaf.steady_events
 
     def _await(self, event_id: str, first: Watched, silent_for: float = 0.0) -> None:
         for other in self._streams:
