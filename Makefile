@@ -186,7 +186,7 @@ lock:  ## pin every dependency again, with hashes; ARGS=--upgrade for the newest
 		--override $(VENV)-lock/one-machine.txt -c requirements.txt \
 		-o requirements-machine.txt; \
 	echo 'setuptools>=77' | compile - -c requirements.txt -o requirements-build.txt; \
-	echo 'setuptools>=77' | compile - setup.py --extra dev -c requirements.txt -o requirements-dev.txt; \
+	echo 'setuptools>=77' | compile - setup.py --extra dev --extra msk -c requirements.txt -o requirements-dev.txt; \
 	grep -c == requirements*.txt
 
 clean:  ## remove the virtual environment and caches; never your ./state

@@ -44,8 +44,6 @@ INSTALL_REQUIRES = [
 MSK_REQUIRES = ["aws-msk-iam-sasl-signer-python>=1.0.2"]
 
 DEV_REQUIRES = [
-    # As MSK_REQUIRES says.
-    "aws-msk-iam-sasl-signer-python>=1.0.2",
     # Grafana's typed dashboards.
     "grafana-foundation-sdk==1769699998!10.1.0; python_version >= '3.11'",
     # The service's own package: an oracle for webhook signatures.

@@ -92,7 +92,7 @@ def test_every_import_is_a_declared_dependency() -> None:
     ("lock", "lists"),
     [
         ("requirements.txt", ["INSTALL_REQUIRES"]),
-        ("requirements-dev.txt", ["INSTALL_REQUIRES", "DEV_REQUIRES"]),
+        ("requirements-dev.txt", ["INSTALL_REQUIRES", "MSK_REQUIRES", "DEV_REQUIRES"]),
     ],
 )
 def test_lock_pins_what_setup_declares(lock: str, lists: list[str], python: str) -> None:
