@@ -8,6 +8,7 @@ without their prefix. Values are taken as they are written and read as a flag's 
 from __future__ import annotations
 
 import re
+import stat
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -39,11 +40,13 @@ class Own:
 
 @dataclass
 class Config:
-    """What a file says. given: as `command_line.Arrived` has it."""
+    """What a file says. given: as `command_line.Arrived` has it; open_file: what its lines are called in
+    messages, where everyone on this machine can read it."""
 
     given: Given = field(default_factory=dict)
     own: list[Own] = field(default_factory=list)
     faults: list[str] = field(default_factory=list)
+    open_file: str = ""
 
     def texts(self) -> Iterator[str]:
         """Every value."""
@@ -66,7 +69,10 @@ def load(
         return Config(faults=[f"{source}: {place} is not UTF-8"])
     except _Unreadable as why:
         return Config(faults=[f"{source}: {place} {why}"])
-    return _Reading(place.rpartition("/")[2], parameters, kinds).read(text)
+    name = place.rpartition("/")[2]
+    config = _Reading(name, parameters, kinds).read(text)
+    config.open_file = name if not place.startswith(GS) and _is_open(place) else ""
+    return config
 
 
 def destinations_of(config: Config) -> tuple[tuple[Destination, ...], list[str]]:
@@ -125,6 +131,10 @@ def _file(place: str) -> bytes:
     if len(raw) > MAX_BYTES:
         raise _Unreadable(f"has more than {MAX_BYTES:,} bytes")
     return raw
+
+
+def _is_open(place: str) -> bool:
+    return bool(Path(place).expanduser().stat().st_mode & stat.S_IROTH)
 
 
 def _google_object(place: str) -> bytes:

@@ -121,15 +121,21 @@ def secrets_in(value: object) -> Iterator[Secret]:
 
 
 def check_credentials(
-    parameter: Parameter, source: str, secret: Secret, runner: str, environ: Mapping[str, str]
+    parameter: Parameter,
+    source: str,
+    secret: Secret,
+    runner: str,
+    environ: Mapping[str, str],
+    open_file: str = "",
 ) -> tuple[str, str]:
     """A fault and a warning, each "" when there is none. Nothing is fetched from a secret manager here.
 
     source: where the reference came from, "--splunk_hec_token" or "GRANTEX_SPLUNK_HEC_TOKEN".
     environ: the environment that `env:` references are looked up in.
+    open_file: as in Config.
     """
     if isinstance(secret, LiteralSecret):
-        return _literal(parameter, source, runner)
+        return _literal(parameter, source, runner, open_file)
     if runner != IN_PROCESS:
         return "", _elsewhere(source, secret, runner)
     try:
@@ -146,7 +152,7 @@ def _value_here(secret: Secret, environ: Mapping[str, str]) -> str | None:
     return secret.read() if isinstance(secret, (FileSecret, LiteralSecret)) else None
 
 
-def _literal(parameter: Parameter, source: str, runner: str) -> tuple[str, str]:
+def _literal(parameter: Parameter, source: str, runner: str, open_file: str) -> tuple[str, str]:
     if runner != IN_PROCESS:
         return (
             f"{source}: a literal secret works on one machine only, and {runner} uses others; give "
@@ -156,6 +162,11 @@ def _literal(parameter: Parameter, source: str, runner: str) -> tuple[str, str]:
         return "", (
             f"{source}: a literal secret on a command line can be seen by everyone on this machine; use "
             "env:NAME or file:PATH"
+        )
+    if open_file and source.startswith(f"{open_file}:"):
+        return "", (
+            f"{source}: a literal secret in a file that everyone on this machine can read; make it "
+            "yours alone (chmod 600), or use env:NAME or file:PATH"
         )
     return "", ""
 
@@ -204,7 +215,9 @@ def check(
     for name, parameter in parameters.items():
         source = arrived.source(name)
         for secret in secrets_in(settings[name]) if parameter.secret else ():
-            fault, warning = check_credentials(parameter, source, secret, settings.runner, environ)
+            fault, warning = check_credentials(
+                parameter, source, secret, settings.runner, environ, arrived.config.open_file
+            )
             faults += [fault] if fault else []
             warnings += [warning] if warning else []
     return faults, warnings

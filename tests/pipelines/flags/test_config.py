@@ -193,6 +193,28 @@ def test_no_mistake_repeats_a_secret(tmp_path: Path, text: str) -> None:
     assert "Zx81" not in "\n".join(faults(tmp_path, text))
 
 
+def test_a_literal_secret_in_a_file_for_everyone_is_warned_of(tmp_path: Path) -> None:
+    text = (
+        "feed_api_key: env:FEED_KEY\ndestinations:\n"
+        "  splunk: {hec_url: 'https://h', hec_token: Zx81-literal-1}\n"
+        "  eu: {kind: splunk, hec_url: 'https://e', hec_token: Zx81-literal-2}\n"
+    )
+    flag = written(tmp_path, text)
+    (tmp_path / "grantex.yaml").chmod(0o640)
+    assert parse([flag], ENVIRON).warnings == ()
+    (tmp_path / "grantex.yaml").chmod(0o644)
+    warnings = parse([flag], ENVIRON).warnings
+    assert [line.partition(": a literal secret in a file that everyone")[0] for line in warnings] == [
+        "grantex.yaml:3: destinations.splunk.hec_token",
+        "grantex.yaml:4: destinations.eu",
+    ]
+    assert "Zx81" not in "".join(warnings)
+    (tmp_path / "grantex.yaml").write_text(
+        text.replace("Zx81-literal-1", "env:KEY").replace("Zx81-literal-2", "env:KEY")
+    )
+    assert parse([flag], {**ENVIRON, "KEY": "0123456789abcdef"}).warnings == ()
+
+
 @pytest.mark.parametrize(
     ("place", "why"),
     [
