@@ -24,6 +24,7 @@ from transforms.write.contract import Destination
 GS = "gs://"
 DESTINATIONS = "destinations"
 MAX_BYTES = 1_000_000
+PATIENCE = 20.0  # seconds for Google's storage to be read from; the client's own are 120, without a word
 Given: TypeAlias = dict[str, list[tuple[str, str]]]
 
 
@@ -139,10 +140,13 @@ def _is_open(place: str) -> bool:
 
 def _google_object(place: str) -> bytes:
     from google.cloud import storage  # type: ignore[attr-defined]  # half a second, and only for templates
+    from google.cloud.storage.retry import DEFAULT_RETRY  # type: ignore[import-untyped]
 
     bucket, _, name = place.removeprefix(GS).partition("/")
+    patience = DEFAULT_RETRY.with_timeout(PATIENCE)
     try:
-        found = storage.Client().bucket(bucket).blob(name).download_as_bytes(end=MAX_BYTES)
+        blob = storage.Client().bucket(bucket).blob(name)
+        found = blob.download_as_bytes(end=MAX_BYTES, timeout=PATIENCE, retry=patience)
     except Exception as error:  # noqa: BLE001 - whatever Google's client, its transport or credentials raise
         raise _Unreadable(f"cannot be read: {type(error).__name__}: {str(error)[:200]}") from None
     if len(found) > MAX_BYTES:

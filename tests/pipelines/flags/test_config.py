@@ -12,6 +12,7 @@ import pytest
 import yaml
 
 from pipelines import config
+from pipelines.flags import config as config_file
 from pipelines.flags import config_schema
 from pipelines.flags.destinations import destinations
 from pipelines.flags.settings import BadParameters, Settings, parse
@@ -226,6 +227,34 @@ def test_a_file_that_cannot_be_read_is_named(place: str, why: str) -> None:
     with pytest.raises(BadParameters) as raised:
         parse([f"--config={place}", "--demo=true"], {})
     assert raised.value.lines == [why]
+
+
+@pytest.mark.servers
+def test_a_file_in_google_cloud_storage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from tests.servers.gcs import running
+
+    with running(tmp_path / "log") as storage:
+        monkeypatch.setenv("STORAGE_EMULATOR_HOST", storage.endpoint)
+        storage.create_bucket("settings")
+        storage.put(
+            "settings", "prod/grantex.yaml", b"feed_api_key: env:FEED_KEY\nfiles_dir: out\nwindow_size: 7\n"
+        )
+        settings = parse(["--config=gs://settings/prod/grantex.yaml"], ENVIRON)
+        assert (settings.window_size, settings["files_dir"]) == (7.0, "out")
+        storage.put("settings", "wrong.yaml", b"windw_size: 7")
+        storage.put("settings", "large.yaml", b"#" * (config_file.MAX_BYTES + 1))
+        for name, why in (
+            ("wrong.yaml", "wrong.yaml:1: windw_size: is no setting; did you mean window_size?"),
+            ("large.yaml", "--config: gs://settings/large.yaml has more than 1,000,000 bytes"),
+            ("nowhere.yaml", "--config: gs://settings/nowhere.yaml cannot be read: NotFound: 404"),
+        ):
+            with pytest.raises(BadParameters) as raised:
+                parse([f"--config=gs://settings/{name}", "--demo=true"], ENVIRON)
+            assert raised.value.lines[0].startswith(why)
+    monkeypatch.setattr(config_file, "PATIENCE", 0.1)
+    with pytest.raises(BadParameters) as raised:
+        parse(["--config=gs://settings/wrong.yaml", "--demo=true"], ENVIRON)
+    assert "--config: gs://settings/wrong.yaml cannot be read: RetryError: " in raised.value.lines[0]
 
 
 def test_what_is_in_force_is_printed_as_a_file_that_says_the_same(
