@@ -1,8 +1,9 @@
-"""What keys of destinations hold on this worker: said when it grows, and past a bound reading is slowed.
+"""What keys of destinations hold on this worker: said when it grows, and past a bound it holds up reading.
 
 On a cluster a subscription's messages are acknowledged once the first stages have committed them. So the
 backlog of a destination that is away is in the job's state alone, and the subscription's age, on which people
-have alerts, stays near 0.
+have alerts, stays near 0: then it is read slowly. The feed keeps nothing for us: straight from it reading
+goes on while each key has room, and stops then, as on one machine when the journal is full.
 """
 
 from __future__ import annotations
@@ -17,7 +18,10 @@ log = logging.getLogger("grantex.write")
 # Bytes of one key in the job's state, where events are about a quarter of what they were. Up to 32 MB a
 # backlog is kept in blocks of 4 MB (keyed/backlog.py); beyond that in blocks of 32 MB, slower to read.
 MUCH = 32_000_000
-# A key has room for 2 GB, but a subscription keeps what waits for less, and tells those who watch its age.
+# A key's blocks have room for so much (keyed/backlog.py). The feed is read no further then, and what its
+# connection cannot keep is a gap, on record: state that grows for ever ends the job, with all that it has.
+ROOM = 2_000_000_000
+# A subscription keeps what waits for less, and tells those who watch its age.
 # 1.8 million events of 280 bytes: over four keys two hours at 1,000 events/s.
 BOUND = 128_000_000
 # Reading is slowed and not stopped: a bundle that waits for ever, or fails, would hold up the drain as well,
@@ -33,6 +37,7 @@ FORGET_SECONDS = 300.0
 class _Key:
     size: int
     at: float  # monotonic seconds
+    why: str = ""
     warn_at: int = MUCH
 
 
@@ -51,7 +56,7 @@ class Held:
         """
         with self._lock:
             known = self._keys.setdefault((name, key), _Key(0, at))
-            known.size, known.at = size, at
+            known.size, known.at, known.why = size, at, why
             warns, over = size >= known.warn_at, not size and known.warn_at > MUCH
             while size >= known.warn_at:
                 known.warn_at *= 2
@@ -69,7 +74,7 @@ class Held:
                 key,
                 size // 1_000_000,
                 f": {why}" if why else "",
-                "; reading from Pub/Sub is slowed" if size >= BOUND else "",
+                _of_reading(size),
             )
         elif over:
             log.info("%s: nothing is left of key %s", name, key)
@@ -77,11 +82,15 @@ class Held:
     def size(self, now: float) -> int:
         """The most that one key holds; those that are elsewhere by now are forgotten. `now`: monotonic."""
         with self._lock:
-            self._keys = {each: key for each, key in self._keys.items() if now - key.at < FORGET_SECONDS}
-            most = max((key.size for key in self._keys.values()), default=0)
-            if most >= BOUND:
-                self._room.clear()
-            return most
+            return self._most(now)[1].size
+
+    def full(self, now: float) -> str:
+        """Which key has no more room, in words; "" while all have. `now`: monotonic seconds."""
+        with self._lock:
+            (name, key), most = self._most(now)
+        why = f" ({most.why})" if most.why else ""
+        size = f"{most.size // 1_000_000} MB of key {key}"
+        return f"{name} has not taken {size}{why}" if most.size >= ROOM else ""
 
     def slow_down(self, clock: Clock) -> bool:
         """Wait for SLOW_SECONDS, or until there is room, when a key is past BOUND; True when it was."""
@@ -89,6 +98,26 @@ class Held:
             return False
         clock.wait(self._room, SLOW_SECONDS)
         return True
+
+    def _most(self, now: float) -> tuple[tuple[str, str], _Key]:
+        """The key that holds most; one that holds nothing when there is none."""
+        self._keys = {each: key for each, key in self._keys.items() if now - key.at < FORGET_SECONDS}
+        found = max(self._keys.items(), key=lambda each: each[1].size, default=(("", ""), _Key(0, now)))
+        if found[1].size >= BOUND:
+            self._room.clear()
+        return found
+
+
+def _of_reading(size: int) -> str:
+    """What that means for reading, for the end of a message."""
+    if size >= ROOM:
+        return "; until it has room, nothing is read straight from the feed, and little from Pub/Sub"
+    if size >= BOUND:
+        return (
+            "; from Pub/Sub less is read until then, and straight from the feed nothing more once it is "
+            f"{ROOM // 1_000_000} MB"
+        )
+    return ""
 
 
 HELD = Held()  # of this process

@@ -10,7 +10,8 @@ import pytest
 from tests.transforms.write.manual_clock import ManualClock
 from transforms.feed import pubsub
 from transforms.feed.pubsub import ToChunks
-from transforms.held import BOUND, FORGET_SECONDS, MUCH, SLOW_SECONDS, Held
+from transforms.held import BOUND, FORGET_SECONDS, MUCH, ROOM, SLOW_SECONDS, Held
+from transforms.write.keyed import backlog
 
 
 def lines(caplog: pytest.LogCaptureFixture) -> list[str]:
@@ -36,8 +37,32 @@ def test_it_is_said_at_each_doubling_and_when_it_is_over(caplog: pytest.LogCaptu
 def test_the_warning_says_why_and_what_to_do(caplog: pytest.LogCaptureFixture) -> None:
     Held().note("splunk", "003", 5, BOUND, 0.0, "Splunk answered 503")
     [line] = lines(caplog)
-    for words in ("128 MB", "Splunk answered 503", "drain", "cancelling it loses", "Pub/Sub is slowed"):
+    for words in (
+        "128 MB",
+        "Splunk answered 503",
+        "drain",
+        "cancelling it loses",
+        "from Pub/Sub less is read",
+    ):
         assert words in line
+
+
+def test_past_its_room_a_key_stops_the_reading_and_is_named(caplog: pytest.LogCaptureFixture) -> None:
+    held, clock = Held(), ManualClock()
+    held.note("a", "000", 1, ROOM - 1, clock.monotonic())
+    assert held.full(clock.monotonic()) == ""
+    assert "straight from the feed nothing more once it is 2000 MB" in lines(caplog)[-1]
+    held.note("b", "001", 1, ROOM, clock.monotonic(), "answered 503")
+    assert held.full(clock.monotonic()) == "b has not taken 2000 MB of key 001 (answered 503)"
+    assert "nothing is read straight from the feed" in lines(caplog)[-1]
+    clock.advance(FORGET_SECONDS)
+    assert held.full(clock.monotonic()) == ""
+    assert Held().full(clock.monotonic()) == ""
+
+
+def test_a_key_s_blocks_have_the_room_that_reading_counts_on() -> None:
+    large = backlog.CELLS - backlog.SMALL_BLOCKS - backlog.SPARE
+    assert backlog.SMALL_BLOCKS * backlog.SMALL_BLOCK_BYTES + large * backlog.BLOCK_BYTES >= ROOM
 
 
 def waits(held: Held, clock: ManualClock) -> tuple[threading.Thread, list[bool]]:

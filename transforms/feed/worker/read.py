@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
@@ -24,6 +25,7 @@ from transforms.feed.worker import sessions as of_process
 from transforms.feed.worker.range import FeedRange, FeedRangeCoder
 from transforms.feed.worker.ring import Part
 from transforms.feed.worker.sessions import PROCESS, Hold, Session, Sessions, WorkerFeed
+from transforms.held import HELD
 from transforms.in_process import Ticket
 
 
@@ -108,6 +110,7 @@ MAX_DELAY = 0.5
 LOOK_SECONDS = 0.5  # between looks, while a bundle waits for the feed, at whether it still should
 TICK_SECONDS = 0.5  # between looks at the clock while sinks gather
 SEEK_DELAY = 0.05  # before the runner shows the range to a process again that does not own it
+_NEVER = threading.Event()
 _RANGE = beam.DoFn.RestrictionParam(FeedRangeProvider())
 _WATERMARK = beam.DoFn.WatermarkEstimatorParam(ManualWatermarkEstimator.default_provider())
 
@@ -200,7 +203,7 @@ class _Bundle:
         self._shared, self._most_bytes = shared, most_bytes
         self._events: Sequence[Event] = ()  # claimed, and on their way into a chunk
         self._first, self._oldest = 0, 0.0
-        self._has_waited = False
+        self._has_waited = self._is_stopped = False
 
     def read(self, draining: Callable[[], bool], idle: float) -> Iterator[Chunk | DeadLetter]:
         """idle: seconds for which the bundle itself waits when the feed sends nothing."""
@@ -213,10 +216,13 @@ class _Bundle:
         began, count, strays, over = self._clock.monotonic(), 0, 0, session.over
         while self._goes_on(began, count, idle):
             over = session.over  # asked before the last look at the ring
-            part = self._ring.read(self._left.start, CHUNK_EVENTS, self._left.stop)
+            self._is_stopped = not over and self._has_no_room()
+            part = None
+            if not self._is_stopped:
+                part = self._ring.read(self._left.start, CHUNK_EVENTS, self._left.stop)
             if part is None:
                 yield from self._rest()
-                if over or (strays and not count):
+                if over or (strays and not count) or (self._is_stopped and count):
                     break
                 if not (self._gathers() if count else self._awaits(began + idle, draining)):
                     break
@@ -250,6 +256,10 @@ class _Bundle:
         if events:
             yield Chunk(events, self._first, self._oldest)
 
+    def _has_no_room(self) -> bool:
+        """Something waits, and a destination's key has no room for it (see held.ROOM)."""
+        return self._ring.end > self._left.start and bool(HELD.full(self._clock.monotonic()))
+
     def _gathers(self) -> bool:
         """Whether there may be more for the sinks to gather; waits for it."""
         if self._shared.gather:
@@ -264,7 +274,12 @@ class _Bundle:
         """
         left = until - self._clock.monotonic()
         self._has_waited = left <= 0
-        if left <= 0 or draining() or not self._hold.is_valid or self._hold.others_wait():
+        if left <= 0 or draining() or not self._hold.is_valid:
+            return False
+        if self._is_stopped:
+            self._clock.wait(_NEVER, min(left, LOOK_SECONDS))
+            return True
+        if self._hold.others_wait():
             return False
         self._ring.wait(self._left.start, min(left, LOOK_SECONDS), self._hold.others_wait)
         return True
@@ -295,7 +310,7 @@ class _Bundle:
         quiet = self._ring.quiet_since(left.start)
         if quiet is None:
             session.idle, session.not_before = 0, 0.0
-            self._tracker.defer_remainder()
+            self._tracker.defer_remainder(Duration(MAX_DELAY) if self._is_stopped else None)
         elif over:
             if session.failure is not None:
                 raise RuntimeError(f"reading the feed failed: {session.failure}") from session.failure

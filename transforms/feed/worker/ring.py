@@ -13,6 +13,7 @@ from transforms.dead_letter import DeadLetter
 from transforms.event import Event
 from transforms.feed.intake import Gap, JournalFull, as_dead_letter
 from transforms.feed.worker.range import OPEN_END
+from transforms.held import HELD
 
 # What Python adds to the raw bytes: measured 330 bytes for an event of the practice feed, id and time
 # included, and 240 for the entry that holds those which came together.
@@ -20,6 +21,7 @@ EVENT_BYTES = 330
 ENTRY_BYTES = 240
 PLACE = "the worker's memory for the feed"
 ADVICE = "the job's stages behind the feed are too slow: look for the one that is, or give it more workers"
+ADVICE_HELD = "put that destination right, or drain the job (what it holds then becomes dead letters)"
 # A full ring holds up the socket this long before the connection says that it pauses.
 PUSH_BACK = 1.0
 
@@ -116,7 +118,7 @@ class Ring:
                     self._last_refused = events
                 raise JournalFull("nobody reads it any more", PLACE, ADVICE)
             if not self._has_room(size):
-                raise JournalFull(f"{self._bytes} bytes wait for the runner to take them", PLACE, ADVICE)
+                raise self._full()
             before = self._heard
             self._heard = self._clock.now() if heard_until is None else heard_until
             self._put(events, strays, size, before)
@@ -251,6 +253,11 @@ class Ring:
         with self._changed:
             self._closed = True
             self._changed.notify_all()
+
+    def _full(self) -> JournalFull:
+        if held := HELD.full(self._clock.monotonic()):
+            return JournalFull(f"the job reads no more: {held}", PLACE, ADVICE_HELD)
+        return JournalFull(f"{self._bytes} bytes wait for the runner to take them", PLACE, ADVICE)
 
     def _has_room(self, size: int) -> bool:
         return not self._bounded or not self._entries or self._bytes + size <= self._max_bytes

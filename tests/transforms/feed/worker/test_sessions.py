@@ -9,17 +9,26 @@ import msgspec
 import pytest
 
 from tests.integration.collect import wait_for
-from tests.transforms.feed.worker.support import FEED, Bundle, Process, StepClock, events
+from tests.transforms.feed.worker.support import (
+    FEED,
+    Bundle,
+    Process,
+    StepClock,
+    TrackerView,
+    Watermark,
+    events,
+)
 from transforms.dead_letter import DeadLetter
 from transforms.event import Chunk
 from transforms.feed.coverage import Coverage
-from transforms.feed.intake import Intake
+from transforms.feed.intake import Intake, JournalFull
 from transforms.feed.kept import KeptConnection
 from transforms.feed.watch import Watch
-from transforms.feed.worker import read
+from transforms.feed.worker import read, ring
 from transforms.feed.worker.range import FeedRange
 from transforms.feed.worker.ring import Ring
 from transforms.feed.worker.sessions import WorkerFeed, connect
+from transforms.held import ROOM, Held
 
 FIRST = FeedRange(0)
 
@@ -495,3 +504,75 @@ def test_a_worker_s_streams_are_compared_by_who_is_silent(clock: StepClock) -> N
         watch.look()
     assert [bool(stream.watched.suspect) for stream in streams] == [False, True]
     assert isinstance(connect(FEED, clock, "feed", watch), KeptConnection)
+
+
+@pytest.fixture
+def held(monkeypatch: pytest.MonkeyPatch) -> Held:
+    """What the destinations' keys of the process hold."""
+    made = Held()
+    monkeypatch.setattr(read, "HELD", made)
+    monkeypatch.setattr(ring, "HELD", made)
+    return made
+
+
+def test_nothing_is_read_while_a_destination_s_key_has_no_room(
+    process: Process, clock: StepClock, held: Held
+) -> None:
+    opened = process.bundle(FIRST)
+    process.connections[0].receive(1, 2)
+    held.note("splunk", "000", 9, ROOM - 1, clock.monotonic())
+    first = process.bundle(opened.left)
+    assert first.ids == [1, 2], "a key that has room stops nothing"
+    held.note("splunk", "000", 9, ROOM, clock.monotonic())
+    process.connections[0].receive(3)
+    stopped = process.bundle(first.left)
+    assert (stopped.outputs, stopped.left.start, stopped.watermark) == ([], 2, None)
+    assert stopped.delay == read.MAX_DELAY, "or the runner would ask again at once, for ever"
+    held.note("splunk", "000", 9, ROOM - 1, clock.monotonic())
+    assert process.bundle(stopped.left).ids == [3]
+
+
+def test_a_bundle_that_meets_a_key_without_room_gives_what_it_has_claimed(
+    process: Process, clock: StepClock, held: Held, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(read, "CHUNK_EVENTS", 1)
+    opened = process.bundle(FIRST)
+    process.connections[0].receive(1)
+    process.connections[0].receive(2)
+    tracker, outputs = TrackerView(opened.left), []
+    for output in read.read_bundle(process.sessions, FEED, tracker, Watermark(), clock):
+        outputs.append(output)
+        held.note("splunk", "000", 9, ROOM, clock.monotonic())
+    assert [len(one.events) for one in outputs if isinstance(one, Chunk)] == [1]
+    assert tracker.residual is not None
+    assert tracker.residual.start == 1
+
+
+def test_without_room_a_bundle_waits_itself_and_looks_up_for_a_drain(
+    process: Process, clock: StepClock, held: Held
+) -> None:
+    opened = process.bundle(FIRST, PATIENT)
+    process.connections[0].receive(1)
+    held.note("splunk", "000", 9, ROOM, clock.monotonic())
+    found: list[Bundle] = []
+    thread = threading.Thread(target=lambda: found.append(process.bundle(opened.left, PATIENT)))
+    thread.start()
+    thread.join(0.05)
+    assert thread.is_alive()
+    process.sessions.drain()
+    thread.join(10)
+    assert not thread.is_alive()
+    assert process.bundle(found[0].left, PATIENT).ids == [1], "a drain takes what there is, room or not"
+
+
+def test_a_gap_s_message_says_which_destination_stops_the_reading(
+    process: Process, clock: StepClock, held: Held, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ring, "PUSH_BACK", 0.0)
+    full = Ring(1000, clock)
+    full.append(events(*range(10)), ())
+    with pytest.raises(JournalFull, match="wait for the runner"):
+        full.append(events(11), ())
+    held.note("splunk", "000", 9, ROOM, clock.monotonic(), "Splunk answered 503")
+    with pytest.raises(JournalFull, match=r"splunk has not taken 2000 MB of key 000 \(Splunk answered 503\)"):
+        full.append(events(11), ())
