@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import functools
-import inspect
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import apache_beam as beam
@@ -21,24 +20,13 @@ from transforms.seldom_progress import tell_progress_seldom
 from transforms.write.contract import Destination
 from transforms.write.delivery.settling import DEAD_LETTERS
 from transforms.write.keyed.attempts import Attempts, DrainTime
-from transforms.write.keyed.backlog import CELLS
+from transforms.write.keyed.cells import in_order, make_when_used, with_cells
 from transforms.write.keyed.delivery import KeyedDelivery
 from transforms.write.keyed.firing import Budget, Result
 from transforms.write.keyed.state import BeamState
 from transforms.write.metrics import DeliveryCounters
 
 CLOSE_SECONDS = 5.0
-CELL = tuple(BagStateSpec(f"cell_{number}", BytesCoder()) for number in range(CELLS))
-
-
-def with_cells(method: Callable[..., Any]) -> Callable[..., Any]:
-    """`method` as Beam is to see it: in place of `**cells` a parameter for each, as it knows state by those
-    alone."""
-    *given, _ = inspect.signature(method).parameters.values()
-    kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
-    cells = [inspect.Parameter(spec.name, kind, default=beam.DoFn.StateParam(spec)) for spec in CELL]
-    method.__signature__ = inspect.Signature([*given, *cells])  # type: ignore[attr-defined]
-    return method
 
 
 @beam.typehints.with_input_types(tuple[str, bytes])
@@ -70,6 +58,7 @@ class DeliverOnTimers(beam.DoFn):
     def setup(self) -> None:
         refuse_splits()
         tell_progress_seldom()
+        make_when_used()
         self._counters = DeliveryCounters(self._name)
         self._attempts = acquire(self._shared, self._new_attempts)
         self._delivery = KeyedDelivery(
@@ -106,7 +95,7 @@ class DeliverOnTimers(beam.DoFn):
         due: Any = beam.DoFn.TimerParam(DUE),
         **cells: Any,
     ) -> Iterator[Any]:
-        beam_state = BeamState(key_state, inbox, [cells[spec.name] for spec in CELL])
+        beam_state = BeamState(key_state, inbox, in_order(cells))
         yield from self._outputs(self._delivery.due(key, beam_state, due.set, self._budget))
 
     @on_timer(END)  # type: ignore[untyped-decorator]
@@ -121,7 +110,7 @@ class DeliverOnTimers(beam.DoFn):
         end: Any = beam.DoFn.TimerParam(END),
         **cells: Any,
     ) -> Iterator[Any]:
-        beam_state = BeamState(key_state, inbox, [cells[spec.name] for spec in CELL])
+        beam_state = BeamState(key_state, inbox, in_order(cells))
         again = functools.partial(end.set, window.max_timestamp())
         yield from self._outputs(self._delivery.end(key, beam_state, again, self._budget))
         due.clear()
