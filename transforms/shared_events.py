@@ -68,21 +68,26 @@ class Part(NamedTuple):
 
 
 class BatchEvents(list["Event"]):
-    """The events of a batch, in order, and of which chunks they are parts.
+    """The events of a batch, in order, of which chunks they are parts, and their bytes in a request.
 
     Nobody changes it but who fills it: a copy, a slice, a list of changed events are ordinary lists, for
     which nothing is shared.
     """
 
-    __slots__ = ("parts",)
+    __slots__ = ("parts", "size")
 
     def __init__(self) -> None:
         super().__init__()
         self.parts: list[Part] = []
+        self.size = 0
 
-    def add(self, events: Sequence[Event], start: int, stop: int, shared: SharedEvents | None) -> None:
-        """Add the events [start, stop) of a chunk, which others have too when it is `shared`."""
+    def add(
+        self, events: Sequence[Event], start: int, stop: int, shared: SharedEvents | None, size: int = 0
+    ) -> None:
+        """Add the events [start, stop) of a chunk, which others have too when it is `shared`; size: their
+        bytes, as their destination counts them."""
         before = len(self)
+        self.size += size
         self.extend(events[start:stop])
         if shared is not None:
             self.parts.append(Part(shared, start, stop))
@@ -108,11 +113,13 @@ def pieces(
 
 def raw_size(events: Sequence[Event]) -> int:
     """Bytes of their raw JSON."""
-    return sum(pieces(events, lambda part, shared: shared.once_of("size", part, _raw_size), _raw_size))
-
-
-def _raw_size(events: Sequence[Event]) -> int:
     return sum([len(event.raw) for event in events])
+
+
+def size_of(events: Sequence[Event]) -> int:
+    """Bytes of a batch's events: as their destination counts them, which the batch knows when it was filled
+    here, or else of their raw JSON."""
+    return events.size if isinstance(events, BatchEvents) and events.size else raw_size(events)
 
 
 def sorted_ids(events: Sequence[Event]) -> list[str]:
@@ -132,17 +139,23 @@ class Lines(NamedTuple):
     ends: Sequence[int]
 
 
-def encoded(events: Sequence[Event], form: Hashable, encode: Callable[[Sequence[Event]], Lines]) -> bytes:
-    """The events as `encode` makes them, joined; those of a chunk are encoded once for all of that form."""
+def encoded(
+    events: Sequence[Event],
+    form: Hashable,
+    encode: Callable[[Sequence[Event]], bytes],
+    lines: Callable[[Sequence[Event]], Lines],
+) -> bytes:
+    """The events as `encode` makes them, joined. Those of a chunk are encoded once for all of that form, by
+    `lines`, which makes the same bytes and says where each event ends."""
 
     def of_part(part: Part, shared: SharedEvents) -> bytes | memoryview:
         if not shared.keeps:
-            return encode(shared.events[part.start : part.stop]).body
-        lines = shared.once(("lines", form), encode)
-        begin = lines.ends[part.start - 1] if part.start else 0
-        return memoryview(lines.body)[begin : lines.ends[part.stop - 1]]
+            return encode(shared.events[part.start : part.stop])
+        made = shared.once(("lines", form), lines)
+        begin = made.ends[part.start - 1] if part.start else 0
+        return memoryview(made.body)[begin : made.ends[part.stop - 1]]
 
     if form is None:
-        return encode(events).body
-    found = pieces(events, of_part, lambda own: encode(own).body)
-    return b"".join(found)
+        return encode(events)
+    found = pieces(events, of_part, encode)
+    return found[0] if len(found) == 1 and isinstance(found[0], bytes) else b"".join(found)

@@ -17,6 +17,7 @@ from transforms.shared_events import (
     SharedEvents,
     encoded,
     raw_size,
+    size_of,
     sorted_ids,
 )
 
@@ -32,6 +33,10 @@ def events(start: int, end: int) -> list[Event]:
 def lines(some: Sequence[Event]) -> Lines:
     made = [b'{"event":%b}\n' % event.raw for event in some]
     return Lines(b"".join(made), list(accumulate(map(len, made))))
+
+
+def body(some: Sequence[Event]) -> bytes:
+    return lines(some).body
 
 
 def test_what_several_ask_for_at_once_is_made_once() -> None:
@@ -90,11 +95,11 @@ def test_a_batch_of_parts_is_encoded_sized_and_named_as_its_events(let_go: bool)
     batch = batch_of((first, 4, 9), (own, 0, 3), (own, 5, 7), (second, 0, 1), (second, 1, 11))
     plain = [*first.events[4:], *own[:3], *own[5:], *second.events]
     if let_go:
-        encoded(batch, "form", lines)
+        encoded(batch, "form", body, lines)
         first.let_go()
     assert is_shared(batch)
     assert batch == plain
-    assert encoded(batch, "form", lines) == lines(plain).body
+    assert encoded(batch, "form", body, lines) == body(plain)
     assert raw_size(batch) == raw_size(plain)
     assert sorted_ids(batch) == sorted(event.id for event in plain)
     assert Batch(batch).id == Batch(plain).id
@@ -108,12 +113,15 @@ def test_each_form_is_encoded_once_whoever_asks() -> None:
         calls.append(len(some))
         return lines(some)
 
+    def counted_body(some: Sequence[Event]) -> bytes:
+        return counted(some).body
+
     one, other = batch_of((shared, 0, 9)), batch_of((shared, 2, 4))
     for form in ("a", "b", "a"):
-        encoded(one, form, counted)
-        encoded(other, form, counted)
+        encoded(one, form, counted_body, counted)
+        encoded(other, form, counted_body, counted)
     assert calls == [9, 9], "whole chunks, once for each form"
-    encoded(other, None, counted)
+    encoded(other, None, counted_body, counted)
     assert calls == [9, 9, 2], "a destination that says nothing of its form makes its own"
 
 
@@ -123,7 +131,7 @@ def test_nothing_is_shared_for_events_that_are_not_those_of_the_chunk() -> None:
     changed = [Event(event.id, event.type, event.created_at, b"{}") for event in batch]
     for some in (changed, batch[1:], [*batch], batch + changed):
         assert not is_shared(some)
-        assert encoded(some, "form", lines) == lines(some).body
+        assert encoded(some, "form", body, lines) == body(some)
 
 
 def sizes(some: Sequence[Event]) -> list[int]:
@@ -153,6 +161,15 @@ def test_batches_are_the_same_ones_with_and_without_sharing(seed: int, partition
         return [(list(b.events), list(b.offsets), b.partition, b.id) for b in batches]
 
     assert seen(closed[0]) == seen(closed[1])
+
+
+def test_a_batch_knows_its_bytes_as_they_were_counted_when_it_was_filled() -> None:
+    some = events(0, 90)
+    batches = OpenBatches(BatchPolicy(40, 100_000, 5.0), lambda some: [n + 7 for n in sizes(some)])
+    whole, half = batches.add_chunk(some, 0, 0.0, skip=range(20, 30), shared=SharedEvents(some))
+    assert size_of(whole.events) == raw_size(whole.events) + 40 * 7
+    assert size_of(half.events) == raw_size(half.events) + 40 * 7
+    assert size_of(half.events[:3]) == raw_size(half.events[:3]), "of a part nobody has counted it"
 
 
 def test_a_batch_does_not_hold_chunks_of_which_it_wants_little() -> None:

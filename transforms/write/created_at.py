@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from bisect import bisect_right
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 from functools import lru_cache
@@ -92,18 +93,22 @@ def short_epoch_text(created_at: str) -> bytes:
 
 def epoch_texts(created_at: Sequence[str]) -> list[bytes]:
     """`epoch_text` of each. Many that are UTC and of the same few seconds, as events of a busy feed are,
-    cost 0.1 us each."""
-    if len(created_at) < WORTH_IT:
+    cost 0.05 us each."""
+    count = len(created_at)
+    if count < WORTH_IT:
         return [epoch_text(text) for text in created_at]
-    texts = _of_one_second(created_at)
-    if texts is None:  # a second ends among them, or something is odd: few are left with it
-        middle = len(created_at) // 2
-        texts = epoch_texts(created_at[:middle]) + epoch_texts(created_at[middle:])
-    return texts
+    end = bisect_right(
+        created_at, created_at[0][:19] + "~"
+    )  # behind those of the first one's second: they ascend
+    texts = _of_one_second(created_at[:end]) if 4 * end >= count else None
+    if texts is None:  # they do not, or something is odd: few are left with it in the end
+        texts, end = epoch_texts(created_at[: count // 2]), count // 2
+    return texts + epoch_texts(created_at[end:]) if end < count else texts
 
 
 WORTH_IT = 32
 _SECONDS = re.compile(rb"\d{10}(?:\.\d{1,9})?Z(?:\n\d{10}(?:\.\d{1,9})?Z)*")
+_SHAPE = bytes.maketrans(b"123456789", b"0" * 9)
 
 
 def _of_one_second(created_at: Sequence[str]) -> list[bytes] | None:
@@ -111,7 +116,8 @@ def _of_one_second(created_at: Sequence[str]) -> list[bytes] | None:
 
     Behind the replacement each line must be ten digits, a fraction and Z. The second's digits can stand
     nowhere but in those ten, so that as many of them as there are texts are all of the texts; as many lines
-    as there are texts are the texts themselves, as none of them has a line's end in it.
+    as there are texts are the texts themselves, as none of them has a line's end in it. Lines that are all
+    alike but for their digits, as they usually are, are as right as the first of them.
     """
     second, joined = created_at[0][:19], "\n".join(created_at)
     seconds = whole_seconds(second, 0)
@@ -119,7 +125,11 @@ def _of_one_second(created_at: Sequence[str]) -> list[bytes] | None:
         return None
     digits = joined.replace(second, seconds.decode()).encode()
     texts = digits[:-1].split(b"Z\n")
-    return texts if _SECONDS.fullmatch(digits) and len(texts) == len(created_at) else None
+    shape = digits.translate(_SHAPE) + b"\n"
+    first = len(texts[0]) + 2
+    alike = shape == shape[:first] * len(created_at)
+    right = _SECONDS.fullmatch(digits[: first - 1] if alike else digits)
+    return texts if right and len(texts) == len(created_at) else None
 
 
 def epoch_milliseconds(created_at: str) -> int | None:

@@ -139,7 +139,7 @@ class Splunk(Destination):
     def encode(self, events: Sequence[Event]) -> bytes:
         """The uncompressed body of a request: one JSON object and a newline an event."""
         around: Envelope = self._around  # type: ignore[attr-defined]
-        return encoded(events, self.form(), around.lines)
+        return encoded(events, self.form(), around.encode, around.lines)
 
     def form(self) -> Hashable:
         """Its class (another one may make something else of an event) and the envelope."""
@@ -237,25 +237,32 @@ class Envelope:
         longest = max(len(middle) for middle in (self.middle, *(middle for _, middle in made)))
         self.fixed_size = len(HEAD) + TIME_SIZE + longest + len(TAIL)
 
+    def encode(self, events: Sequence[Event]) -> bytes:
+        """One object an event. All of a batch at once takes a third of one after the other."""
+        return b"".join(self._texts(events))
+
     def lines(self, events: Sequence[Event]) -> Lines:
-        """One object an event. All of a chunk at once takes a third of one after the other."""
-        raws = [event.raw for event in events]
-        times = epoch_texts([event.created_at for event in events])
-        ids = id_texts([event.id for event in events])
-        parts = [HEAD, b"", TIME, b"", self.middle, b"", TAIL] * len(events)
-        parts[1::7] = raws
-        parts[3::7] = times
-        parts[5::7] = ids
-        around = len(HEAD) + len(TIME) + len(self.middle) + len(TAIL)
-        sizes = [around + len(r) + len(t) + len(i) for r, t, i in zip(raws, times, ids, strict=True)]
+        """As `encode`, and where each object ends."""
+        texts = self._texts(events)
+        if self._middles is None and b"" not in texts[3::7]:  # only these differ in length
+            around = len(HEAD) + len(TIME) + len(self.middle) + len(TAIL)
+            varying = zip(texts[1::7], texts[3::7], texts[5::7], strict=True)
+            ends = list(accumulate([around + len(raw) + len(time) + len(id_) for raw, time, id_ in varying]))
+        else:
+            ends = list(accumulate(map(len, texts)))[6::7]
+        return Lines(b"".join(texts), ends)
+
+    def _texts(self, events: Sequence[Event]) -> list[bytes]:
+        """Seven for each event."""
+        texts = [HEAD, b"", TIME, b"", self.middle, b"", TAIL] * len(events)
+        texts[1::7] = [event.raw for event in events]
+        texts[3::7] = times = epoch_texts([event.created_at for event in events])
+        texts[5::7] = id_texts([event.id for event in events])
         if (by_type := self._middles) is not None:
-            parts[4::7] = middles = [by_type[event.type] for event in events]
-            usual = len(self.middle)
-            sizes = [size + len(middle) - usual for size, middle in zip(sizes, middles, strict=True)]
+            texts[4::7] = [by_type[event.type] for event in events]
         if b"" in times:  # Splunk stamps the event on arrival, which is the best that is left
-            parts[2::7] = [TIME if time else b"" for time in times]
-            sizes = [size if time else size - len(TIME) for size, time in zip(sizes, times, strict=True)]
-        return Lines(b"".join(parts), list(accumulate(sizes)))
+            texts[2::7] = [TIME if time else b"" for time in times]
+        return texts
 
 
 def middle_of(metadata: Mapping[str, str]) -> bytes:
