@@ -9,8 +9,12 @@ import difflib
 import importlib
 import sys
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 from pipelines import exit_codes
+
+if TYPE_CHECKING:
+    from pipelines.flags.parameter import Parameter
 
 # Name and what it does in one line. Each is a module of its name here, with a `main(argv) -> exit code`.
 PROGRAMS: Mapping[str, str] = {
@@ -33,6 +37,24 @@ def main(argv: Sequence[str] | None = None) -> int:
         return exit_codes.refuse([_unknown(name)])
     code: int = importlib.import_module(f"pipelines.{name}").main(arguments)
     return code
+
+
+# Where those are declared that a program has for itself, each as a mapping OWN.
+DECLARING = (
+    "pipelines.flags.check",
+    "pipelines.flags.reconcile",
+    "pipelines.flags.provision",
+    "pipelines.config",
+    "pipelines.flags.replay",
+    "pipelines.where",
+)
+
+
+def own_parameters() -> Mapping[str, Parameter]:
+    """By name, the parameters that one program or another has for itself: an environment, or a file of
+    settings, is often shared by all of them."""
+    modules = [importlib.import_module(each) for each in DECLARING]
+    return {name: parameter for module in modules for name, parameter in module.OWN.items()}
 
 
 def _unknown(name: str) -> str:

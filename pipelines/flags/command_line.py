@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import functools
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from pipelines.cluster import flink
@@ -52,10 +52,12 @@ def read(
     environ: Mapping[str, str],
     parameters: Mapping[str, Parameter],
     load: LoadConfig = lambda place, source: Config(),
+    others: Callable[[], Mapping[str, Parameter]] = dict,
 ) -> Arrived:
     """Sort everything that was given. Flags win over the environment, and both over the file of --config.
 
-    load: gives what the file at a place says; how the place was given is for a message.
+    load: gives what the file at a place says; how the place was given is for a message. others: parameters of
+    our other programs, which may share the environment; asked for when something in it is not known.
     """
     arrived = Arrived()
     on_flink = _runner(argv, environ) in flink.RUNNERS
@@ -70,7 +72,7 @@ def read(
     _environment(arrived, environ, parameters)
     if places := arrived.given.get("config"):
         _file(arrived, load(places[0][1], places[0][0]))
-    _unknown_variables(arrived, environ, parameters)
+    _unknown_variables(arrived, environ, parameters, others)
     return arrived
 
 
@@ -165,17 +167,26 @@ def _environment(arrived: Arrived, environ: Mapping[str, str], parameters: Mappi
 
 
 def _unknown_variables(
-    arrived: Arrived, environ: Mapping[str, str], parameters: Mapping[str, Parameter]
+    arrived: Arrived,
+    environ: Mapping[str, str],
+    parameters: Mapping[str, Parameter],
+    others: Callable[[], Mapping[str, Parameter]],
 ) -> None:
-    ours = {parameter.variable for parameter in parameters.values()}
-    targets = _variables_referenced(arrived, parameters)
-    for variable in sorted(environ):
-        if variable.startswith(PREFIX) and variable not in ours and variable not in targets:
-            meant = did_you_mean(variable.removeprefix(PREFIX), parameters)
-            hint = f"; did you mean {parameters[meant].variable}?" if meant else "; --help lists all settings"
-            if instead := INSTEAD.get(normal(variable.removeprefix(PREFIX))):
-                hint = f"; {instead}"
-            arrived.faults.append(f"{variable}: unknown setting{hint}")
+    ours = {each.variable for each in parameters.values()} | _named_in(_secret_texts(arrived, parameters))
+    unknown = [each for each in sorted(environ) if each.startswith(PREFIX) and each not in ours]
+    if not unknown:
+        return
+    theirs = {each.variable: each for each in others().values()}
+    secrets = [environ[name] for name, each in theirs.items() if each.secret and name in environ]
+    known = {**others(), **parameters}
+    for variable in unknown:
+        if variable in theirs or variable in _named_in(secrets):
+            continue
+        meant = did_you_mean(variable.removeprefix(PREFIX), known)
+        hint = f"; did you mean {known[meant].variable}?" if meant else "; --help lists all settings"
+        if instead := INSTEAD.get(normal(variable.removeprefix(PREFIX))):
+            hint = f"; {instead}"
+        arrived.faults.append(f"{variable}: unknown setting{hint}")
 
 
 def is_service_link(variable: str, value: str) -> bool:
@@ -184,17 +195,18 @@ def is_service_link(variable: str, value: str) -> bool:
     return bool(of_a_port or _LINK.fullmatch(variable))
 
 
-def _variables_referenced(arrived: Arrived, parameters: Mapping[str, Parameter]) -> frozenset[str]:
-    """Variables that hold a secret's value because a secret flag says env:NAME."""
-    by_name = (
-        given for name, sources in arrived.given.items() for _, given in sources if parameters[name].secret
-    )
-    return frozenset(
-        variable
-        for given in (*by_name, *arrived.config.texts())
-        # By itself, or as the value of a key: sasl.password=env:NAME
-        for variable in re.findall(r"(?:^|=)env:(\w+)", given)
-    )
+def _secret_texts(arrived: Arrived, parameters: Mapping[str, Parameter]) -> Iterator[str]:
+    """What was given for secrets; of a file, all of it."""
+    for name, sources in arrived.given.items():
+        if parameters[name].secret:
+            yield from (given for _, given in sources)
+    yield from arrived.config.texts()
+
+
+def _named_in(texts: Iterable[str]) -> frozenset[str]:
+    """Variables that hold a secret's value because a text says env:NAME, by itself or as the value of a key
+    (sasl.password=env:NAME)."""
+    return frozenset(variable for text in texts for variable in re.findall(r"(?:^|=)env:(\w+)", text))
 
 
 @functools.cache

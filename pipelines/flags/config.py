@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 import stat
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeAlias
@@ -61,8 +61,12 @@ def load(
     parameters: Mapping[str, Parameter],
     kinds: Iterable[type[Destination]],
     source: str = "--config",
+    others: Callable[[], Mapping[str, Parameter]] = dict,
 ) -> Config:
-    """The file at `place`, a path or a gs:// address; source: how it was given, for a message."""
+    """The file at `place`, a path or a gs:// address; source: how it was given, for a message.
+
+    others: parameters of our other programs, which may share the file; asked for when a key is not known.
+    """
     try:
         raw = _google_object(place) if place.startswith(GS) else _file(place)
         text = raw.decode()
@@ -71,7 +75,7 @@ def load(
     except _Unreadable as why:
         return Config(faults=[f"{source}: {place} {why}"])
     name = place.rpartition("/")[2]
-    config = _Reading(name, parameters, kinds).read(text)
+    config = _Reading(name, parameters, kinds, others).read(text)
     config.open_file = name if not place.startswith(GS) and _is_open(place) else ""
     return config
 
@@ -158,9 +162,13 @@ class _Reading:
     """One file. name: what stands before each line's number."""
 
     def __init__(
-        self, name: str, parameters: Mapping[str, Parameter], kinds: Iterable[type[Destination]]
+        self,
+        name: str,
+        parameters: Mapping[str, Parameter],
+        kinds: Iterable[type[Destination]],
+        others: Callable[[], Mapping[str, Parameter]],
     ) -> None:
-        self._name, self._parameters = name, parameters
+        self._name, self._parameters, self._others = name, parameters, others
         self._kinds = {kind.name: kind for kind in kinds}
         self._found = Config()
 
@@ -216,7 +224,9 @@ class _Reading:
     def _setting(self, key: str, node: yaml.Node) -> None:
         parameter = self._parameters.get(key)
         if parameter is None:
-            self._fault(node, self._shown(key), f"is no setting; {self._hint(key, self._parameters)}")
+            if key not in self._others():
+                known = {**self._others(), **self._parameters}
+                self._fault(node, self._shown(key), f"is no setting; {self._hint(key, known)}")
         elif key == "config":
             self._fault(node, key, "cannot name another file")
         else:

@@ -165,6 +165,8 @@ class OfDatadog(OfDestinations):
     )
 
 
+ROOMS = (OfSplunk, OfBigQuery, OfS3, OfGCS, OfKafka, OfPubSub, OfDatadog)
+OWN = {each.name: each for room in ROOMS for each in declared(room)}
 # How a service is reached, for every part.
 WAY_OUT = "ca_file client_certificate client_key http_proxy"
 

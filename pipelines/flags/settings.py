@@ -17,6 +17,7 @@ from pipelines.flags.general import (
     WebhookParameters,
 )
 from pipelines.flags.parameter import Parameter, declared
+from pipelines.programs import own_parameters
 from transforms.secret import redact
 
 
@@ -146,7 +147,11 @@ def arrived(argv: Sequence[str], environ: Mapping[str, str], program: Program = 
         raise SystemExit(0)
     known = {**program.own, **PARAMETERS}
     return command_line.read(
-        argv, environ, known, lambda place, source: config.load(place, known, destinations.KINDS, source)
+        argv,
+        environ,
+        known,
+        lambda place, source: config.load(place, known, destinations.KINDS, source, own_parameters),
+        own_parameters,
     )
 
 

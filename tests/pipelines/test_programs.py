@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import importlib
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -14,6 +15,7 @@ import pytest
 from pipelines import programs
 from pipelines.flags import manual
 from pipelines.flags.settings import PARAMETERS
+from pipelines.provision import PROVISIONS
 
 ROOT = Path(__file__).parents[2]
 
@@ -68,6 +70,17 @@ def test_each_program_is_a_module_with_a_main(name: str) -> None:
     path = package / "__init__.py" if package.is_dir() else package.with_suffix(".py")
     module = ast.parse(path.read_text())
     assert "main" in [node.name for node in module.body if isinstance(node, ast.FunctionDef)]
+
+
+def test_what_programs_have_for_themselves_is_known_to_all_of_them() -> None:
+    known = programs.own_parameters()
+    parts = [f"pipelines.provision.{part}" for part in PROVISIONS]
+    flags = [f"pipelines.flags.{name}" for name in ("check", "reconcile", "replay")]
+    for module in (*flags, *parts, "pipelines.config", "pipelines.where"):
+        own = importlib.import_module(module).PROGRAM.own
+        assert own.keys() - PARAMETERS.keys() <= known.keys(), module
+        for name in own.keys() & known.keys():
+            assert (known[name].variable, known[name].secret) == (own[name].variable, own[name].secret)
 
 
 def test_help_names_every_program() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from pipelines import where
 from pipelines.flags.command_line import is_service_link
 from pipelines.flags.settings import PARAMETERS, parse
 from tests.pipelines.flags.refusing import ENVIRON, FEED, refused
@@ -51,6 +52,28 @@ def test_what_only_looks_a_little_like_one_is_still_unknown(variable: str, value
         patch.setitem(ENVIRON, variable, value)
         (line,) = refused("--files_dir=./out")
     assert line.startswith(f"{variable}: unknown setting")
+
+
+def test_what_another_of_our_programs_has_for_itself_may_be_set_for_all_of_them() -> None:
+    theirs = {
+        "GRANTEX_SPLUNK_MANAGEMENT_URL": "https://splunk.test:8089",
+        "GRANTEX_SPLUNK_PASSWORD": "env:GRANTEX_OF_AN_ADMIN",
+        "GRANTEX_OF_AN_ADMIN": "pass-word",
+        "GRANTEX_AGAINST": "receipts",
+    }
+    assert parse(BASE, {**ENVIRON, **theirs}).given == {"feed_api_key", "files_dir"}
+    assert parse(["--state_dir=./x"], {**ENVIRON, **theirs}, where.PROGRAM).given == {"state_dir"}
+
+
+def test_a_slip_in_what_another_program_has_is_told_with_what_was_meant() -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(ENVIRON, "GRANTEX_SPLUNK_MANAGEMENT_URI", "https://splunk.test:8089")
+        patch.setitem(ENVIRON, "GRANTEX_SPLUNK_INDX", "main")
+        lines = refused("--files_dir=./out")
+    assert lines == [
+        "GRANTEX_SPLUNK_INDX: unknown setting; did you mean GRANTEX_SPLUNK_INDEX?",
+        "GRANTEX_SPLUNK_MANAGEMENT_URI: unknown setting; did you mean GRANTEX_SPLUNK_MANAGEMENT_URL?",
+    ]
 
 
 def test_none_of_our_own_variables_is_taken_for_one() -> None:

@@ -56,6 +56,14 @@ def faults(tmp_path: Path, text: str | bytes) -> list[str]:
     return raised.value.lines
 
 
+def test_what_another_program_has_for_itself_may_stand_in_the_file(tmp_path: Path) -> None:
+    text = "splunk_management_url: https://splunk.test:8089\nagainst: receipts\nfiles_dir: out\n"
+    settings = read(tmp_path, text, "--feed_api_key=env:FEED_KEY")
+    assert settings.given == {"feed_api_key", "files_dir", "config"}
+    (line,) = faults(tmp_path, "splunk_managment_url: https://splunk.test:8089\n")
+    assert line == "grantex.yaml:1: splunk_managment_url: is no setting; did you mean splunk_management_url?"
+
+
 def test_two_splunks_and_two_buckets(tmp_path: Path) -> None:
     settings = read(tmp_path, TWO_OF_EACH)
     found = {name_of(each): each for each in destinations(settings)}
