@@ -193,7 +193,7 @@ def test_bytes_left_over_are_never_the_answer_to_the_next_request() -> None:
                     peer.sendall(wire)
                     peer.recv(1000)
 
-        server = threading.Thread(target=serve)
+        server = threading.Thread(target=serve, daemon=True)  # it waits for ever when this fails
         server.start()
         connection = HttpConnection(f"http://127.0.0.1:{listener.getsockname()[1]}/", {})
         assert [connection.post(b"a").status, connection.post(b"b").status] == [200, 503]
