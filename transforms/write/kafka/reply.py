@@ -1,10 +1,10 @@
-"""What librdkafka's errors mean for a batch, and what a person can do about them: pure functions."""
+"""What librdkafka's reports and errors mean for a batch, and what a person can do about them."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
-from confluent_kafka import KafkaError
+from confluent_kafka import KafkaError, Message
 
 from transforms.secret import shown
 from transforms.write.advice import KAFKA
@@ -37,6 +37,56 @@ BAD_TIME = {
 }
 # The broker has refused the message: it is not in the log.
 REFUSED = AUTHENTICATION | UNKNOWN_TOPIC | DENIED | INVALID | TOO_LARGE | BAD_TIME | NOT_SENT
+
+MOST_RUNS = 10  # of offsets without a gap, in a partition, that a receipt names
+
+
+class Report:
+    """The delivery report of one message; it belongs to this message alone, whenever it comes."""
+
+    __slots__ = ("done", "error", "offset", "partition")
+
+    def __init__(self) -> None:
+        self.done = False
+        self.error: KafkaError | None = None
+        self.partition: int | None = None
+        self.offset: int | None = None
+
+    def __call__(self, error: KafkaError | None, message: Message) -> None:
+        self.error = error
+        if error is None:
+            self.partition, self.offset = message.partition(), message.offset()
+        self.done = True
+
+    def give_up(self) -> None:
+        """The producer is gone, so what is still open stays unknown."""
+        if not self.done:
+            self.error, self.done = KafkaError(KafkaError._PURGE_INFLIGHT), True
+
+
+def place_of(topic: str, reports: Iterable[Report]) -> str:
+    """Where delivered messages lie: partitions, and ranges of offsets in each; "" when none is delivered."""
+    offsets: dict[int, list[int]] = {}
+    for report in reports:
+        if report.partition is not None and report.offset is not None:
+            offsets.setdefault(report.partition, []).append(report.offset)
+    parts = []
+    for partition, each in sorted(offsets.items()):
+        runs: list[list[int]] = []
+        for offset in sorted(each):
+            if runs and offset - runs[-1][1] == 1:
+                runs[-1][1] = offset
+            else:
+                runs.append([offset, offset])
+        ends = [str(first) if first == last else f"{first}-{last}" for first, last in runs[:MOST_RUNS]]
+        more = [f"… {runs[-1][1]}"] if len(runs) > MOST_RUNS else []
+        parts.append(f"{topic}[{partition}]@{','.join([*ends, *more])}")
+    return " ".join(parts)
+
+
+def for_their_time(reports: Mapping[int, Report]) -> list[int]:
+    """The indexes of those that were refused, perhaps for a time: their own or a neighbour's."""
+    return [index for index, one in reports.items() if one.error and one.error.code() in BAD_TIME]
 
 
 class Names:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any
 
-from confluent_kafka import KafkaError, KafkaException, Message, Producer
+from confluent_kafka import KafkaError, KafkaException, Producer
 
 from transforms.clock import Clock, SystemClock
 from transforms.event import Batch, Event
@@ -20,32 +20,16 @@ from transforms.write.failure import as_outcome, failed
 from transforms.write.kafka import config as kafka_config
 from transforms.write.kafka import reply as kafka_outcome
 from transforms.write.kafka.config import Value
-from transforms.write.kafka.reply import AUTHENTICATION, BAD_TIME, REFUSED, Names, Verdict
+from transforms.write.kafka.reply import (
+    AUTHENTICATION,
+    REFUSED,
+    Names,
+    Report,
+    Verdict,
+    for_their_time,
+    place_of,
+)
 from transforms.write.kafka.tokens import TokenError, Tokens
-
-
-class Report:
-    """The delivery report of one message; it belongs to this message alone, whenever it comes."""
-
-    __slots__ = ("done", "error", "offset", "partition")
-
-    def __init__(self) -> None:
-        self.done = False
-        self.error: KafkaError | None = None
-        self.partition: int | None = None
-        self.offset: int | None = None
-
-    def __call__(self, error: KafkaError | None, message: Message) -> None:
-        self.error = error
-        if error is None:
-            self.partition, self.offset = message.partition(), message.offset()
-        self.done = True
-
-    def give_up(self) -> None:
-        """The producer is gone, so what is still open stays unknown."""
-        if not self.done:
-            self.error, self.done = KafkaError(KafkaError._PURGE_INFLIGHT), True
-
 
 log = logging.getLogger("grantex.kafka")
 log.addFilter(lambda record: bool(_redacted(record)))
@@ -55,7 +39,6 @@ PATIENCE = 5.0
 POLL = 0.1  # seconds; `close` is seen at least this often
 LOOK_SECONDS = 5.0  # of the preflight
 NOT_SHOWN = "shows no such topic"  # said by `preflight`, known again by `check`
-MOST_RUNS = 10  # of offsets without a gap, in a partition, that a receipt names
 # librdkafka's words for an `oauth_cb` that has raised.
 TOKEN_MISSING = "Failed to acquire SASL OAUTHBEARER token"  # noqa: S105 - no token
 LAST_POLL = 0.5  # seconds that a purged producer gets to say what became of its messages
@@ -114,7 +97,7 @@ class KafkaWriter(Writer):
         if refused := for_their_time(reports):
             reports = {index: one for index, one in reports.items() if index not in refused}
             reports |= self._retimed(producer, batch.events, refused, verdict, until)
-        batch.place = in_words(self._topic, reports.values())
+        batch.place = place_of(self._topic, reports.values())
         return self._judge(batch.events, reports, verdict)
 
     def preflight(self) -> Iterator[Finding]:
@@ -375,31 +358,6 @@ class KafkaWriter(Writer):
         if self._trouble is None or error.code() != KafkaError._ALL_BROKERS_DOWN:
             self._trouble = error
         log.debug("%s: %s", self._names.where, redact(error.str()))
-
-
-def in_words(topic: str, reports: Iterable[Report]) -> str:
-    """Where delivered messages lie: partitions, and ranges of offsets in each; "" when none is delivered."""
-    offsets: dict[int, list[int]] = {}
-    for report in reports:
-        if report.partition is not None and report.offset is not None:
-            offsets.setdefault(report.partition, []).append(report.offset)
-    parts = []
-    for partition, each in sorted(offsets.items()):
-        runs: list[list[int]] = []
-        for offset in sorted(each):
-            if runs and offset - runs[-1][1] == 1:
-                runs[-1][1] = offset
-            else:
-                runs.append([offset, offset])
-        ends = [str(first) if first == last else f"{first}-{last}" for first, last in runs[:MOST_RUNS]]
-        more = [f"… {runs[-1][1]}"] if len(runs) > MOST_RUNS else []
-        parts.append(f"{topic}[{partition}]@{','.join([*ends, *more])}")
-    return " ".join(parts)
-
-
-def for_their_time(reports: Mapping[int, Report]) -> list[int]:
-    """The indexes of those that were refused, perhaps for a time: their own or a neighbour's."""
-    return [index for index, one in reports.items() if one.error and one.error.code() in BAD_TIME]
 
 
 def _now(_: Event) -> int:
