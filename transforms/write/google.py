@@ -16,6 +16,7 @@ from transforms.proxies import ProxyError, host_and_port
 from transforms.secret import SecretError, shown
 from transforms.way_out import USUAL, WayOut
 from transforms.write.advice import GOOGLE
+from transforms.write.answer import decoded
 from transforms.write.contract import Outcome
 from transforms.write.failure import failed
 from transforms.write.over_http.connection import CLOSED, HttpConnection, Reply, Target, user_agent
@@ -104,10 +105,8 @@ _error_decoder = msgspec.json.Decoder(_ErrorReply)
 
 def rest_error(body: bytes) -> RestError:
     """Google's own words in a refusal; empty when a proxy (or nobody) wrote this body."""
-    try:
-        return _error_decoder.decode(body).error
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        return RestError()
+    reply = decoded(_error_decoder.decode, body)
+    return RestError() if reply is None else reply.error
 
 
 class GoogleHttp:

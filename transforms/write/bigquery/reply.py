@@ -15,6 +15,7 @@ from transforms.retry import retry_after
 from transforms.secret import shown
 from transforms.structs import ready
 from transforms.write.advice import BIGQUERY, GOOGLE
+from transforms.write.answer import fields
 from transforms.write.contract import Outcome
 from transforms.write.failure import KEPT, ONCE_FIXED, failed, refused
 from transforms.write.google import (
@@ -109,11 +110,8 @@ class ForeignReply(Exception):
 def own_reply(status: int, body: bytes) -> dict[str, Any]:
     """What BigQuery said: each of its answers is an object that names its kind. Raises ForeignReply for a
     success that is not its own: a sign-in page, a proxy's `{}`, a body that was cut."""
-    try:
-        found = msgspec.json.decode(body)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise ForeignReply from error
-    if status != 200 or not isinstance(found, dict) or "error" in found:
+    found = fields(body)
+    if status != 200 or found is None or "error" in found:
         raise ForeignReply
     if not str(found.get("kind", "")).startswith("bigquery#"):
         raise ForeignReply
