@@ -15,7 +15,7 @@ import botocore.loaders
 import botocore.session
 from botocore.config import Config
 from botocore.credentials import AssumeRoleCredentialFetcher, DeferredRefreshableCredentials
-from botocore.exceptions import NoCredentialsError
+from botocore.exceptions import InvalidConfigError, NoCredentialsError
 from botocore.handlers import BUILTIN_HANDLERS
 
 from transforms.event import Batch
@@ -69,12 +69,15 @@ def new_client(settings: S3, attempts: int = 1, service: str = "s3") -> Any:
     if settings.role_arn:
         session = way_out.aws(assumed(session, settings.role_arn, settings.external_id, region), region)
     # What boto3's own session would call, but for adding to the loader's paths each time.
-    return session.create_client(
-        service,
-        region_name=region,
-        endpoint_url=settings.endpoint,
-        config=config(settings.endpoint is not None, attempts).merge(Config(proxies=proxies)),
-    )
+    try:
+        return session.create_client(
+            service,
+            region_name=region,
+            endpoint_url=settings.endpoint,
+            config=config(settings.endpoint is not None, attempts).merge(Config(proxies=proxies)),
+        )
+    except ValueError as error:  # of AWS_ENDPOINT_URL and the like; nobody has been asked anything
+        raise InvalidConfigError(error_msg=str(error)) from error
 
 
 class Client:

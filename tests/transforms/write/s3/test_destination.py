@@ -197,6 +197,20 @@ def test_an_unknown_profile_blocks(settings: S3, monkeypatch: pytest.MonkeyPatch
     assert "nobodys" in outcome.cause
 
 
+@pytest.mark.parametrize(
+    ("variable", "value"),
+    [("AWS_ENDPOINT_URL", "nowhere"), ("AWS_ENDPOINT_URL_S3", "http://a:b"), ("AWS_DEFAULT_REGION", "a b")],
+)
+def test_what_the_environment_says_and_nobody_can_use_blocks(
+    settings: S3, monkeypatch: pytest.MonkeyPatch, variable: str, value: str
+) -> None:
+    monkeypatch.setenv(variable, value)
+    outcome = all_later(replace(settings, endpoint=None, region="").open().write(batch(2, HOUR)), 2)
+    assert outcome.blocked
+    assert not outcome.unknown
+    assert value in outcome.cause
+
+
 # The way there
 
 
