@@ -10,7 +10,7 @@ from typing import Any
 
 import msgspec
 
-from transforms.shared_events import SharedEvents, sorted_ids
+from transforms.shared_events import SharedEvents, once_for_batch
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +121,7 @@ class Batch:
 
     def __post_init__(self) -> None:
         if not self.id:
-            self.id = _batch_id(sorted_ids(self.events))
+            self.id = once_for_batch("id", self.events, _id_of)
 
     def remember(self, memo: bytes) -> None:
         """Keep `memo` with the batch: on one machine it is on disk when this returns."""
@@ -132,9 +132,9 @@ class Batch:
 
 def batch_id(event_ids: Iterable[str]) -> str:
     """The batch's identity: 32 hexadecimal digits from its sorted event ids, whatever their order."""
-    return _batch_id(sorted(event_ids))
-
-
-def _batch_id(ascending: Sequence[str]) -> str:
-    lines = "\n".join((*ascending, ""))
+    lines = "\n".join([*sorted(event_ids), ""])
     return hashlib.blake2b(lines.encode(), digest_size=16).hexdigest()
+
+
+def _id_of(events: Sequence[Event]) -> str:
+    return batch_id([event.id for event in events])

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Hashable, Sequence
-from itertools import chain
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 if TYPE_CHECKING:
     from transforms.event import Event
 
 T = TypeVar("T")
+MOST_PARTS = 16  # of a batch that is known by them: to look for more takes longer than to make it
 
 
 class SharedEvents:
@@ -42,11 +42,6 @@ class SharedEvents:
                     if not self._keeps:
                         self._made.clear()
         return made
-
-    def once_of(self, what: str, part: Part, make: Callable[[Sequence[Event]], T]) -> T:
-        """As `once`, of a part of the events: other batches may begin and end where this one does."""
-        start, stop = part.start, part.stop
-        return self.once((what, start, stop), lambda events: make(events[start:stop]))
 
     @property
     def keeps(self) -> bool:
@@ -122,14 +117,15 @@ def size_of(events: Sequence[Event]) -> int:
     return events.size if isinstance(events, BatchEvents) and events.size else raw_size(events)
 
 
-def sorted_ids(events: Sequence[Event]) -> list[str]:
-    """Their ids, ascending. Those of a part are sorted once, and to merge what is sorted costs little."""
-    found = pieces(events, lambda part, shared: shared.once_of("ids", part, _sorted_ids), _sorted_ids)
-    return found[0] if len(found) == 1 else sorted(chain.from_iterable(found))
-
-
-def _sorted_ids(events: Sequence[Event]) -> list[str]:
-    return sorted([event.id for event in events])
+def once_for_batch(what: str, events: Sequence[Event], make: Callable[[Sequence[Event]], T]) -> T:
+    """What `make` makes of a batch's events, once for all destinations whose batches begin and end where this
+    one does. It is kept with the first chunk."""
+    parts = events.parts if isinstance(events, BatchEvents) else ()
+    if not 0 < len(parts) <= MOST_PARTS or None in [part.shared for part in parts]:
+        return make(events)
+    (first, start, stop), *others = parts
+    assert first is not None
+    return first.once((what, start, stop, *others), lambda _: make(events))
 
 
 class Lines(NamedTuple):

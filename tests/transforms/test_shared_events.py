@@ -16,9 +16,9 @@ from transforms.shared_events import (
     Lines,
     SharedEvents,
     encoded,
+    once_for_batch,
     raw_size,
     size_of,
-    sorted_ids,
 )
 
 
@@ -101,7 +101,6 @@ def test_a_batch_of_parts_is_encoded_sized_and_named_as_its_events(let_go: bool)
     assert batch == plain
     assert encoded(batch, "form", body, lines) == body(plain)
     assert raw_size(batch) == raw_size(plain)
-    assert sorted_ids(batch) == sorted(event.id for event in plain)
     assert Batch(batch).id == Batch(plain).id
 
 
@@ -123,6 +122,23 @@ def test_each_form_is_encoded_once_whoever_asks() -> None:
     assert calls == [9, 9], "whole chunks, once for each form"
     encoded(other, None, counted_body, counted)
     assert calls == [9, 9, 2], "a destination that says nothing of its form makes its own"
+
+
+def test_what_is_made_of_a_batch_is_made_once_for_all_that_begin_and_end_where_it_does() -> None:
+    first, second = SharedEvents(events(0, 9)), SharedEvents(events(9, 20))
+    made: list[int] = []
+
+    def make(some: Sequence[Event]) -> int:
+        made.append(len(some))
+        return sum(some.index(event) for event in some)
+
+    one, same = (batch_of((first, 4, 9), (second, 0, 3)) for _ in range(2))
+    others = batch_of((first, 4, 9), (second, 0, 4)), batch_of((first, 3, 9), (second, 0, 3))
+    own = batch_of((first, 4, 9), (list(second.events), 0, 3))
+    for each in (one, same, *others, one, own, own):
+        assert once_for_batch("sum", each, make) == sum(range(len(each)))
+    assert made == [8, 9, 9, 8, 8]
+    assert once_for_batch("sum", BatchEvents(), make) == 0
 
 
 def test_nothing_is_shared_for_events_that_are_not_those_of_the_chunk() -> None:

@@ -84,6 +84,8 @@ def fits(status: int, code: int | None) -> bool:
 
 def is_refused_token(reply: Reply) -> bool:
     """Whether HEC refuses the token, so that reading it again may help."""
+    if is_delivered(reply.status):
+        return False  # HEC never says so with it
     return is_credential(reply.status) or read_reply(reply.status, reply.body).code in CREDENTIAL
 
 
