@@ -4,7 +4,10 @@
 VENV ?= .venv
 BIN := $(VENV)/bin
 ARGS ?=
-WORKERS ?= 2
+# How many tests run at a time: as many as there are cores, and two more where tests wait for servers.
+CORES := $(shell getconf _NPROCESSORS_ONLN 2>/dev/null || echo 2)
+CHECK_WORKERS = $(or $(WORKERS),$(CORES))
+TEST_WORKERS = $(or $(WORKERS),$(shell expr $(CORES) + 2))
 KILLS ?= 20
 ROUNDS ?= 50
 OUTAGE ?= 10
@@ -73,20 +76,24 @@ run: $(RUN_READY)  ## start the job: the demo, or what ARGS="--feed_url=... " an
 		$(if $(CONFIGURED),,--demo=true)
 
 check: $(TEST_READY)  ## ruff, mypy and all tests that start no server: a minute or so; what pre-commit runs
-	$(call steps,pytest --numprocesses=$(WORKERS) --dist=worksteal --timeout=120 --without-servers $(ARGS))
+	$(call steps,pytest --numprocesses=$(CHECK_WORKERS) --dist=worksteal --timeout=120 --without-servers $(ARGS))
 
 # Tests that share a server share a worker (tests/servers/tiers.py).
 test: $(TEST_READY)  ## the same with every test; ARGS go to pytest, WORKERS=0 for one at a time
-	$(call steps,pytest --numprocesses=$(WORKERS) --dist=loadgroup --timeout=300 $(ARGS))
+	$(call steps,pytest --numprocesses=$(TEST_WORKERS) --dist=loadgroup --timeout=300 $(ARGS))
 
-# $(call steps,PYTEST): all of them, whichever fails. Bytecode is written even where somebody has turned that
-# off: each worker would compile each module again, and so would each job that a test starts.
+# $(call steps,PYTEST): all of them, whichever fails; types are checked beside the tests, as both wait at times.
+# Bytecode is written even where somebody has turned that off: each worker would compile each module again, and
+# so would each job that a test starts.
 define steps
-	@failed=; export PYTHONDONTWRITEBYTECODE=; \
-	for step in "ruff check ." "ruff format --check ." "mypy" "$(1)"; do \
+	@failed=; export PYTHONDONTWRITEBYTECODE=; types=$$(mktemp); \
+	$(BIN)/python -m mypy >"$$types" 2>&1 & mypy=$$!; \
+	trap 'rm -f "$$types"; kill $$mypy 2>/dev/null' EXIT; trap 'exit 130' INT TERM; \
+	for step in "ruff check ." "ruff format --check ." "$(1)"; do \
 		echo "== $$step"; \
 		$(BIN)/python -m $$step || failed="$$failed [$$step]"; \
 	done; \
+	echo "== mypy"; wait $$mypy || failed="$$failed [mypy]"; trap 'rm -f "$$types"' EXIT; cat "$$types"; \
 	if [ -n "$$failed" ]; then echo "FAILED:$$failed" >&2; exit 1; fi
 endef
 

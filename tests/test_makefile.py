@@ -1,4 +1,4 @@
-"""`make run`: what is given as ARGS arrives at the job as it was written."""
+"""`make run`: what is given as ARGS arrives at the job as it was written; `make check` and `make test`."""
 
 from __future__ import annotations
 
@@ -82,3 +82,24 @@ def test_a_quote_that_is_not_closed_is_said(run: list[str]) -> None:
 def test_nothing_given_is_the_demo(run: list[str]) -> None:
     assert done(run).stdout.splitlines() == ["--demo=true"]
     assert done(run, GRANTEX_FILES_DIR="./out").stdout == ""
+
+
+@pytest.mark.parametrize("target", ["check", "test"])
+@pytest.mark.parametrize("fails", ["", "mypy", "pytest"])
+def test_all_steps_are_done_and_any_that_fails_is_named(tmp_path: Path, target: str, fails: str) -> None:
+    python = tmp_path / "bin" / "python"
+    python.parent.mkdir()
+    python.write_text(f'#!/bin/sh\nshift; echo "done: $*"; [ "$1" != "{fails}" ]\n')
+    python.chmod(0o755)
+    for name in ("run", "test"):
+        (tmp_path / name).touch()
+    ready = [f"{name.upper()}_READY={tmp_path / name}" for name in ("run", "test")]
+    command = ["make", "-s", target, f"VENV={tmp_path}", *ready, "WORKERS=3"]
+    made = done(command, "ARGS=-k this")
+    steps = [line.split()[1] for line in made.stdout.splitlines() if line.startswith("done: ")]
+    assert steps == ["ruff", "ruff", "pytest", "mypy"]
+    (tests,) = (line for line in made.stdout.splitlines() if line.startswith("done: pytest"))
+    assert "--numprocesses=3" in tests
+    assert tests.endswith("-k this")
+    assert bool(made.returncode) is bool(fails)
+    assert ("FAILED:" in made.stderr and f"[{fails}" in made.stderr) is bool(fails)
