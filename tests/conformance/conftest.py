@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.conformance.case import Case, Place
-from tests.conformance.cases import CASES
+from tests.conformance.cases import CASES, SERVERS
 from tests.conformance.tally import Tally
 from transforms.write.bigquery import storage_write as bigquery_storage_client
 from transforms.write.kafka import writer as kafka_writer
@@ -24,6 +24,10 @@ TABLE = "CONFORMANCE_TABLE"  # in the environment: a file for the table, which p
 
 _tally = Tally()
 _numbers = itertools.count()
+_PARAMETERS = [
+    pytest.param(name, marks=pytest.mark.xdist_group(SERVERS[name])) if name in SERVERS else name
+    for name in CASES
+]
 
 
 @pytest.fixture(scope="session")
@@ -31,11 +35,16 @@ def tally() -> Tally:
     return _tally
 
 
-@pytest.fixture(params=CASES)
+@pytest.fixture(params=_PARAMETERS)
 def case(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Case]:
     """One destination and its service, nothing delivered yet; the test runs once for each."""
+
+    def server(fixture: str) -> object:
+        assert SERVERS.get(request.param) == fixture, f"SERVERS must name the {fixture} of {request.param}"
+        return request.getfixturevalue(fixture)
+
     name = f"conform-{request.param}-{next(_numbers)}".replace("_", "-")
-    place = Place(tmp_path, monkeypatch, request.getfixturevalue, name)
+    place = Place(tmp_path, monkeypatch, server, name)
     with CASES[request.param](place) as made:
         yield made
 

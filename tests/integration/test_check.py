@@ -9,6 +9,7 @@ import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -22,6 +23,14 @@ from transforms.write.kafka import check as kafka_check
 PAGE = Path(__file__).parents[2] / "docs" / "check.md"
 HEAD = "| whose way | what is wrong | `check` says |\n|---|---|---|\n"
 PATIENCE = 15.0
+# The real server (tests/servers/shared.py) of most of a kind: its cases share a worker with its other tests.
+SERVERS = {
+    "Kafka": "broker",
+    "BigQuery": "emulator",
+    "Pub/Sub": "pubsub_server",
+    "S3": "seaweedfs",
+    "This machine": "moto_server",
+}
 
 
 def found(tried: Try) -> list[Tried]:
@@ -70,7 +79,12 @@ def general(text: str, place: Place) -> str:
     return re.sub(r"^\s+|\s+$", "", text).replace("|", "\\|")
 
 
-@pytest.mark.parametrize("case", [pytest.param(each, id=each.name) for each in CASES])
+def parameter(case: Case) -> Any:
+    marks = [pytest.mark.xdist_group(SERVERS[case.of])] if case.of in SERVERS else []
+    return pytest.param(case, id=case.name, marks=marks)
+
+
+@pytest.mark.parametrize("case", [parameter(each) for each in CASES])
 def test_what_is_wrong_is_told_with_what_to_do(
     case: Case,
     rows: dict[str, str],

@@ -129,6 +129,35 @@ def test_who_shares_a_server_or_a_module_s_fixture_shares_a_worker(examples: pyt
     assert {worker for kind, worker in ran if kind == "each"} - {together}, "both had something to do"
 
 
+ALONE = """
+import os
+import time
+import pytest
+
+@pytest.mark.alone
+@pytest.mark.parametrize("number", range(3))
+def test_alone(number):
+    print("alone", os.environ["PYTEST_XDIST_WORKER"], time.monotonic())
+
+@pytest.mark.parametrize("number", range(20))
+def test_beside(number):
+    print("beside", os.environ["PYTEST_XDIST_WORKER"], time.monotonic())
+
+def test_with_a_server(broker): pass
+"""
+
+
+def test_who_is_alone_follows_who_is_alone_and_nobody_comes_between(examples: pytest.Pytester) -> None:
+    examples.makepyfile(test_alone=ALONE)
+    result = run(examples, "-n2", "--dist=loadgroup", "-rP", "-k", "test_alone and not server")
+    result.assert_outcomes(passed=23)
+    ran = [line.split() for line in result.outlines if re.fullmatch(r"\w+ gw\d [\d.]+", line)]
+    kinds = "".join(kind[0] for kind, *_ in sorted(ran, key=lambda one: float(one[2])))
+    assert kinds.count("a") == 3
+    assert "aaa" in kinds
+    assert len({worker for kind, worker, _ in ran if kind == "alone"}) == 1
+
+
 def test_a_group_is_the_server_that_takes_longest_to_start(examples: pytest.Pytester) -> None:
     examples.makepyfile(test_groups=GROUPS)
     items, _ = examples.inline_genitems(*[f"-ptests.servers.{name}" for name in ("tiers", "shared")])

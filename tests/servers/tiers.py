@@ -5,7 +5,8 @@ those with a fixture of `tests.servers`, and those marked `servers`, which start
 `own_network`. Whatever starts one nevertheless fails (`process.may_start`), so that no mark can be forgotten.
 
 With pytest-xdist, tests that share a server or a module's fixture stay on one worker, where it is started
-once; a test marked `alone`, which measures time, has the machine to itself.
+once; a test marked `alone`, which measures time, has the machine to itself. These follow one another, so that
+the others wait for the machine once, and come late, when types are checked (Makefile).
 """
 
 from __future__ import annotations
@@ -53,7 +54,10 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         left_out = [item for item in items if starts_servers(item)]
         items[:] = [item for item in items if item not in set(left_out)]
         config.hook.pytest_deselected(items=left_out)
-    if os.environ.get("PYTEST_XDIST_WORKER") == "gw0" and hasattr(config, "workerinput"):
+    if not hasattr(config, "workerinput"):
+        return
+    items.sort(key=is_alone)
+    if os.environ.get("PYTEST_XDIST_WORKER") == "gw0":
         place = _place(config)
         (place / "groups.new").write_text(json.dumps({item.nodeid: shares(item) for item in items}))
         (place / "groups.new").rename(place / "groups")
@@ -93,8 +97,14 @@ def starts_servers(item: pytest.Item) -> bool:
     return any(one.func.__module__.startswith("tests.servers.") for one in _fixtures(item))
 
 
+def is_alone(item: pytest.Item | None) -> bool:
+    return item is not None and item.get_closest_marker("alone") is not None
+
+
 def shares(item: pytest.Item) -> str:
     """The name of what this test has in common with others that should be on the same worker, or ""."""
+    if is_alone(item):
+        return SHARED[0]
     marker = item.get_closest_marker("xdist_group")
     if marker is not None:
         return str(marker.args[0])
@@ -110,12 +120,25 @@ def _fixtures(item: pytest.Item) -> list[pytest.FixtureDef[object]]:
     return [found[-1] for found in info.name2fixturedefs.values()] if info else []
 
 
+_turn: contextlib.ExitStack | None = None  # while the machine is this worker's, or it is one of several
+
+
 @pytest.hookimpl(wrapper=True, tryfirst=True)
-def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
+def pytest_runtest_protocol(
+    item: pytest.Item, nextitem: pytest.Item | None
+) -> Generator[None, object, object]:
+    global _turn
     if not hasattr(item.config, "workerinput"):
         return (yield)
-    with share(_place(item.config), fcntl.LOCK_EX if item.get_closest_marker("alone") else fcntl.LOCK_SH):
+    if _turn is None:
+        _turn = contextlib.ExitStack()
+        _turn.enter_context(share(_place(item.config), fcntl.LOCK_EX if is_alone(item) else fcntl.LOCK_SH))
+    try:
         return (yield)
+    finally:
+        if not (is_alone(item) and is_alone(nextitem)):
+            _turn.close()
+            _turn = None
 
 
 @contextlib.contextmanager

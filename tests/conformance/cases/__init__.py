@@ -18,3 +18,11 @@ CASES: Mapping[str, Callable[[Place], AbstractContextManager[Case]]] = {
     "datadog": datadog.case,
     "custom": custom.case,
 }
+
+# Which of the real servers (tests/servers/shared.py) a case starts when it runs: those of one share a worker.
+SERVERS: Mapping[str, str] = {
+    "s3": "seaweedfs",
+    "bigquery_storage_write": "emulator",
+    "bigquery_insert_all": "emulator",
+    "kafka": "broker",
+}
