@@ -439,7 +439,7 @@ def marked(count: int) -> list[bytes]:
 
 
 def test_real_job_from_first_numbers_to_its_end(browser: Browser, tmp_path: Path) -> None:
-    with world(tmp_path) as around, around.live_job() as job:
+    with world(tmp_path, forks=True) as around, around.live_job() as job:
         url = f"http://127.0.0.1:{job.port}/"
         with opened(browser, url) as seen:
             events = marked(300)

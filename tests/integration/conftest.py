@@ -13,5 +13,5 @@ from tests.integration.job import World, world
 @pytest.fixture
 def around(tmp_path: Path) -> Iterator[World]:
     """Practice feed, practice HEC, and directories; no job yet."""
-    with world(tmp_path) as made:
+    with world(tmp_path, forks=True) as made:
         yield made

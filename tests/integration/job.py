@@ -8,7 +8,6 @@ import os
 import re
 import signal
 import socket
-import subprocess
 import sys
 import time
 import urllib.error
@@ -22,6 +21,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from pipelines.practice.feed import PracticeFeed
 from pipelines.practice.splunk import PracticeSplunk
+from tests.servers.forkserver import JOB, Process, fork, spawn
 from tests.servers.landing import Landing
 from tests.servers.process import may_start
 
@@ -30,7 +30,7 @@ SECRETS = {
     "PRACTICE_FEED_KEY": "gx-live-7f3b-for-nobodys-eyes",
     "PRACTICE_HEC_TOKEN": "hec-51c9-for-nobodys-eyes",
 }
-PATIENCE = 30.0  # seconds; only ever waited out by a test that fails
+PATIENCE = 60.0  # seconds; only ever waited out by a test that fails
 
 Sample = tuple[str, str]  # metric, destination ("" when it has none)
 
@@ -73,7 +73,7 @@ def metrics_at(port: int) -> dict[Sample, float]:
 class Job:
     """One start of the job. Its log grows in the file `log_file` over all starts that share it."""
 
-    process: subprocess.Popen[bytes]
+    process: Process
     log_file: Path
     port: int
     began: int  # where this start's part of the log begins
@@ -145,13 +145,16 @@ class Job:
 
 @dataclass
 class World:
-    """A practice feed, a practice HEC, and a directory with the job's state, files and log."""
+    """A practice feed, a practice HEC, and a directory with the job's state, files and log.
+
+    forks: a start of the job costs no imports (tests/servers/forkserver.py)."""
 
     place: Path
     feed: PracticeFeed
     splunk: PracticeSplunk
     environment: Mapping[str, str] = field(default_factory=lambda: dict(SECRETS))
     more: Mapping[str, object] = field(default_factory=dict)
+    forks: bool = False
 
     @property
     def state(self) -> Path:
@@ -198,16 +201,11 @@ class World:
         given = [flag for flag in flags if flag.startswith("--status_port=")] or [f"--status_port={port}"]
         rest = [flag for flag in flags if not flag.startswith("--status_port=")]
         environment = {k: v for k, v in os.environ.items() if not k.startswith("GRANTEX_")}
-        with open(self.place / log, "ab") as file:
-            process = subprocess.Popen(
-                [sys.executable, "-m", "pipelines.stream", *rest, *given],
-                cwd=code,
-                env=environment | dict(self.environment),
-                stdin=subprocess.DEVNULL,
-                stdout=file,
-                stderr=subprocess.STDOUT,
-            )
-            return Job(process, self.place / log, port, file.tell())
+        output = self.place / log
+        began = output.stat().st_size if output.exists() else 0
+        start = fork if self.forks and code == ROOT else spawn
+        process = start(JOB, [*rest, *given], environment | dict(self.environment), output, code)
+        return Job(process, output, port, began)
 
     def job(self, **more: object) -> AbstractContextManager[Job]:
         """The job with `flags`, until the end of the block."""
@@ -236,11 +234,11 @@ class World:
 
 
 @contextlib.contextmanager
-def world(place: Path, *, keep_events: bool = True) -> Iterator[World]:
+def world(place: Path, *, keep_events: bool = True, forks: bool = False) -> Iterator[World]:
     """Both practice services, gone at the end."""
     key, token = SECRETS["PRACTICE_FEED_KEY"], SECRETS["PRACTICE_HEC_TOKEN"]
     with (
         PracticeFeed(api_keys={key: "dev_practice"}, keepalive=1.0) as feed,
         PracticeSplunk(token=token, keep_events=keep_events) as splunk,
     ):
-        yield World(place, feed, splunk)
+        yield World(place, feed, splunk, forks=forks)

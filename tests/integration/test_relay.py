@@ -18,7 +18,7 @@ EVENTS = 3000
 def test_what_the_feed_sent_is_in_the_subscription_whatever_was_killed(tmp_path: Path) -> None:
     events = list(islice(generate(), EVENTS))
     ids = {msgspec.json.decode(event)["id"]: event for event in events}
-    with world(tmp_path) as made, server.running(tmp_path / "pubsub.log") as service:
+    with world(tmp_path, forks=True) as made, server.running(tmp_path / "pubsub.log") as service:
         topic = service.topic("events")
         none = {"splunk_hec_url": None, "splunk_hec_token": None, "splunk_max_age": None}
         files = {"files_dir": None, "files_max_age": None}

@@ -22,6 +22,7 @@ def test_no_secret_is_anywhere_with_faults_and_debug_logging(around: World) -> N
         "feed_api_key": around.feed.api_key,  # a literal
         "splunk_hec_token": "env:PRACTICE_HEC_TOKEN",
     }
+    around.forks = False  # so that /proc has its environment
     with around.live_job(**given) as job:
         around.feed.publish_many(islice(generate(), 30))
         assert around.splunk.wait_for(30, timeout=30)

@@ -72,7 +72,7 @@ def test_after_the_end_of_a_run_no_webhook_is_taken_that_is_not_kept(around: Wor
 
 def test_webhooks_reach_a_cluster_through_the_relay(tmp_path: Path) -> None:
     events = list(islice(generate(), 30))
-    with world(tmp_path) as made, server.running(tmp_path / "pubsub.log") as service:
+    with world(tmp_path, forks=True) as made, server.running(tmp_path / "pubsub.log") as service:
         url, flags = taking(made)
         topic = service.topic("events")
         relay = {
