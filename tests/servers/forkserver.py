@@ -159,14 +159,12 @@ def serve() -> None:
     """Answer until the end of standard input; in a child, run the program instead and return with it."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for those that it started
     requests, answers = os.fdopen(os.dup(0), "rb"), os.dup(1)
-    importlib.import_module(JOB)
-    del sys.modules[JOB]
-    gc.collect()
-    gc.freeze()  # so that the pages stay shared
+    preload()
     for line in requests:
         kind, *given = json.loads(line)
+        answer: int | None
         if kind == "start":
-            _alone()
+            only_thread()
             answer = os.fork()
             if not answer:
                 requests.close()
@@ -178,8 +176,17 @@ def serve() -> None:
     os._exit(0)
 
 
-def _alone() -> None:
-    """Nothing that a fork could leave locked or half done: other threads, of Python's and of libraries'."""
+def preload() -> None:
+    """Import what the job does. Its own module is left out, as it is executed by who starts it."""
+    importlib.import_module(JOB)
+    del sys.modules[JOB]
+    gc.collect()
+    gc.freeze()  # so that the pages stay shared
+
+
+def only_thread() -> None:
+    """Raises AssertionError when there are others, of Python's or of a library's: a fork could leave locked
+    or half done what they are at."""
     with contextlib.suppress(FileNotFoundError):  # where there is no /proc
         threads = os.listdir("/proc/self/task")
         assert len(threads) == 1, f"the fork server has {len(threads)} threads"
@@ -190,8 +197,9 @@ def _ended(pid: int) -> int | None:
     return os.waitstatus_to_exitcode(status) if found else None
 
 
-def _become(argv: list[str], environment: dict[str, str], output: str, directory: str) -> NoReturn:
-    """What the kernel and Python do for a process that is executed."""
+def take_over(environment: Mapping[str, str], output: Path) -> None:
+    """What the kernel and Python do for a process that is executed: this environment, and this file for all
+    that it says."""
     nothing, file = os.open(os.devnull, os.O_RDONLY), os.open(output, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
     for source, target in ((nothing, 0), (file, 1), (file, 2)):
         os.dup2(source, target)
@@ -202,6 +210,10 @@ def _become(argv: list[str], environment: dict[str, str], output: str, directory
     os.environ.update(environment)
     time.tzset()
     tempfile.tempdir = None
+
+
+def _become(argv: list[str], environment: dict[str, str], output: str, directory: str) -> NoReturn:
+    take_over(environment, Path(output))
     os.chdir(directory)
     module, *arguments = argv
     sys.path[0], sys.argv = directory, ["", *arguments]

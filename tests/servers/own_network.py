@@ -4,6 +4,10 @@ Prism, and Beam's worker pool with it, listens on every interface and runs what 
 `pytestmark` a module) with `own_network(needs=function)`: `needs` is called outside, where packages can be
 had; then the test and its fixtures run where only loopback exists, in a new process, for at most LIMIT
 seconds or its argument `limit`. Nothing that it started is left, even if it was interrupted or killed.
+
+Where the machine has process namespaces there is one for all tests of a worker. Its first process has
+imported what they need and forks for each (as in forkserver.py, and for the same reason); what is left of a
+test is killed before the next.
 """
 
 from __future__ import annotations
@@ -13,6 +17,7 @@ import fcntl
 import functools
 import json
 import os
+import select
 import shutil
 import signal
 import socket
@@ -22,9 +27,11 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 
+from tests.servers.forkserver import ONE_THREAD, only_thread, preload, take_over
 from tests.servers.process import unavailable
 
 MARK = "own_network"
@@ -120,27 +127,13 @@ def namespace() -> tuple[str, ...]:
 
 def _run(item: pytest.Item) -> Iterator[pytest.TestReport]:
     with tempfile.TemporaryDirectory() as directory:
-        path = Path(directory, "reports")
-        command = [*namespace(), sys.executable, "-m", "tests.servers.own_network", item.nodeid]
+        path, said = Path(directory, "reports"), Path(directory, "said")
         limit = _limit(item)
-        command.append(f"--timeout={limit - 20:.0f}")
-        process = subprocess.Popen(
-            command,
-            cwd=item.config.rootpath,
-            env={**os.environ, REPORTS: str(path)},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )
-        try:
-            output, _ = process.communicate(timeout=limit)
-        except subprocess.TimeoutExpired:
-            os.killpg(process.pid, signal.SIGKILL)
-            output, _ = process.communicate()
-        finally:
-            with contextlib.suppress(ProcessLookupError):  # what it started, if it did not end that
-                os.killpg(process.pid, signal.SIGKILL)
+        arguments = [item.nodeid, f"--timeout={limit - 20:.0f}"]
+        run = _inside_one if set(ALL_END_WITH_IT) <= set(namespace()) else _in_a_new_one
+        ended = run(item.config.rootpath, arguments, {**os.environ, REPORTS: str(path)}, said, limit)
         lines = path.read_text().splitlines() if path.exists() else []
+        output = said.read_text(errors="replace") if said.exists() else ""
     finished = False
     for line in lines:
         data = json.loads(line)
@@ -149,8 +142,68 @@ def _run(item: pytest.Item) -> Iterator[pytest.TestReport]:
         finished = finished or data["when"] == "teardown"
         yield item.config.hook.pytest_report_from_serializable(config=item.config, data=data)
     if not finished:
-        text = f"the process of this test ended with {process.returncode}:\n{output.decode(errors='replace')}"
+        text = f"the process of this test ended with {ended}:\n{output}"
         yield pytest.TestReport(item.nodeid, item.location, {}, "failed", text, "call")
+
+
+def _in_a_new_one(
+    root: Path, arguments: list[str], environment: dict[str, str], output: Path, limit: float
+) -> int | None:
+    """pytest with these arguments in a namespace of its own; its exit code, None after `limit` seconds."""
+    with output.open("wb") as file:
+        process = subprocess.Popen(
+            [*namespace(), sys.executable, "-m", __name__, *arguments],
+            cwd=root,
+            env=environment,
+            stdout=file,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+        try:
+            return process.wait(limit)
+        except subprocess.TimeoutExpired:
+            return None
+        finally:
+            _kill(process)
+
+
+_first: subprocess.Popen[bytes] | None = None  # of the namespace that this worker's tests share
+
+
+def _inside_one(
+    root: Path, arguments: list[str], environment: dict[str, str], output: Path, limit: float
+) -> int | None:
+    """The same in the namespace that the tests of this worker share; a new one after `limit` seconds."""
+    global _first
+    if _first is None:
+        _first = subprocess.Popen(
+            [*namespace(), sys.executable, "-m", __name__],
+            cwd=root,
+            env={**os.environ, **ONE_THREAD},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            start_new_session=True,
+        )
+    assert _first.stdin is not None
+    assert _first.stdout is not None
+    answer = b""
+    try:
+        _first.stdin.write(json.dumps([arguments, environment, str(output)]).encode() + b"\n")
+        _first.stdin.flush()
+        ready, _, _ = select.select([_first.stdout], [], [], limit)
+        answer = _first.stdout.readline() if ready else b""
+        return int(answer) if answer else None
+    finally:
+        if not answer:
+            _kill(_first)
+            _first = None
+
+
+def _kill(process: subprocess.Popen[bytes]) -> None:
+    """And with it all that it started."""
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
 
 
 def bring_loopback_up() -> None:
@@ -162,10 +215,45 @@ def bring_loopback_up() -> None:
         fcntl.ioctl(any_socket, set_, struct.pack("16sH14x", b"lo", flags | up))
 
 
+def test(arguments: list[str]) -> int:
+    """Run pytest here; returns its exit code."""
+    every = ["-q", "-p", "no:cacheprovider", *arguments]
+    code = pytest.main(every, plugins=[Recorder(os.environ[REPORTS])])
+    sys.stdout.flush()
+    return int(code)
+
+
+def serve() -> None:
+    """Fork for each line of standard input, and kill what is left of it before the next."""
+    assert os.getpid() == 1, "only the first process of a namespace may kill all others"
+    requests, answers = os.fdopen(os.dup(0), "rb"), os.dup(1)
+    preload()
+    for line in requests:
+        only_thread()
+        child = os.fork()
+        if not child:
+            requests.close()
+            os.close(answers)
+            _become(*json.loads(line))
+        code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(-1, signal.SIGKILL)  # all but the first of a namespace
+        with contextlib.suppress(ChildProcessError):
+            while True:
+                os.waitpid(-1, 0)
+        os.write(answers, f"{code}\n".encode())
+    os._exit(0)
+
+
+def _become(arguments: list[str], environment: dict[str, str], output: str) -> NoReturn:
+    os.setsid()
+    take_over(environment, Path(output))
+    # Not by sys.exit: a gRPC channel whose server has died may wait for ever to be closed (grpcio 1.8x).
+    os._exit(test(arguments))
+
+
 if __name__ == "__main__":
     bring_loopback_up()
-    arguments = ["-q", "-p", "no:cacheprovider", *sys.argv[1:]]
-    code = pytest.main(arguments, plugins=[Recorder(os.environ[REPORTS])])
-    sys.stdout.flush()
-    # Not by sys.exit: a gRPC channel whose server has died may wait for ever to be closed (grpcio 1.8x).
-    os._exit(code)
+    if len(sys.argv) == 1:
+        serve()
+    os._exit(test(sys.argv[1:]))
