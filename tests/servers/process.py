@@ -70,7 +70,8 @@ def pip_install(directory: Path, requirements: str, timeout: float = 300.0) -> N
         wanted.write_text(requirements)
         command = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
         command += ["--no-deps", "--require-hashes", "--target", str(directory), "-r", str(wanted)]
-        fetch(command, f"pip cannot install {requirements.split()[0]}", timeout)
+        first = next(line for line in requirements.splitlines() if line and not line.startswith("#"))
+        fetch(command, f"pip cannot install {first.split()[0]}", timeout)
 
 
 def own_environment(home: Path, packages: Sequence[str], fault: str, seconds: float) -> None:
