@@ -5,14 +5,13 @@ from __future__ import annotations
 import logging
 import math
 import sqlite3
-import struct
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from xxhash import xxh3_64_intdigest
+from xxhash import xxh3_64_digest
 
 from transforms.event import Event
 from transforms.feed.journal.database import Database
@@ -20,8 +19,9 @@ from transforms.feed.journal.ranges import Range
 from transforms.feed.journal.schema import has_signature, sign_body, signed_body
 
 Array = npt.NDArray[np.uint64]
-BITS = 26  # 8 MiB; with the four million ids of a full set 6 % of new ones need a closer look
-_SHIFT = np.uint64(64 - BITS)
+# 128 KiB to 8 MiB: a small one stays in the processor's cache. There are 16 bits for each id that it is made
+# for, so that 6 % of new ones need a closer look, and a full set has four million ids.
+LEAST_BITS, MOST_BITS = 20, 26
 _SEVEN = np.uint64(7)
 _THREE = np.uint64(3)
 
@@ -29,19 +29,23 @@ _THREE = np.uint64(3)
 class IdFilter:
     """Marks fingerprints by their leading bits. Marks are never taken away one by one."""
 
-    def __init__(self) -> None:
-        self._bits = np.zeros(2**BITS // 8, np.uint8)  # the system gives the memory as it is used
+    def __init__(self, ids: int = 0) -> None:
+        """ids: how many are going to be marked, about."""
+        bits = min(max(LEAST_BITS, (16 * ids).bit_length()), MOST_BITS)
+        self._shift = np.uint64(64 - bits)
+        self._bits = np.zeros(2**bits // 8, np.uint8)  # the system gives the memory as it is used
         self.marked = 0
+        self.most = 2**bits // 16 if bits < MOST_BITS else 2**63  # to be marked before a bigger one is better
 
     def mark(self, keys: Array) -> None:
         """Remember these fingerprints."""
-        places = keys >> _SHIFT
+        places = keys >> self._shift
         np.bitwise_or.at(self._bits, places >> _THREE, np.left_shift(1, places & _SEVEN).astype(np.uint8))
         self.marked += len(keys)
 
     def may_hold(self, keys: Array) -> Array:
         """Those of the fingerprints that may have been marked; one that was is never left out."""
-        places = keys >> _SHIFT
+        places = keys >> self._shift
         marks = self._bits[places >> _THREE] >> (places & _SEVEN).astype(np.uint8)
         found: Array = keys[marks & 1 == 1]
         return found
@@ -77,8 +81,7 @@ class Sifted:
     conflicts: list[Event] = field(default_factory=list)
     duplicates: int = 0
     packed: bytes = b""
-    keys: list[int] = field(default_factory=list)
-    values: list[int] = field(default_factory=list)
+    keys: set[int] = field(default_factory=set)
 
 
 @dataclass(frozen=True)
@@ -103,7 +106,11 @@ class SeenIds:
         self.dropped_early = 0  # ids forgotten before the horizon because the set was full
         self._early = -math.inf  # monotonic: when the youngest of them was taken
         self._most = most
-        self._recent: dict[int, int] = {}
+        self._recent: set[int] = set()  # keys that are in no run yet
+        self._recent_packed: list[bytes] = []  # and what their events were packed to
+        # Their values, of the first so many of these: only copies of an id are asked for one.
+        self._recent_values: dict[int, int] = {}
+        self._with_values = 0
         self._recent_last = (-1, 0.0)  # offset, monotonic
         self._runs: list[_Run] = []  # oldest first
         self._filter = IdFilter()  # of the ids in runs, and of some forgotten ones
@@ -117,52 +124,59 @@ class SeenIds:
 
     def sort_out(self, events: Sequence[Event]) -> Sifted:
         """Tell new events from duplicates (same bytes) and conflicts (other bytes); changes nothing."""
-        keys = [xxh3_64_intdigest(event.id.encode()) for event in events]
-        values = [xxh3_64_intdigest(event.raw) & VALUE_BITS for event in events]
-        distinct = set(keys)
+        keys, values = _fingerprints(events)
+        distinct = set(keys.tolist())
         found = self._find(keys, distinct)
         if not found and len(distinct) == len(keys):
-            return Sifted(events, packed=_pack(keys, values), keys=keys, values=values)
+            return Sifted(events, packed=_pack(keys, values), keys=distinct)
         return self._sort_slowly(events, keys, values, found)
 
     def _sort_slowly(
-        self, events: Sequence[Event], keys: list[int], values: list[int], found: dict[int, int]
+        self, events: Sequence[Event], keys: Array, values: Array, found: dict[int, int]
     ) -> Sifted:
         fresh: list[Event] = []
         result = Sifted(fresh)
         known = dict(found)
-        for event, key, value in zip(events, keys, values, strict=True):
+        places = []
+        for place, (event, key, value) in enumerate(zip(events, keys.tolist(), values.tolist(), strict=True)):
             seen = known.get(key)
             if seen is None:
                 known[key] = value
                 fresh.append(event)
-                result.keys.append(key)
-                result.values.append(value)
+                places.append(place)
             elif seen == value:
                 result.duplicates += 1
             else:
                 result.conflicts.append(event)
-        result.packed = _pack(result.keys, result.values)
+        result.packed = _pack(keys[places], values[places])
+        result.keys = set(keys[places].tolist())
         return result
 
-    def _find(self, keys: list[int], distinct: set[int]) -> dict[int, int]:
+    def _find(self, keys: Array, distinct: set[int]) -> dict[int, int]:
         """key -> value of those already known."""
         found: dict[int, int] = {}
-        if not self._recent.keys().isdisjoint(distinct):
-            found = {key: self._recent[key] for key in self._recent.keys() & distinct}
+        if not self._recent.isdisjoint(distinct):
+            self._list_values()
+            found = {key: self._recent_values[key] for key in self._recent & distinct}
         if self._runs:
-            wanted = self._filter.may_hold(np.array(keys, dtype=np.uint64))
+            wanted = self._filter.may_hold(keys)
             for run in self._runs if len(wanted) else ():
                 at = np.minimum(np.searchsorted(run.keys, wanted), len(run.keys) - 1)
                 for hit in np.nonzero(run.keys[at] == wanted)[0]:
                     found[int(wanted[hit])] = int(run.values[at[hit]])
         return found
 
+    def _list_values(self) -> None:
+        for packed in self._recent_packed[self._with_values :]:
+            self._recent_values.update(zip(*_pairs([packed]).tolist(), strict=True))
+        self._with_values = len(self._recent_packed)
+
     def known(self, ids: Sequence[str]) -> list[bool]:
         """Whether each of the ids is remembered."""
-        keys = [xxh3_64_intdigest(event_id.encode()) for event_id in ids]
-        found = self._find(keys, set(keys))
-        return [key in found for key in keys]
+        keys = _digests([event_id.encode() for event_id in ids])
+        listed = keys.tolist()
+        found = self._find(keys, set(listed))
+        return [key in found for key in listed]
 
     def reach(self, now: float) -> float:
         """For how many seconds back every id taken is remembered; `now` is monotonic."""
@@ -170,9 +184,10 @@ class SeenIds:
 
     def add(self, taken: Sifted, last_offset: int, now: float) -> None:
         """Remember the fresh ids of `taken`; `now` is monotonic."""
-        self._recent.update(zip(taken.keys, taken.values, strict=True))
+        self._recent |= taken.keys
         self._recent_last = (last_offset, now)
         if taken.keys:
+            self._recent_packed.append(taken.packed)
             self._rows.append(taken.packed)
             self._in_rows += len(taken.keys)
         is_full = len(self._recent) >= RECENT
@@ -212,7 +227,7 @@ class SeenIds:
     def _load_run(self, packed: list[bytes | memoryview], last_offset: int, now: float) -> None:
         keys, values = _pairs(packed)
         self._runs.append(_sorted_run(keys, values, last_offset, now))
-        self._filter.mark(self._runs[-1].keys)
+        self._mark_last()
         self._bound()
 
     def expire(self, now: float, trimmed: int) -> int:
@@ -224,7 +239,7 @@ class SeenIds:
             self._forget_oldest()
         offset, taken = self._recent_last
         if self._recent and not self._runs and self._old(offset, taken, now, trimmed):
-            self._recent.clear()
+            self._clear_recent()
             self._forgotten = offset + 1
         return self._forgotten
 
@@ -240,10 +255,18 @@ class SeenIds:
         run = self._runs.pop(0)
         self._forgotten = run.last_offset + 1
         if self._filter.marked > 2 * self._most:  # by now half of its marks are of forgotten ids
-            self._filter = IdFilter()
-            for kept in self._runs:
-                self._filter.mark(kept.keys)
+            self._renew_filter()
         return len(run.keys)
+
+    def _mark_last(self) -> None:
+        self._filter.mark(self._runs[-1].keys)
+        if self._filter.marked > self._filter.most:
+            self._renew_filter()
+
+    def _renew_filter(self) -> None:
+        self._filter = IdFilter(2 * len(self))
+        for run in self._runs:
+            self._filter.mark(run.keys)
 
     def _tell_early(self, number: int) -> None:
         if not self.dropped_early:
@@ -255,14 +278,16 @@ class SeenIds:
         self.dropped_early += number
 
     def _pack_recent(self) -> None:
-        count = len(self._recent)
-        keys: Array = np.fromiter(self._recent.keys(), dtype=np.uint64, count=count)
-        values = np.fromiter(self._recent.values(), dtype=np.uint32, count=count)
+        keys, values = _pairs(self._recent_packed)
         self._runs.append(_sorted_run(keys, values, *self._recent_last))
-        self._filter.mark(self._runs[-1].keys)
-        self._recent = {}
+        self._mark_last()
+        self._clear_recent()
         self._merge()
         self._bound()
+
+    def _clear_recent(self) -> None:
+        self._recent, self._recent_packed = set(), []
+        self._recent_values, self._with_values = {}, 0
 
     def _merge(self) -> None:
         """Make one run of the small ones at the end once they fill one: few runs keep look-ups fast."""
@@ -295,16 +320,23 @@ def _pairs(packed: Sequence[bytes | memoryview]) -> Array:
     return pairs[0] if len(pairs) == 1 else np.concatenate(pairs, axis=1)
 
 
-def _pack(keys: list[int], values: list[int]) -> bytes:
-    return struct.pack(f"<{len(keys) * 2}Q", *keys, *values)
+def _pack(keys: Array, values: Array) -> bytes:
+    return keys.tobytes() + values.tobytes()
+
+
+def _fingerprints(events: Sequence[Event]) -> tuple[Array, Array]:
+    """Key and value of each event, as they are packed."""
+    keys = _digests([event.id.encode() for event in events])
+    return keys, _digests([event.raw for event in events]) & np.uint64(VALUE_BITS)
+
+
+def _digests(texts: Iterable[bytes]) -> Array:
+    return np.frombuffer(b"".join(map(xxh3_64_digest, texts)), dtype=">u8").astype("<u8")
 
 
 def pack_ids(events: Sequence[Event]) -> bytes:
     """The ids of events, all new, as `SeenIds.sort_out` packs them."""
-    return _pack(
-        [xxh3_64_intdigest(event.id.encode()) for event in events],
-        [xxh3_64_intdigest(event.raw) & VALUE_BITS for event in events],
-    )
+    return _pack(*_fingerprints(events))
 
 
 def insert_ids(connection: sqlite3.Connection, first: int, count: int, packed: bytes) -> None:

@@ -130,10 +130,21 @@ def test_a_bounded_load_keeps_the_youngest() -> None:
 def test_the_filter_never_leaves_out_an_id_that_was_marked() -> None:
     rng = np.random.default_rng(3)
     marked, others = (rng.integers(0, 2**64, 200_000, dtype=np.uint64) for _ in range(2))
-    id_filter = IdFilter()
+    id_filter = IdFilter(ids=200_000)
     id_filter.mark(marked)
     assert (id_filter.may_hold(marked) == marked).all()
-    assert len(id_filter.may_hold(others)) < 2000
+    assert len(id_filter.may_hold(others)) < 13_000
+
+
+def test_the_filter_grows_with_the_ids_and_finds_them_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(seen_ids, "LEAST_BITS", 8)
+    seen, sizes = SeenIds(HORIZON), set()
+    for start in range(0, 3000, 20):
+        take(seen, events(start, start + 20), start)
+        sizes.add(seen._filter.most)
+        assert seen._filter.marked <= seen._filter.most
+    assert sorted(sizes) == [128, 512, 2048, 8192]
+    assert seen.sort_out(events(0, 3020)).duplicates == 3000
 
 
 def test_the_filter_is_made_anew_before_forgotten_ids_fill_it() -> None:
