@@ -31,7 +31,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         settings = parse(sys.argv[1:] if argv is None else argv, os.environ, flags.PROGRAM)
     except BadParameters as error:
-        return exit_codes.refuse(error.lines)
+        return exit_codes.refuse(error.lines, error.code)
     logs.begin(settings, log)
     return check(settings, in_json=settings["json"])
 

@@ -59,7 +59,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         settings = checked(given, os.environ, PROGRAM)
     except BadParameters as error:
-        return exit_codes.refuse(error.lines)
+        return exit_codes.refuse(error.lines, error.code)
     for line in settings.warnings:
         print(line, file=sys.stderr)
     if settings["print"]:

@@ -11,8 +11,8 @@ BAD_PARAMETERS = 2  # what was given cannot be run: another --state_dir, key or 
 PREFLIGHT_FAILED = 3  # or it could not tell; with --preflight=strict and --validate_only
 
 
-def refuse(lines: Iterable[str]) -> int:
-    """Say what is wrong with what was given, a line each; returns BAD_PARAMETERS."""
+def refuse(lines: Iterable[str], code: int = BAD_PARAMETERS) -> int:
+    """Say what is wrong with what was given, a line each; returns `code`."""
     for line in lines:
         print(line, file=sys.stderr)
-    return BAD_PARAMETERS
+    return code

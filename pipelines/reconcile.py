@@ -73,7 +73,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if faults := list(flags.faults(settings)):
             raise BadParameters(faults)
     except BadParameters as error:
-        return exit_codes.refuse(error.lines)
+        return exit_codes.refuse(error.lines, error.code)
     logs.begin(settings, log)
     try:
         result = reconcile(settings, stop)

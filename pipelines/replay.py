@@ -86,7 +86,7 @@ def run(argv: Sequence[str], stop: threading.Event) -> int:
         if faults := list(overlaps(archive.source, to)):
             raise BadParameters(faults)
     except BadParameters as error:
-        return exit_codes.refuse(error.lines)
+        return exit_codes.refuse(error.lines, error.code)
     logs.begin(settings, log)
     try:
         shards = list(archive.source.shards())
@@ -94,7 +94,7 @@ def run(argv: Sequence[str], stop: threading.Event) -> int:
             raise BadParameters([f"--from: nothing is archived under {archive.source}: look at the name"])
         return _replay(settings, archive, list(filter(archive.selection.may_hold, shards)), to, stop)
     except BadParameters as error:  # what only running finds out
-        return exit_codes.refuse(error.lines)
+        return exit_codes.refuse(error.lines, error.code)
     except ArchiveError as error:
         log.error("%s", error)
         return exit_codes.FAILED

@@ -55,14 +55,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         settings = parse(sys.argv[1:] if argv is None else argv, os.environ)
     except BadParameters as error:
-        return exit_codes.refuse(error.lines)
+        return exit_codes.refuse(error.lines, error.code)
     logs.begin(settings, log)
     if settings.validate_only:
         return check(settings)
     try:
         return _on_this_machine(settings, stop) if settings.in_process else _on_a_cluster(settings, stop)
     except BadParameters as error:  # what the cluster's runner finds in its own
-        return exit_codes.refuse(error.lines)
+        return exit_codes.refuse(error.lines, error.code)
     except CannotStart as error:
         return exit_codes.refuse([str(error)])
     except (JournalUnavailable, ListenFailed) as error:

@@ -66,7 +66,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                 lines = [json.dumps(answer(found))] if settings["json"] else in_words(found)
                 print(*lines, sep="\n")
     except BadParameters as error:
-        return exit_codes.refuse(error.lines)
+        return exit_codes.refuse(error.lines, error.code)
     except JournalError as error:
         return exit_codes.refuse([f"--state_dir: {error}"])
     except (JournalDamaged, JournalUnavailable) as error:

@@ -9,6 +9,22 @@ import stat
 from pathlib import Path
 
 PRIVATE = 0o600  # events are personal data
+# What passes by itself, or with the load of the machine. Anything else only a person mends.
+PASSING = {
+    errno.ENOSPC,
+    errno.EDQUOT,
+    errno.EFBIG,  # a limit of the process
+    errno.EMFILE,
+    errno.ENFILE,
+    errno.EIO,
+    errno.ENOMEM,
+    errno.EINTR,
+    errno.EAGAIN,
+    errno.EBUSY,
+    errno.ENXIO,
+    errno.ENODEV,
+    errno.ETIMEDOUT,
+}
 
 
 def sync(path: Path) -> None:

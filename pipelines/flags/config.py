@@ -18,6 +18,7 @@ import yaml
 
 from pipelines.flags import custom
 from pipelines.flags.parameter import Parameter, did_you_mean, is_plain
+from transforms.durable import PASSING
 from transforms.setting import BadSettings, Setting, worded
 from transforms.write.contract import Destination
 
@@ -42,12 +43,14 @@ class Own:
 @dataclass
 class Config:
     """What a file says. given: as `command_line.Arrived` has it; open_file: what its lines are called in
-    messages, where everyone on this machine can read it."""
+    messages, where everyone on this machine can read it; passes: it could not be read, which a later start
+    may do without anybody's doing."""
 
     given: Given = field(default_factory=dict)
     own: list[Own] = field(default_factory=list)
     faults: list[str] = field(default_factory=list)
     open_file: str = ""
+    passes: bool = False
 
     def texts(self) -> Iterator[str]:
         """Every value."""
@@ -73,7 +76,7 @@ def load(
     except UnicodeDecodeError:
         return Config(faults=[f"{source}: {place} is not UTF-8"])
     except _Unreadable as why:
-        return Config(faults=[f"{source}: {place} {why}"])
+        return Config(faults=[f"{source}: {place} {why}"], passes=why.passes)
     name = place.rpartition("/")[2]
     config = _Reading(name, parameters, kinds, others).read(text)
     config.open_file = name if not place.startswith(GS) and _is_open(place) else ""
@@ -123,7 +126,11 @@ def _made(own: Own) -> tuple[Destination | None, list[str]]:
 
 
 class _Unreadable(Exception):
-    """Its text goes behind the file's name."""
+    """Its text goes behind the file's name. passes: a later start may read it, without anybody's doing."""
+
+    def __init__(self, why: str, passes: bool = False) -> None:
+        super().__init__(why)
+        self.passes = passes
 
 
 def _file(place: str) -> bytes:
@@ -132,7 +139,7 @@ def _file(place: str) -> bytes:
             raw = file.read(MAX_BYTES + 1)
     except (OSError, ValueError, RuntimeError) as error:
         why = getattr(error, "strerror", "") or "is no usable path"
-        raise _Unreadable(f"cannot be read: {why}") from None
+        raise _Unreadable(f"cannot be read: {why}", getattr(error, "errno", None) in PASSING) from None
     if len(raw) > MAX_BYTES:
         raise _Unreadable(f"has more than {MAX_BYTES:,} bytes")
     return raw
@@ -143,6 +150,8 @@ def _is_open(place: str) -> bool:
 
 
 def _google_object(place: str) -> bytes:
+    from google.api_core.exceptions import RetryError, ServerError, TooManyRequests
+    from google.auth.exceptions import TransportError
     from google.cloud import storage  # type: ignore[attr-defined]  # half a second, and only for templates
     from google.cloud.storage.retry import DEFAULT_RETRY  # type: ignore[import-untyped]
 
@@ -152,7 +161,8 @@ def _google_object(place: str) -> bytes:
         blob = storage.Client().bucket(bucket).blob(name)
         found = blob.download_as_bytes(end=MAX_BYTES, timeout=PATIENCE, retry=patience)
     except Exception as error:  # noqa: BLE001 - whatever Google's client, its transport or credentials raise
-        raise _Unreadable(f"cannot be read: {type(error).__name__}: {str(error)[:200]}") from None
+        passes = isinstance(error, (RetryError, ServerError, TooManyRequests, TransportError, OSError))
+        raise _Unreadable(f"cannot be read: {type(error).__name__}: {str(error)[:200]}", passes) from None
     if len(found) > MAX_BYTES:
         raise _Unreadable(f"has more than {MAX_BYTES:,} bytes")
     return bytes(found)

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from pipelines import exit_codes
 from pipelines.flags import command_line, config, destinations, manual, rules
 from pipelines.flags.general import (
     FeedParameters,
@@ -22,11 +23,12 @@ from transforms.secret import redact
 
 
 class BadParameters(Exception):
-    """What was given cannot be run. `lines` say it to a person, one fault each, without secrets."""
+    """What was given cannot be run. `lines` say it to a person, one fault each, without secrets; `code` is
+    the exit code, as a settings file that cannot be read now is nobody's mistake."""
 
-    def __init__(self, lines: list[str]) -> None:
+    def __init__(self, lines: list[str], code: int = exit_codes.BAD_PARAMETERS) -> None:
         super().__init__("\n".join(lines))
-        self.lines = lines
+        self.lines, self.code = lines, code
 
 
 # In the order in which help and the table tell them; the built-in destinations come before one's own.
@@ -157,6 +159,8 @@ def arrived(argv: Sequence[str], environ: Mapping[str, str], program: Program = 
 
 def checked(arrived: command_line.Arrived, environ: Mapping[str, str], program: Program = JOB) -> Settings:
     """What was given, read and checked together. Raises BadParameters."""
+    if arrived.config.passes:  # whatever else there is to say follows from that
+        raise BadParameters([redact(line) for line in arrived.config.faults], exit_codes.FAILED)
     parameters = program.parameters()
     _leave_out(arrived, program, parameters)
     read, bad, lines = _values(arrived, parameters)

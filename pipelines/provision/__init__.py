@@ -40,7 +40,7 @@ def main(argv: Sequence[str] | None = None, ask: Callable[[str], str] = input) -
             return _hand_over(module.files(settings), settings["into"])
         return _carry_out(module.plan(settings), settings["yes"], settings["print"], ask)
     except BadParameters as error:
-        return exit_codes.refuse(error.lines)
+        return exit_codes.refuse(error.lines, error.code)
     except (CannotProvision, SecretError) as error:
         print(redact(str(error)), file=sys.stderr)
         is_bad = isinstance(error, CannotProvision) and error.bad

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -263,6 +265,28 @@ def test_a_file_in_google_cloud_storage(tmp_path: Path, monkeypatch: pytest.Monk
     with pytest.raises(BadParameters) as raised:
         parse(["--config=gs://settings/wrong.yaml", "--demo=true"], ENVIRON)
     assert "--config: gs://settings/wrong.yaml cannot be read: RetryError: " in raised.value.lines[0]
+    assert raised.value.code == 1
+
+
+@pytest.mark.parametrize(
+    ("number", "code"),
+    [(errno.EIO, 1), (errno.EMFILE, 1), (errno.ENOENT, 2), (errno.EACCES, 2), (errno.EISDIR, 2)],
+)
+def test_a_file_that_cannot_be_read_now_is_no_mistake_of_a_persons(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, code: int
+) -> None:
+    """Units start again on 1, and not on 2."""
+    given = written(tmp_path, "feed_api_key: env:FEED_KEY\n")
+
+    def fails(*_: object, **__: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(Path, "open", fails)
+    with pytest.raises(BadParameters) as raised:
+        parse([given], ENVIRON)
+    assert raised.value.code == code
+    assert f"cannot be read: {os.strerror(number)}" in raised.value.lines[0]
+    assert len(raised.value.lines) == 1 or code == 2
 
 
 def test_what_is_in_force_is_printed_as_a_file_that_says_the_same(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import fcntl
 import logging
 import os
@@ -13,7 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from transforms.clock import Clock
-from transforms.durable import open_private
+from transforms.durable import PASSING, open_private
 from transforms.feed.intake import JournalFull
 from transforms.feed.journal.chunks import ChunkStore
 from transforms.feed.journal.database import (
@@ -31,23 +30,6 @@ from transforms.feed.journal.seen_ids import JoinedIds, SeenIds, join_rows
 RESERVE_BYTES = 16 * 1024 * 1024
 KEEP_FREE_BYTES = 1024**3
 KEEP_FREE_SHARE = 0.05  # of a file system so small that 1 GiB would be most of it
-
-# What passes by itself, or with the load of the machine. Anything else only a person mends.
-PASSING = {
-    errno.ENOSPC,
-    errno.EDQUOT,
-    errno.EFBIG,  # a limit of the process
-    errno.EMFILE,
-    errno.ENFILE,
-    errno.EIO,
-    errno.ENOMEM,
-    errno.EINTR,
-    errno.EAGAIN,
-    errno.EBUSY,
-    errno.ENXIO,
-    errno.ENODEV,
-    errno.ETIMEDOUT,
-}
 
 
 def refused(error: OSError, what: str) -> JournalError | JournalUnavailable:
