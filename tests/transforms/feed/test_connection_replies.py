@@ -133,6 +133,7 @@ def test_a_key_s_trial_ends_though_the_answer_does_not() -> None:
     assert finding.passed is None
 
 
+@pytest.mark.filterwarnings("error::pytest.PytestUnhandledThreadExceptionWarning")
 @pytest.mark.parametrize("reply", ODD.values(), ids=ODD.keys())
 def test_an_odd_answer_to_me_is_no_answer(reply: bytes) -> None:
     told: list[str] = []
