@@ -19,6 +19,7 @@ import yaml
 from pipelines.flags import custom
 from pipelines.flags.parameter import Parameter, did_you_mean, is_plain
 from transforms.durable import PASSING
+from transforms.secret import shown
 from transforms.setting import BadSettings, Setting, worded
 from transforms.write.contract import Destination
 
@@ -162,7 +163,7 @@ def _google_object(place: str) -> bytes:
         found = blob.download_as_bytes(end=MAX_BYTES, timeout=PATIENCE, retry=patience)
     except Exception as error:  # noqa: BLE001 - whatever Google's client, its transport or credentials raise
         passes = isinstance(error, (RetryError, ServerError, TooManyRequests, TransportError, OSError))
-        raise _Unreadable(f"cannot be read: {type(error).__name__}: {str(error)[:200]}", passes) from None
+        raise _Unreadable(f"cannot be read: {type(error).__name__}: {shown(str(error))}", passes) from None
     if len(found) > MAX_BYTES:
         raise _Unreadable(f"has more than {MAX_BYTES:,} bytes")
     return bytes(found)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from transforms.dead_letter import DeadLetter
 from transforms.event import Batch, EventIds, Receipt
 from transforms.retry import MAX_RETRY_AFTER
-from transforms.secret import shown
+from transforms.secret import redact, shown
 from transforms.write.contract import Outcome
 from transforms.write.delivery.ledger import Settlement
 
@@ -98,9 +98,9 @@ MOST_SAID = 2000
 
 
 def in_bounds(outcome: Outcome) -> Outcome:
-    """The outcome with words that a log line and a page may show."""
+    """The outcome with words that a log line, a page and a file may show."""
     words = (outcome.cause, *outcome.rejected.values())
-    if all(len(each) <= MOST_SAID and each.isprintable() for each in words):
+    if all(len(each) <= MOST_SAID and each.isprintable() and redact(each) == each for each in words):
         return outcome
     rejected = {index: shown(reason, MOST_SAID) for index, reason in outcome.rejected.items()}
     return replace(outcome, cause=shown(outcome.cause, MOST_SAID), rejected=rejected)

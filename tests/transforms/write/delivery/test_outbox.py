@@ -313,6 +313,17 @@ def test_a_writers_words_are_bounded_and_printable_whoever_wrote_it() -> None:
     assert len(box.circuit.why) <= 2100
 
 
+def test_a_short_word_of_a_writers_has_no_secret_either() -> None:
+    """What the journal keeps of it, and a dead letter says, is read by nobody before."""
+    remember("hush-hush-hush")
+    box = proven(outbox())
+    box.put(batch())
+    said = "invalid: refused Bearer hush-hush-hush"
+    settled = attempt(box, Outcome(later=range(1, 4), rejected={0: said}, cause=said), 0.0)
+    assert settled.rejected[0][1] == "invalid: refused Bearer [secret]"
+    assert settled.error == box.last_error == "invalid: refused Bearer [secret]"
+
+
 def test_counts_for_people_and_metrics() -> None:
     box = outbox()
     box.put(batch())
