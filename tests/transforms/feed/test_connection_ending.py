@@ -107,6 +107,11 @@ def test_no_stream_is_too_short_whenever_a_stop_comes_during_the_start() -> None
     assert min(lived) >= HELD * 0.75  # the server sees a request a little after it was sent
 
 
+def test_two_seconds_are_by_the_service_s_count() -> None:
+    """Which begins when it gets to see the request."""
+    assert request.MIN_STREAM_SECONDS > 2.0
+
+
 CHUNKED = b"\r\ntransfer-encoding: chunked\r\n\r\n"
 NO_STREAM = b"HTTP/1.1 200 OK\r\ncontent-type: text/html" + CHUNKED
 BROKEN = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream" + CHUNKED + b"no number\r\n"
