@@ -46,7 +46,7 @@ _SHALLOW = 2 * DEEP  # bytes that cannot open and close more levels
 def parse_frames(frames: Iterable[Frame], now: float) -> tuple[list[Event], list[DeadLetter]]:
     """Events and dead letters of `frames`, each in the order of arrival; `now` in epoch seconds."""
     events: list[Event] = []
-    strays: list[DeadLetter] = []
+    letters: list[DeadLetter] = []
     add, decode, shallow = events.append, _decode, _SHALLOW
     for frame in frames:
         # msgspec skips strings unread: bytes that are no UTF-8 would pass it.
@@ -62,8 +62,8 @@ def parse_frames(frames: Iterable[Frame], now: float) -> tuple[list[Event], list
         if isinstance(parsed, Event):
             add(parsed)
         else:
-            strays.append(parsed)
-    return events, strays
+            letters.append(parsed)
+    return events, letters
 
 
 def parse_frame(

@@ -44,7 +44,7 @@ class Backoff:
     base: float = 0.5
     cap: float = 30.0
 
-    def wait(self, failures: int, uniform: Callable[[float, float], float]) -> float:
+    def seconds(self, failures: int, uniform: Callable[[float, float], float]) -> float:
         """Seconds to wait after `failures` failures in a row (1 or more); `uniform(a, b)` is the dice."""
         bound = min(self.cap, self.base * 2.0 ** min(max(failures - 1, 0), 32))
         return uniform(0.0, bound)

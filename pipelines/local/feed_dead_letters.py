@@ -58,7 +58,7 @@ class FeedDeadLetters:
             last = self._stop.is_set()
             failures = 0 if self._write_all() else failures + 1
             if not last:
-                wait = AGAIN.wait(failures, self._uniform) if failures else LOOK_EVERY
+                wait = AGAIN.seconds(failures, self._uniform) if failures else LOOK_EVERY
                 self._clock.wait(self._stop, wait)
 
     def _write_all(self) -> bool:

@@ -88,7 +88,7 @@ class LaneSource:
         """A new pipeline begins at the cursor, which only receipts move; a resumed bundle where it left."""
         return max(restriction_start, self._journal.cursors[self._name].position)
 
-    def wait(self, position: int) -> Turn:
+    def first_turn(self, position: int) -> Turn:
         heartbeat = self._clock.monotonic() + HEARTBEAT
         self._gather(position)
         while True:
@@ -103,8 +103,8 @@ class LaneSource:
                 return turn
             self._clock.wait(self._woken, self._sleep(now, heartbeat))
 
-    def next(self, position: int, bundle_seconds: float) -> Turn | None:
-        return None if bundle_seconds >= BUNDLE_SECONDS else self.wait(position)
+    def next_turn(self, position: int, bundle_seconds: float) -> Turn | None:
+        return None if bundle_seconds >= BUNDLE_SECONDS else self.first_turn(position)
 
     def _gather(self, position: int) -> None:
         """Let events and outcomes gather: a turn at most every 20 ms, unless there is much to read now. While
@@ -184,10 +184,10 @@ class LaneSource:
                 yield chunk
             self._passed = chunk.end
 
-    def strays(self) -> Sequence[tuple[int, DeadLetter]]:
+    def dead_letters(self) -> Sequence[tuple[int, DeadLetter]]:
         return ()  # what is the feed's rides on no destination's lane
 
-    def drop_strays(self, up_to: int) -> None:
+    def drop_dead_letters(self, up_to: int) -> None:
         """There are none."""
 
     def finished(self, position: int) -> None:
@@ -415,7 +415,7 @@ class Lane:
             self._on_broken()
             return False
         self.restarts += 1
-        wait = RESTART.wait(self._failures, self._uniform)
+        wait = RESTART.seconds(self._failures, self._uniform)
         known = self.failure in self._seen
         self._seen.add(self.failure)
         log.error(

@@ -38,7 +38,7 @@ class _Heard:
     at: float
     until: float
     events: Sequence[Event]
-    strays: Sequence[DeadLetter]
+    letters: Sequence[DeadLetter]
     size: int
     connection: str
 
@@ -87,7 +87,7 @@ class StandbyRing:
     def append(
         self,
         events: Sequence[Event],
-        strays: Sequence[DeadLetter],
+        letters: Sequence[DeadLetter],
         heard_until: float | None = None,
         connection: str = "",
     ) -> Sequence[Event] | None:
@@ -96,11 +96,11 @@ class StandbyRing:
         if not self._through:
             with self._lock:
                 if self._journal is None:
-                    self._keep(events, strays, heard_until, connection)
+                    self._keep(events, letters, heard_until, connection)
                     return None
                 self._pass_on(self._journal)
         assert self._journal is not None
-        return self._journal.append(events, strays, heard_until, connection)
+        return self._journal.append(events, letters, heard_until, connection)
 
     def heard(self, until: float | None = None) -> None:
         """See `Intake.heard`."""
@@ -177,17 +177,17 @@ class StandbyRing:
     def _keep(
         self,
         events: Sequence[Event],
-        strays: Sequence[DeadLetter],
+        letters: Sequence[DeadLetter],
         heard_until: float | None,
         connection: str,
     ) -> None:
         at = self._clock.monotonic()
         until = at if heard_until is None else monotonic_of(self._clock, heard_until)
-        size = ITEM_BYTES + EVENT_BYTES * (len(events) + len(strays))
-        size += sum([len(event.raw) for event in events]) + sum([len(stray.raw) for stray in strays])
+        size = ITEM_BYTES + EVENT_BYTES * (len(events) + len(letters))
+        size += sum([len(event.raw) for event in events]) + sum([len(letter.raw) for letter in letters])
         self.events += len(events)
         self._heard = max(self._heard, until)
-        self._add(_Heard(at, until, events, strays, size, connection))
+        self._add(_Heard(at, until, events, letters, size, connection))
 
     def _add(self, item: _Heard | _Hole) -> None:
         self._items.append(item)
@@ -246,7 +246,7 @@ class StandbyRing:
     def _append_some(self, journal: Journal) -> None:
         known_since = self._clock.monotonic() - self._horizon * KNOWN
         events: list[Event] = []
-        strays: list[DeadLetter] = []
+        letters: list[DeadLetter] = []
         until, number, connection = -math.inf, 0, ""
         for item in self._items:
             if isinstance(item, _Hole) or len(events) >= APPEND_EVENTS:
@@ -257,10 +257,10 @@ class StandbyRing:
             number += 1
             until = item.until
             if item.at > self._taken_from:
-                strays += item.strays  # they have no id by which a repeat would be known
+                letters += item.letters  # they have no id by which a repeat would be known
             if item.at > min(self._taken_from, known_since):
                 events += item.events
-        if events or strays:
-            journal.append(events, strays, epoch_of(self._clock, max(until, self._taken_from)), connection)
+        if events or letters:
+            journal.append(events, letters, epoch_of(self._clock, max(until, self._taken_from)), connection)
         for _ in range(number):
             self._pop()

@@ -25,8 +25,8 @@ def odd_events(seed: int = 20260301) -> list[Event]:
     dice = Dice(seed)
     raws = [_large(number, dice) for number in range(LARGE)]
     raws += [_raw(number, dice) for number in range(LARGE, COUNT)]
-    events, strays = parse_frames(raws, now=0.0)
-    assert not strays, strays[0].cause
+    events, letters = parse_frames(raws, now=0.0)
+    assert not letters, letters[0].cause
     assert len({event.id for event in events}) == COUNT
     return events
 

@@ -135,7 +135,7 @@ def test_a_cut_of_the_feed_and_frames_that_are_no_events_lie_in_s3_while_the_job
         around.feed.finish_streams(Finish.CUT)
         around.feed.wait_for(lambda: len(around.feed.streams) == 2, 30)
         # An object is written once a minute.
-        wait_for(lambda: bool(around.strays() and around.gaps()), "no dead letters in S3", 90.0)
+        wait_for(lambda: bool(around.causes() and around.gaps()), "no dead letters in S3", 90.0)
         print(f"in S3 after {time.time() - cut:.1f} s")
     around.wait_for_all()
     assert around.flink.jobs()[job] == "RUNNING"
@@ -145,7 +145,7 @@ def test_a_cut_of_the_feed_and_frames_that_are_no_events_lie_in_s3_while_the_job
     assert since <= cut + 0.1
     assert cut <= until < cut + 30.0
     assert set(around.repeats().values()) == {0}
-    assert sorted(cause.partition(":")[0] for cause in around.strays()) == ["not_json", "not_utf8"]
+    assert sorted(cause.partition(":")[0] for cause in around.causes()) == ["not_json", "not_utf8"]
     stored = seaweedfs.objects("flink")
     assert all(re.fullmatch(r"dead_letters/dt=\d{4}-\d\d-\d\d/\d{6}-\w+\.ndjson", key) for key in stored)
     assert len(stored) <= 2  # a second one if midnight came between them

@@ -152,7 +152,7 @@ class World:
         }
         return missing - explained
 
-    def strays(self) -> list[str]:
+    def causes(self) -> list[str]:
         """The causes of all other dead letters."""
         causes = [letter.cause for letter in read_dead_letters(self.letters)]
         return [cause for cause in causes if not cause.startswith("feed_gap")]

@@ -65,10 +65,10 @@ def text(value: object) -> str:
 
 @fuzzed(frames=st.lists(FRAMES, max_size=4))
 def test_every_way_in_judges_alike_and_keeps_the_bytes(frames: list[bytes]) -> None:
-    events, strays = parse_frames(frames, 5.0)
+    events, letters = parse_frames(frames, 5.0)
     alone = [parse_frame(frame, 5.0) for frame in frames]
     assert events == [one for one in alone if isinstance(one, Event)]
-    assert strays == [one for one in alone if isinstance(one, DeadLetter)]
+    assert letters == [one for one in alone if isinstance(one, DeadLetter)]
     for frame, one in zip(frames, alone, strict=True):
         assert one.raw == frame
         in_a_sink = as_chunk(frame, "sink", 5.0)

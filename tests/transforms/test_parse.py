@@ -21,8 +21,8 @@ CAPTURE = (Path(__file__).parent / "feed" / "data" / "stream.sse").read_bytes()
 
 def test_every_captured_event_is_parsed_and_its_bytes_are_kept() -> None:
     frames = FrameReader().feed(CAPTURE)
-    events, strays = parse_frames(frames, now=1.0)
-    assert not strays
+    events, letters = parse_frames(frames, now=1.0)
+    assert not letters
     assert [event.raw for event in events] == frames
     for event in events:
         value = json.loads(event.raw)
@@ -102,9 +102,9 @@ def test_a_frame_too_large_keeps_its_beginning() -> None:
 
 
 def test_order_is_kept_and_one_bad_frame_costs_no_other() -> None:
-    events, strays = parse_frames([b'{"id":"a"}', b"bad", '{"id":"\u00e9"}'.encode(), b'{"id":"c"}'], 1.0)
+    events, letters = parse_frames([b'{"id":"a"}', b"bad", '{"id":"\u00e9"}'.encode(), b'{"id":"c"}'], 1.0)
     assert [event.id for event in events] == ["a", "\u00e9", "c"]
-    assert [letter.raw for letter in strays] == [b"bad"]
+    assert [letter.raw for letter in letters] == [b"bad"]
 
 
 Verdict = tuple[str, str, str] | str  # an event's id, type and createdAt, or a dead letter's cause word

@@ -52,6 +52,8 @@ def test_without_the_header_nothing_is_asked_for() -> None:
 
 
 def test_back_off_doubles_up_to_its_cap() -> None:
-    longest = [Backoff(base=1.0, cap=10.0).wait(failures, lambda low, high: high) for failures in range(1, 7)]
+    longest = [
+        Backoff(base=1.0, cap=10.0).seconds(failures, lambda low, high: high) for failures in range(1, 7)
+    ]
     assert longest == [1.0, 2.0, 4.0, 8.0, 10.0, 10.0]
-    assert Backoff().wait(10**6, lambda low, high: high) < MAX_RETRY_AFTER
+    assert Backoff().seconds(10**6, lambda low, high: high) < MAX_RETRY_AFTER

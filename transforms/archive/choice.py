@@ -140,9 +140,9 @@ class Archive:
     def _events(
         self, lines: Sequence[bytes], else_: str, counts: Counter[str]
     ) -> Iterator[tuple[str, Sequence[Event]]]:
-        events, strays = parse_frames(lines, 0.0)
-        if strays:
-            counts[else_] += len(strays)
+        events, letters = parse_frames(lines, 0.0)
+        if letters:
+            counts[else_] += len(letters)
         if events:
             yield EVERYWHERE, events
 

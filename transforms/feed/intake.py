@@ -39,7 +39,7 @@ class Intake(Protocol):
     def append(
         self,
         events: Sequence[Event],
-        strays: Sequence[DeadLetter],
+        letters: Sequence[DeadLetter],
         heard_until: float | None = None,
         connection: str = "",
     ) -> Sequence[Event] | None:

@@ -175,7 +175,7 @@ class KeptConnection:
             goes_on = self._current is ended and not self._stopped and self.failure is None
             if goes_on and self._next is not None:
                 self._take_over(self._next)  # `ended` was told that its input has ended, this one not yet
-                self._watch.spare.give_back()
+                self._watch.spare.release()
             return None if self._current is ended else self._current
 
     def _state(self) -> State:
@@ -215,7 +215,7 @@ class KeptConnection:
         if current.was_short is None:
             is_young = now - current.live_since < WELL_AFTER
             current.was_short = bool(watched.suspect) and is_young and not watched.fell_silent
-        if now < self._not_before or not 2 <= self._watch.keepers < SLOTS or not self._watch.spare.take():
+        if now < self._not_before or not 2 <= self._watch.keepers < SLOTS or not self._watch.spare.acquire():
             return
         log.warning("%s: %s: another one is opened in its place", self.name, reason)
         self._short_lived += current.was_short
@@ -268,6 +268,6 @@ class KeptConnection:
 
         def retire() -> None:
             running.retire(reason)
-            self._watch.spare.give_back()
+            self._watch.spare.release()
 
         threading.Thread(target=retire, name=f"{self.name}-retire", daemon=True).start()

@@ -222,7 +222,7 @@ class Ledger:
             failures += 1
             if failures >= self._tries:
                 raise LedgerError(why)
-            self._wait(AGAIN.wait(failures, self._uniform))
+            self._wait(AGAIN.seconds(failures, self._uniform))
 
     def _ask(self, path: str) -> Reply:
         if self._connection is None:

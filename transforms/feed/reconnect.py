@@ -163,7 +163,7 @@ def decide(
     if ending.kind is EndingKind.STATUS:
         decision = _after_status(ending, streak, others_open, uniform)
         return replace(decision, reason=ending.reason or decision.reason)
-    wait = Backoff().wait(streak.failures, uniform) + min(server_retry or 0.0, MAX_SERVER_RETRY)
+    wait = Backoff().seconds(streak.failures, uniform) + min(server_retry or 0.0, MAX_SERVER_RETRY)
     reason = ending.reason or FEED[ending.kind.value].says
     return Decision(wait, f"{reason} ({ending.detail})" if ending.detail else reason)
 
@@ -195,7 +195,7 @@ def _after_status(
         return Decision(uniform(*REJECTED_WAIT), why)
     if status in REDIRECTS:
         return Decision(uniform(*REJECTED_WAIT), FEED["redirect"].says.format(status=status))
-    wait = Backoff().wait(streak.failures, uniform)
+    wait = Backoff().seconds(streak.failures, uniform)
     if status == 503 and ending.retry_after is not None:
         wait = _asked(ending.retry_after, uniform)
     return Decision(wait, _told(FEED["status"].says.format(status=status), ending))

@@ -50,20 +50,20 @@ class Source(Protocol):
     def position(self, restriction_start: int) -> int:
         """The offset to read from, given that a bundle starts (or resumes) at `restriction_start`."""
 
-    def wait(self, position: int) -> Turn:
+    def first_turn(self, position: int) -> Turn:
         """Block until there is something to do."""
 
-    def next(self, position: int, bundle_seconds: float) -> Turn | None:
+    def next_turn(self, position: int, bundle_seconds: float) -> Turn | None:
         """What comes next in a bundle that has run for `bundle_seconds`: like `wait`, but None ends it."""
 
     def read(self, position: int, events: int) -> Iterable[Chunk]:
         """Chunks from `position` on, about `events` events; those that are not wanted are left out. Each is
         asked for when the one before has gone through."""
 
-    def strays(self) -> Sequence[tuple[int, DeadLetter]]:
+    def dead_letters(self) -> Sequence[tuple[int, DeadLetter]]:
         """Numbered dead letters of the feed that this pipeline is to carry."""
 
-    def drop_strays(self, up_to: int) -> None:
+    def drop_dead_letters(self, up_to: int) -> None:
         """They went through the pipeline."""
 
     def finished(self, position: int) -> None:
@@ -207,7 +207,7 @@ class LiveSource:
             self._journal.trim()
         return max(restriction_start, self._cursor.position)
 
-    def wait(self, position: int) -> Turn:
+    def first_turn(self, position: int) -> Turn:
         heartbeat = time.monotonic() + HEARTBEAT
         while True:
             self._wake.clear()
@@ -247,7 +247,7 @@ class LiveSource:
             self._reader.stop()
             self._journal.close()
 
-    def next(self, position: int, bundle_seconds: float) -> Turn | None:
+    def next_turn(self, position: int, bundle_seconds: float) -> Turn | None:
         gather = self._shared.gather if self._gathers else 0.0
         if self._enough(position) or bundle_seconds >= max(BUNDLE_SECONDS, gather):
             return None
@@ -263,10 +263,10 @@ class LiveSource:
         self._gathers = self._gathers or bool(chunks)
         return chunks
 
-    def strays(self) -> Sequence[tuple[int, DeadLetter]]:
+    def dead_letters(self) -> Sequence[tuple[int, DeadLetter]]:
         return self._journal.dead_letters()
 
-    def drop_strays(self, up_to: int) -> None:
+    def drop_dead_letters(self, up_to: int) -> None:
         self._journal.drop_dead_letters(up_to)
 
     def caught_up(self, position: int) -> bool:
@@ -362,10 +362,10 @@ class ReadJournal(beam.DoFn, RestrictionProvider):  # type: ignore[misc]
 def _bundle(source: Source, tracker: Any, watermark: Any) -> Iterator[Any]:
     """Chunks while there is something to do, each turn ended by a tick."""
     position = source.position(tracker.current_restriction().start)
-    turn: Turn | None = source.wait(position)
+    turn: Turn | None = source.first_turn(position)
     began = time.monotonic()
     while turn is not None:
-        yield from _strays(source)
+        yield from _dead_letters(source)
         for chunk in source.read(position, turn.events) if turn.events else ():
             if not tracker.try_claim(chunk.end - 1):
                 return  # checkpointed: the chunk stays in the journal for whoever resumes
@@ -378,18 +378,18 @@ def _bundle(source: Source, tracker: Any, watermark: Any) -> Iterator[Any]:
             tracker.try_claim(OPEN_END - 1)
             source.finished(position)
             return
-        turn = source.next(position, time.monotonic() - began)
+        turn = source.next_turn(position, time.monotonic() - began)
     tracker.defer_remainder()
 
 
-def _strays(source: Source) -> Iterator[TaggedOutput]:
+def _dead_letters(source: Source) -> Iterator[TaggedOutput]:
     """The feed's dead letters. In a fused bundle they are written when the generator is resumed."""
     letter: DeadLetter
-    strays = source.strays()
-    for _, letter in strays:
+    letters = source.dead_letters()
+    for _, letter in letters:
         yield TaggedOutput(DEAD_LETTERS, letter)
-    if strays:
-        source.drop_strays(strays[-1][0])
+    if letters:
+        source.drop_dead_letters(letters[-1][0])
 
 
 def _advance(watermark: Any, now: float | None) -> None:

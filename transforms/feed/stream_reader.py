@@ -139,26 +139,26 @@ class StreamReader:
         self._bytes = 0
         monotonic, now = self._clock.monotonic(), self._clock.now()
         frames, self._in_hand = self._in_hand, []
-        events, strays = parse_frames(frames, now)
+        events, letters = parse_frames(frames, now)
         heard = _heard_until(events, monotonic, now, all_read_at)
         if self._types:
             events = [event for event in events if not event.type or event.type in self._types]
         try:
             self._before_append()
-            if events or strays:
-                self._append(events, strays, heard)
+            if events or letters:
+                self._append(events, letters, heard)
             elif self._stream is not None:
                 self._intake.heard(self._coverage.heard(self._stream, heard))
         except Exception as error:
             raise IntakeFailure(error) from error
         self._on_taken(now, len(events))
 
-    def _append(self, events: Sequence[Event], strays: Sequence[DeadLetter], heard: float) -> None:
+    def _append(self, events: Sequence[Event], letters: Sequence[DeadLetter], heard: float) -> None:
         is_long = self._clock.monotonic() + LONG_PAUSE
         while True:
             last_try = self._stop.is_set()  # asked first: who stops it may have made room before
             try:
-                self._append_once(events, strays, heard)
+                self._append_once(events, letters, heard)
                 break
             except JournalFull as full:
                 self.lost(f"{full.place} was full")
@@ -174,15 +174,15 @@ class StreamReader:
         if not self.is_live:
             self._resume()
 
-    def _append_once(self, events: Sequence[Event], strays: Sequence[DeadLetter], heard: float) -> None:
+    def _append_once(self, events: Sequence[Event], letters: Sequence[DeadLetter], heard: float) -> None:
         """What was in hand when the intake was full lies in a gap, so it moves nothing."""
         if self._stream is None:
-            self._intake.append(events, strays, self._coverage.frontier, self._connection)
+            self._intake.append(events, letters, self._coverage.frontier, self._connection)
             return
-        too_large = any(stray.cause.startswith(TOO_LARGE) for stray in strays)
+        too_large = any(letter.cause.startswith(TOO_LARGE) for letter in letters)
         since = self._coverage.frontier if too_large else None
         reach = self._coverage.reach(self._stream, heard)
-        fresh = self._intake.append(events, strays, reach, self._connection)
+        fresh = self._intake.append(events, letters, reach, self._connection)
         self._coverage.took(self._stream, heard, events, fresh)
         if too_large:
             self._coverage.missed("an event was too large to be taken: its beginning is a dead letter", since)

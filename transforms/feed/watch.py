@@ -73,7 +73,7 @@ class SpareSlot:
         self._lock = threading.Lock()
         self._file: int | None = None
 
-    def take(self) -> bool:
+    def acquire(self) -> bool:
         """Whether it was free, and is the caller's now."""
         if not self._lock.acquire(blocking=False):
             return False
@@ -84,11 +84,11 @@ class SpareSlot:
             try:
                 fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError:  # another process has it
-                self.give_back()
+                self.release()
                 return False
         return True
 
-    def give_back(self) -> None:
+    def release(self) -> None:
         """The caller holds no more streams than are wanted."""
         if self._file is not None:
             os.close(self._file)

@@ -91,8 +91,8 @@ class WriteTo(beam.PTransform):  # type: ignore[type-arg]
         key = uuid.uuid4().hex
         stage = DeliverOnTimers(self._destination, name, key, self._dead_letter_limit, self._drain)
         written = deliver(one_window, stage)
-        strays = sharded[DEAD_LETTERS] | "StraysInOneWindow" >> beam.WindowInto(GlobalWindows())
-        dead_letters = (written.dead_letters, strays) | "DeadLetters" >> beam.Flatten()
+        letters = sharded[DEAD_LETTERS] | "StraysInOneWindow" >> beam.WindowInto(GlobalWindows())
+        dead_letters = (written.dead_letters, letters) | "DeadLetters" >> beam.Flatten()
         dead_letters.element_type = DeadLetter
         return WriteResult(written.delivered, dead_letters)
 

@@ -13,7 +13,7 @@ from pipelines.local.lane import LaneSource
 from transforms.dead_letter import DeadLetter
 from transforms.feed.source import Turn
 
-STRAY = (1, DeadLetter("feed", "", "not_json", b"x"))
+LETTER = (1, DeadLetter("feed", "", "not_json", b"x"))
 
 
 @dataclass
@@ -45,11 +45,11 @@ class StubJournal:
     end: int = 0
     listeners: list[Callable[[], None]] = field(default_factory=list)
     cursors: dict[str, Any] = field(default_factory=lambda: {"x": SimpleNamespace(position=0)})
-    strays_left: Sequence[tuple[int, DeadLetter]] = ()
+    letters_left: Sequence[tuple[int, DeadLetter]] = ()
     trims: int = 0
 
-    def strays(self) -> Sequence[tuple[int, DeadLetter]]:
-        return self.strays_left
+    def dead_letters(self) -> Sequence[tuple[int, DeadLetter]]:
+        return self.letters_left
 
     def trim(self) -> None:
         self.trims += 1
@@ -92,7 +92,7 @@ class Bench:
     def wait(self, position: int = 0) -> tuple[Turn, float]:
         """The turn, and how long it took to come."""
         before = self.clock.time
-        turn = self.source.wait(position)
+        turn = self.source.first_turn(position)
         return turn, round(self.clock.time - before, 6)
 
 
@@ -171,17 +171,17 @@ def test_outcomes_gather_while_a_flood_finds_no_room() -> None:
 def test_a_bundle_goes_on_for_its_time_waiting_for_events_in_it() -> None:
     bench = Bench()
     bench.journal.end = lane.GATHER_EVENTS
-    assert bench.source.next(0, 0.0) == Turn(100)
+    assert bench.source.next_turn(0, 0.0) == Turn(100)
     bench.journal.end = 1
-    assert bench.source.next(1, 0.5) == Turn(), "a heartbeat, as nothing waits"
-    assert bench.source.next(0, lane.BUNDLE_SECONDS) is None, "it has run long enough"
+    assert bench.source.next_turn(1, 0.5) == Turn(), "a heartbeat, as nothing waits"
+    assert bench.source.next_turn(0, lane.BUNDLE_SECONDS) is None, "it has run long enough"
 
 
 def test_the_feed_s_dead_letters_are_no_lane_s() -> None:
     bench = Bench()
-    bench.journal.strays_left = [STRAY]
+    bench.journal.letters_left = [LETTER]
     assert bench.wait() == (Turn(), lane.HEARTBEAT)
-    assert list(bench.source.strays()) == []
+    assert list(bench.source.dead_letters()) == []
 
 
 def test_a_drain_reads_the_rest_flushes_once_waits_for_outcomes_and_ends() -> None:

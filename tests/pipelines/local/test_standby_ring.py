@@ -36,10 +36,10 @@ class Process:
             self.coverage.lost(self.stream, "the stream was cut off")
             self.stream = None
 
-    def hear(self, *heard: Event, strays: tuple[DeadLetter, ...] = ()) -> None:
+    def hear(self, *heard: Event, letters: tuple[DeadLetter, ...] = ()) -> None:
         if self.stream is not None:
             now = self.clock.monotonic()
-            self.intake.append(heard, strays, self.coverage.reach(self.stream, now))
+            self.intake.append(heard, letters, self.coverage.reach(self.stream, now))
             self.coverage.heard(self.stream, now)
 
     def stop(self) -> None:
@@ -323,9 +323,9 @@ def test_what_the_other_took_longer_ago_than_ids_are_known_does_not_come_twice(
     journal.cursor("files")
     one = Process(journal, clock)
     one.live()
-    stray = DeadLetter("feed", "", "not_json", b"no JSON", at=clock.now())
+    letter = DeadLetter("feed", "", "not_json", b"no JSON", at=clock.now())
     for process in (one, standby):
-        process.hear(*events(0, 10), strays=(stray,))
+        process.hear(*events(0, 10), letters=(letter,))
     journal.forget("files")
     for _ in range(30):
         clock.advance(60.0)

@@ -305,7 +305,7 @@ class Full:
     def append(
         self,
         events: Sequence[Event],
-        strays: Sequence[DeadLetter],
+        letters: Sequence[DeadLetter],
         heard_until: float | None = None,
         connection: str = "",
     ) -> Sequence[Event]:

@@ -16,7 +16,7 @@ class MemoryIntake:
 
     def __init__(self) -> None:
         self.events: list[Event] = []
-        self.strays: list[DeadLetter] = []
+        self.letters: list[DeadLetter] = []
         self.appends: list[int] = []
         self.gaps: list[str] = []  # reasons of all gaps so far
         self.closed: list[tuple[float | None, float | None]] = []  # since and until of those that ended
@@ -31,7 +31,7 @@ class MemoryIntake:
     def append(
         self,
         events: Sequence[Event],
-        strays: Sequence[DeadLetter],
+        letters: Sequence[DeadLetter],
         heard_until: float | None = None,
         connection: str = "",
     ) -> None:
@@ -43,7 +43,7 @@ class MemoryIntake:
                 raise JournalFull("no room for testing")
             self.events += events
             self.heard_until = heard_until
-            self.strays += strays
+            self.letters += letters
             self.appends.append(len(events))
             self._changed.notify_all()
 

@@ -191,7 +191,7 @@ def test_a_cut_inside_an_event_delivers_no_half_event(feed: Feed) -> None:
         feed.publish(EVENTS[2])
         intake.wait_for(lambda: len(intake.events) == 2)
         assert [event.raw for event in intake.events] == [EVENTS[0], EVENTS[2]]
-        assert intake.strays == []
+        assert intake.letters == []
 
 
 def test_refused_connections_are_retried_until_it_listens_again(feed: Feed) -> None:
@@ -387,7 +387,7 @@ def test_what_is_no_event_is_a_dead_letter_with_its_bytes(feed: Feed) -> None:
         feed.publish_raw(b"\x00\xff garbage\nmore: garbage\n\n")
         feed.publish(EVENTS[0])
         intake.wait_for(lambda: len(intake.events) == 1)
-        assert [letter.raw for letter in intake.strays] == [b"not json", b'{"type":"grant.created"}']
+        assert [letter.raw for letter in intake.letters] == [b"not json", b'{"type":"grant.created"}']
 
 
 @sse_only

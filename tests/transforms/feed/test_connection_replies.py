@@ -223,8 +223,8 @@ def test_data_without_a_byte_is_a_dead_letter_and_not_nothing() -> None:
         reading(None, server.url) as (_, intake),
     ):
         intake.wait_for(lambda: bool(intake.events))
-        assert [letter.raw for letter in intake.strays[:2]] == [b"", b""]
-        assert all(letter.cause.startswith("not_json") for letter in intake.strays)
+        assert [letter.raw for letter in intake.letters[:2]] == [b"", b""]
+        assert all(letter.cause.startswith("not_json") for letter in intake.letters)
 
 
 @pytest.mark.parametrize("drip", [b"HTTP/1.1 100 Continue\r\n\r\n", b"x"], ids=["100 Continue", "a header"])
@@ -251,7 +251,7 @@ def test_a_large_frame_is_an_event_and_a_larger_one_a_dead_letter() -> None:
     with RawServer(event_stream(large + larger + EVENT)) as server, reading(None, server.url) as (_, intake):
         intake.wait_for(lambda: "evt_01TEST1" in intake.ids)
         assert intake.ids[:2] == ["evt_large", "evt_01TEST1"]
-        assert intake.strays[0].cause.startswith("frame_too_large: 11000029 bytes")
+        assert intake.letters[0].cause.startswith("frame_too_large: 11000029 bytes")
 
 
 def test_me_that_hangs_does_not_delay_the_stream(monkeypatch: pytest.MonkeyPatch) -> None:

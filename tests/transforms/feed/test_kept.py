@@ -266,8 +266,8 @@ def test_one_that_fell_silent_is_replaced_at_once_however_often(keeper: Keeper) 
         keeper.made[-1].live()
         keeper.pass_by(PROVEN_AFTER + LOOK_EVERY)
         until(lambda current=current: current.closed)  # type: ignore[misc]
-        until(lambda: keeper.kept._watch.spare.take())
-        keeper.kept._watch.spare.give_back()
+        until(lambda: keeper.kept._watch.spare.acquire())
+        keeper.kept._watch.spare.release()
 
 
 def test_the_end_ends_both(keeper: Keeper) -> None:

@@ -263,18 +263,18 @@ def test_a_keepalive_of_a_stream_that_lacks_events_says_nothing(clock: ManualClo
 
 def test_one_turn_for_all_threads_and_for_all_processes_of_a_directory(tmp_path: Path) -> None:
     inside = SpareSlot()
-    assert [inside.take(), inside.take()] == [True, False]
-    inside.give_back()
-    assert inside.take()
+    assert [inside.acquire(), inside.acquire()] == [True, False]
+    inside.release()
+    assert inside.acquire()
     one, other = (SpareSlot(tmp_path / "spare_slot") for _ in range(2))  # as in two processes
-    assert [one.take(), other.take(), one.take()] == [True, False, False]
-    one.give_back()
-    assert other.take()
+    assert [one.acquire(), other.acquire(), one.acquire()] == [True, False, False]
+    one.release()
+    assert other.acquire()
     assert (tmp_path / "spare_slot").stat().st_mode & 0o777 == 0o600
 
 
 def test_a_turn_whose_file_cannot_be_opened_holds_up_no_replacement(tmp_path: Path) -> None:
-    assert SpareSlot(tmp_path / "nowhere" / "spare_slot").take()
+    assert SpareSlot(tmp_path / "nowhere" / "spare_slot").acquire()
 
 
 def test_bursts_that_end_are_taken_for_deafness_ever_more_rarely(watch: Watch, clock: ManualClock) -> None:

@@ -272,7 +272,7 @@ def test_types_are_filtered_on_our_side(feed: Feed, monkeypatch: pytest.MonkeyPa
         feed.publish_many([OTHER, untyped, b"no json", EVENT])
         intake.wait_for(lambda: "evt_1" in intake.ids)
         assert intake.ids == ["evt_3", "evt_1"]
-        assert [letter.raw for letter in intake.strays] == [b"no json"]
+        assert [letter.raw for letter in intake.letters] == [b"no json"]
         [stream] = feed.streams
         assert isinstance(stream, SocketStream)
         until(lambda: len(stream.filters) == 2)
@@ -300,7 +300,7 @@ def test_what_is_no_event_is_a_dead_letter_with_its_bytes(feed: Feed) -> None:
             feed.publish(each)
         feed.publish(b'{\n"id":"evt_4"}\n')
         intake.wait_for(lambda: bool(intake.events))
-        assert [letter.raw for letter in intake.strays] == odd
+        assert [letter.raw for letter in intake.letters] == odd
         assert intake.events[0].raw == b'{\n"id":"evt_4"}\n'
         assert connection.status.reconnects == 0
 
@@ -323,7 +323,7 @@ def test_an_oversized_event_is_a_dead_letter_and_a_gap_and_no_reconnect(feed: Fe
         feed.publish(long)
         feed.publish(OTHER)
         intake.wait_for(lambda: intake.ids == ["evt_1", "evt_2"])
-        [letter] = intake.strays
+        [letter] = intake.letters
         assert letter.cause.startswith(f"frame_too_large: {len(long)} bytes")
         assert letter.raw == long[: 10 * 1024 * 1024]
         assert "too large" in intake.gaps[-1]

@@ -115,7 +115,7 @@ class ChunkStore:
         """The chunk that begins there, when it is in memory; from now on it is so for others."""
         chunk = self._shared.get(position)
         if chunk is None:
-            recent = self._recent.take(position)
+            recent = self._recent.pop(position)
             if recent is not None:
                 chunk, size = recent
                 self._share(chunk, size)
@@ -242,7 +242,7 @@ class _Kept:
         while self._bytes > self._most:
             self._drop(next(iter(self._chunks)))
 
-    def take(self, first: int) -> tuple[Chunk, int] | None:
+    def pop(self, first: int) -> tuple[Chunk, int] | None:
         """The chunk, which is kept elsewhere from now on, and its raw bytes."""
         found = self._chunks.pop(first, None)
         if found is not None:
@@ -254,7 +254,7 @@ class _Kept:
             self._drop(each)
 
     def _drop(self, first: int) -> None:
-        found = self.take(first)
+        found = self.pop(first)
         if found is not None and (shared := found[0].shared) is not None:
             shared.let_go()  # batches that still hold it make for themselves what they need
 

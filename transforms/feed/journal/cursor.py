@@ -170,7 +170,7 @@ class Cursor:
                 delivered=state.row.delivered + delivered,
             )
             self._database.write(row.write)
-            state.take(row)
+            state.move_to(row)
 
     def settle_doubt(self, exactly_once: bool, letters: FeedLetters, now: float) -> int:
         """Decide on events of which a damaged journal does not know any more whether they were delivered.
@@ -220,7 +220,7 @@ class Cursor:
             seals[state.last_number] = Seal("lost", "", gone, gone)
         state.seals = {n: seal for n, seal in seals.items() if seal.offsets}
         state.ahead = {a: b for seal in state.seals.values() for a, b in seal.settled if a >= row.position}
-        state.take(row._replace(position=state.reached({}), lost=row.lost + size(gone)))
+        state.move_to(row._replace(position=state.reached({}), lost=row.lost + size(gone)))
         state.seals = {n: seal for n, seal in state.seals.items() if seal.end > state.row.position}
         rows = {n: seal.row(self.name, n) for n, seal in state.seals.items()}
         state.checksums = {n: int(str(row[-1])) for n, row in rows.items()}

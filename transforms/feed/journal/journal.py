@@ -238,7 +238,7 @@ class Journal:
     def append(
         self,
         events: Sequence[Event],
-        strays: Sequence[DeadLetter],
+        letters: Sequence[DeadLetter],
         heard_until: float | None = None,
         connection: str = "",
     ) -> Sequence[Event]:
@@ -246,14 +246,14 @@ class Journal:
         with self._database.lock:
             self._room.check(self.bytes)
             taken = self._seen.sort_out(events)
-            letters = [*strays, *(id_conflict(event, self.clock.now()) for event in taken.conflicts)]
-            if taken.fresh or letters:
-                self._store(taken, letters, connection)
+            kept = [*letters, *(id_conflict(event, self.clock.now()) for event in taken.conflicts)]
+            if taken.fresh or kept:
+                self._store(taken, kept, connection)
             self.duplicates += taken.duplicates
-            self.feed_dead_letters += len(letters)
+            self.feed_dead_letters += len(kept)
             if heard_until != NOT_HEARD:
                 self._gaps.heard(heard_until)
-        if taken.fresh or letters:
+        if taken.fresh or kept:
             for listener in self.listeners:
                 listener()
         return taken.fresh

@@ -119,7 +119,7 @@ class CursorState:
                 return position
             position = end
 
-    def take(self, row: CursorRow) -> None:
+    def move_to(self, row: CursorRow) -> None:
         """Stand where a row says; what lies below its position is over."""
         if row.position > self.row.position:
             self.ahead = {start: end for start, end in self.ahead.items() if start >= row.position}
@@ -247,7 +247,7 @@ class Change:
             state.filtered_number = self._filtered_number
             state.last_number = max(state.last_number, self._filtered_number)
         state.ahead.update(self._newly)
-        state.take(self._row)
+        state.move_to(self._row)
 
 
 def replace_all(connection: sqlite3.Connection, row: CursorRow, seals: Iterable[tuple[object, ...]]) -> None:

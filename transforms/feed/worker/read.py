@@ -213,7 +213,7 @@ class _Bundle:
         early = session.not_before - self._clock.monotonic()
         if early > 0 and not session.over:  # a runner that does not know delays
             self._ring.wait(self._left.start, early)
-        began, count, strays, over = self._clock.monotonic(), 0, 0, session.over
+        began, count, letters, over = self._clock.monotonic(), 0, 0, session.over
         while self._goes_on(began, count, idle):
             over = session.over  # asked before the last look at the ring
             self._is_stopped = not over and self._has_no_room()
@@ -222,7 +222,7 @@ class _Bundle:
                 part = self._ring.read(self._left.start, CHUNK_EVENTS, self._left.stop)
             if part is None:
                 yield from self._rest()
-                if over or (strays and not count) or (self._is_stopped and count):
+                if over or (letters and not count) or (self._is_stopped and count):
                     break
                 if not (self._gathers() if count else self._awaits(began + idle, draining)):
                     break
@@ -232,7 +232,7 @@ class _Bundle:
             if not self._claim(part):
                 yield from self._rest()
                 return  # checkpointed: the chunk stays in the ring for whoever resumes
-            count, strays = count + len(part.events), strays + len(part.strays)
+            count, letters = count + len(part.events), letters + len(part.letters)
             yield from self._chunks(part)
         yield from self._rest()
         self._end(over, count, idle)
@@ -247,9 +247,9 @@ class _Bundle:
             self._events = self._events[CHUNK_EVENTS:]
             self._first, self._oldest = self._first + CHUNK_EVENTS, part.oldest
             yield chunk
-        if part.strays:  # the offsets of a chunk's events have no holes
+        if part.letters:  # the offsets of a chunk's events have no holes
             yield from self._rest()
-            yield from part.strays
+            yield from part.letters
 
     def _rest(self) -> Iterator[Chunk]:
         events, self._events = self._events, ()

@@ -28,7 +28,7 @@ PUSH_BACK = 1.0
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """What was taken at once: events, then strays, each with an offset of its own from `first` on.
+    """What was taken at once: events, then dead letters, each with an offset of its own from `first` on.
 
     taken_at: epoch seconds.
     heard_before, heard_until: until when all that was published lies before it, and with it; epoch seconds.
@@ -36,7 +36,7 @@ class Entry:
 
     first: int
     events: Sequence[Event]
-    strays: Sequence[DeadLetter]
+    letters: Sequence[DeadLetter]
     taken_at: float
     heard_before: float
     heard_until: float
@@ -45,12 +45,12 @@ class Entry:
     @property
     def end(self) -> int:
         """The offset after the last one."""
-        return self.first + len(self.events) + len(self.strays)
+        return self.first + len(self.events) + len(self.letters)
 
 
 @dataclass(frozen=True)
 class Part:
-    """Neighbouring entries, read together: `events` have the offsets from `first` on, strays follow them.
+    """Neighbouring entries, read together: `events` have the offsets from `first` on, letters follow them.
 
     oldest: when the first of them was taken, epoch seconds.
     heard_until: until when all that was published lies below `end`, epoch seconds.
@@ -59,7 +59,7 @@ class Part:
     first: int
     end: int
     events: Sequence[Event]
-    strays: Sequence[DeadLetter]
+    letters: Sequence[DeadLetter]
     oldest: float
     heard_until: float
 
@@ -68,7 +68,7 @@ class Ring:
     """An Intake in memory; safe for all threads.
 
     Only `evict` makes room, and it is called for offsets that are committed: until then a full ring pushes
-    back on the socket. Gaps become strays when they end, and so have offsets and are claimed like events.
+    back on the socket. Gaps become letters when they end, and so have offsets and are claimed like events.
 
     refused: events that came when it was closed and were not kept, however often they were offered.
     """
@@ -100,7 +100,7 @@ class Ring:
     def append(
         self,
         events: Sequence[Event],
-        strays: Sequence[DeadLetter],
+        letters: Sequence[DeadLetter],
         heard_until: float | None = None,
         connection: str = "",
     ) -> None:
@@ -109,7 +109,7 @@ class Ring:
         Raises JournalFull when there is still none, or the ring is closed.
         """
         size = ENTRY_BYTES + sum(len(event.raw) for event in events) + EVENT_BYTES * len(events)
-        size += sum(len(stray.raw) + EVENT_BYTES for stray in strays)
+        size += sum(len(letter.raw) + EVENT_BYTES for letter in letters)
         with self._changed:
             self._changed.wait_for(lambda: self._closed or self._has_room(size), PUSH_BACK)
             if self._closed:
@@ -121,7 +121,7 @@ class Ring:
                 raise self._full()
             before = self._heard
             self._heard = self._clock.now() if heard_until is None else heard_until
-            self._put(events, strays, size, before)
+            self._put(events, letters, size, before)
 
     def heard(self, until: float | None = None) -> None:
         """See `Intake.heard`."""
@@ -199,13 +199,13 @@ class Ring:
                     break
                 taken.append(entry)
                 count += len(entry.events)
-                if entry.strays:  # the offsets of a part's events have no holes
+                if entry.letters:  # the offsets of a part's events have no holes
                     break
         if not taken:
             return None
         events = taken[0].events if len(taken) == 1 else [event for one in taken for event in one.events]
         last = taken[-1]
-        return Part(taken[0].first, last.end, events, last.strays, taken[0].taken_at, last.heard_until)
+        return Part(taken[0].first, last.end, events, last.letters, taken[0].taken_at, last.heard_until)
 
     def quiet_since(self, position: int) -> float | None:
         """Until when all that the feed sent was received and lies below `position`, in epoch seconds (0: the
@@ -268,12 +268,12 @@ class Ring:
         return self._heard if self._gap is None else min(self._heard, self._gap.since)
 
     def _put(
-        self, events: Sequence[Event], strays: Sequence[DeadLetter], size: int, heard_before: float
+        self, events: Sequence[Event], letters: Sequence[DeadLetter], size: int, heard_before: float
     ) -> None:
-        if not events and not strays:
+        if not events and not letters:
             return
         self._taken_at = max(self._taken_at, self._clock.now())  # arrival times never step back
-        entry = Entry(self._end, events, strays, self._taken_at, heard_before, self._known_until, size)
+        entry = Entry(self._end, events, letters, self._taken_at, heard_before, self._known_until, size)
         self._entries.append(entry)
         self._bytes += size
         self._end = entry.end

@@ -283,12 +283,12 @@ class Outbox:
             self.circuit.failed(now, wait, why, at_once=at_once, needs_you=needs_you)
         elif settled.delivered and not settled.rejected:
             # Part of it got through and the rest was not to blame on anyone: a throttled service.
-            wait = self._backoff.wait(1, self._uniform)
+            wait = self._backoff.seconds(1, self._uniform)
         for again in settled.again:
             again.due = now + wait
         if verdict.suspected and settled.halves:  # the others are the evidence that is missing
             settled.again[0].due = now
-            settled.again[1].due = now + max(wait, self._backoff.wait(1, self._uniform))
+            settled.again[1].due = now + max(wait, self._backoff.seconds(1, self._uniform))
 
     def _failed(self, entry: Entry, asked: float) -> float:
         """Nothing got through; seconds to wait."""
@@ -298,7 +298,7 @@ class Outbox:
         entry.failures += 1
         failures = max(self.circuit.failures, entry.failures)
         self._limit.failed()
-        return max(self._backoff.wait(failures, self._uniform), asked)
+        return max(self._backoff.seconds(failures, self._uniform), asked)
 
     def _leave(
         self, entry: Entry, settled: Settled, later: list[int], suspected: Collection[int], outcome: Outcome

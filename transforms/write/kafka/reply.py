@@ -171,7 +171,7 @@ class Verdict:
         self._unknown |= code not in REFUSED
         self._say(*advice(self._names, error))
 
-    def wait(self, indexes: Iterable[int], cause: str, blocked: bool = False) -> None:
+    def put_off(self, indexes: Iterable[int], cause: str, blocked: bool = False) -> None:
         """These have no report yet, or were never handed over: definitely nothing has been lost of them."""
         before = len(self._later)
         self._later += indexes

@@ -280,7 +280,7 @@ class KafkaWriter(Writer):
                 if report is None or (report.error is not None and report.error.code() in REFUSED):
                     report = self._produce(producer, event, time(event), until)
             except BufferError:
-                verdict.wait(indexes[place:], f"{self._names.where}: librdkafka's queue is full")
+                verdict.put_off(indexes[place:], f"{self._names.where}: librdkafka's queue is full")
                 break
             except KafkaException as error:
                 self._not_taken(index, error.args[0], verdict)
@@ -316,7 +316,7 @@ class KafkaWriter(Writer):
             verdict.too_large_here(index, self._resolved.get("message.max.bytes", "1000000"))
         else:
             self._topic_missing |= error.code() in kafka_outcome.UNKNOWN_TOPIC
-            verdict.wait([index], *kafka_outcome.advice(self._names, error))
+            verdict.put_off([index], *kafka_outcome.advice(self._names, error))
 
     def _wait(self, producer: Producer, reports: list[Report], until: float) -> None:
         """Serve reports until all of these have come, the time is over, or nothing can come."""
@@ -341,9 +341,9 @@ class KafkaWriter(Writer):
                 self._topic_missing |= report.error.code() in kafka_outcome.UNKNOWN_TOPIC
                 verdict.failed(index, report.error)
         if self._trouble is not None:
-            verdict.wait(unanswered, *kafka_outcome.advice(self._names, self._trouble))
+            verdict.put_off(unanswered, *kafka_outcome.advice(self._names, self._trouble))
         else:
-            verdict.wait(unanswered, kafka_outcome.no_answer(self._names, self._patience))
+            verdict.put_off(unanswered, kafka_outcome.no_answer(self._names, self._patience))
         return verdict.outcome()
 
     def _locked_out(self) -> bool:

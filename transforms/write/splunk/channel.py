@@ -49,7 +49,7 @@ class CookieJar:
     def __init__(self) -> None:
         self._cookies: dict[str, str] = {}
 
-    def take(self, headers: Mapping[str, str]) -> bool:
+    def store(self, headers: Mapping[str, str]) -> bool:
         """Keep what a reply sets; True when a cookie that we have sent was replaced by another value."""
         replaced = False
         for name, value in SET_COOKIE.findall(headers.get("set-cookie", "")):
@@ -197,7 +197,7 @@ class Channel:
         if cookies := self._jar.header:
             self._connection.set_header("Cookie", cookies)
         reply = self._credential.post(body, target)
-        self._replaced = self._jar.take(reply.headers)
+        self._replaced = self._jar.store(reply.headers)
         return reply
 
     def _taken(self, reply: Reply) -> Sent | None:

@@ -73,10 +73,10 @@ class FakeConnection:
         self.intake.close_gap()
         self.intake.heard()
 
-    def receive(self, *numbers: int, strays: Sequence[DeadLetter] = ()) -> None:
+    def receive(self, *numbers: int, letters: Sequence[DeadLetter] = ()) -> None:
         assert self.started.wait(10)
         assert self.intake is not None
-        self.intake.append(events(*numbers), strays)
+        self.intake.append(events(*numbers), letters)
 
 
 class Process:

@@ -54,10 +54,10 @@ def test_strays_have_offsets_after_the_events_they_came_with(ring: Ring) -> None
     ring.append(events(2), ())
     first = ring.read(0, 500)
     assert first is not None
-    assert (first.first, first.end, len(first.events), len(first.strays)) == (0, 2, 1, 1)
+    assert (first.first, first.end, len(first.events), len(first.letters)) == (0, 2, 1, 1)
     second = ring.read(2, 500)
     assert second is not None
-    assert (second.first, second.end, len(second.events), len(second.strays)) == (2, 3, 1, 0)
+    assert (second.first, second.end, len(second.events), len(second.letters)) == (2, 3, 1, 0)
 
 
 def test_reading_forgets_nothing_and_evicting_what_is_committed(ring: Ring) -> None:
@@ -124,7 +124,7 @@ def test_a_gap_begins_when_the_feed_was_last_heard_and_is_read_when_it_ends(
     ring.close_gap()
     part = ring.read(1, 500)
     assert part is not None
-    [letter] = part.strays
+    [letter] = part.letters
     assert letter.cause == "feed_gap: cut"
     record = msgspec.json.decode(letter.raw)
     assert (record["seconds"], record["reason"], letter.at) == (7.0, "cut", heard + 7)
@@ -142,7 +142,7 @@ def test_an_open_gap_is_not_opened_again(ring: Ring, clock: StepClock) -> None:
     ring.close_gap()
     part = ring.read(0, 500)
     assert part is not None
-    assert [letter.cause for letter in part.strays] == ["feed_gap: first"]
+    assert [letter.cause for letter in part.letters] == ["feed_gap: first"]
 
 
 def test_quiet_is_as_of_the_last_sign_of_life_and_never_inside_a_gap(ring: Ring, clock: StepClock) -> None:
@@ -193,5 +193,5 @@ def test_a_gap_is_closed_when_the_stream_was_live_and_not_when_that_is_said(
     ring.close_gap(clock.now() - 2)
     part = ring.read(0, 500)
     assert part is not None
-    assert msgspec.json.decode(part.strays[0].raw)["seconds"] == 6.0
+    assert msgspec.json.decode(part.letters[0].raw)["seconds"] == 6.0
     assert part.heard_until == clock.now() - 2

@@ -144,7 +144,7 @@ def test_the_bundle_that_opens_a_connection_does_not_wait(process: Process) -> N
 
 def test_a_bundle_that_has_a_gap_to_give_does_not_wait_with_it(process: Process) -> None:
     opened = process.bundle(FIRST)
-    process.connections[0].receive(strays=[DeadLetter("feed", "", "not_json: at byte 0", b"?")])
+    process.connections[0].receive(letters=[DeadLetter("feed", "", "not_json: at byte 0", b"?")])
     assert process.bundle(opened.left, PATIENT).causes == ["not_json: at byte 0"]
 
 
@@ -195,7 +195,7 @@ def test_chunks_have_one_size_as_long_as_there_is_enough(
     opened = process.bundle(FIRST)
     for first in (0, 3, 6, 9):
         process.connections[0].receive(first, first + 1, first + 2)
-    process.connections[0].receive(12, strays=[DeadLetter("feed", "", "not_json: at byte 0", b"?")])
+    process.connections[0].receive(12, letters=[DeadLetter("feed", "", "not_json: at byte 0", b"?")])
     process.connections[0].receive(13)
     bundle = process.bundle(opened.left)
     sizes = [len(one.events) if isinstance(one, Chunk) else one.cause for one in bundle.outputs]
@@ -233,7 +233,7 @@ def test_a_range_is_complete_until_its_last_chunk_came_or_the_feed_was_heard(
 def test_strays_and_gaps_come_again_with_their_bundle(process: Process) -> None:
     opened = process.bundle(FIRST)
     connection = process.connections[0]
-    connection.receive(1, strays=[DeadLetter("feed", "", "not_json: at byte 0", b"?")])
+    connection.receive(1, letters=[DeadLetter("feed", "", "not_json: at byte 0", b"?")])
     assert connection.intake is not None
     connection.intake.open_gap("cut")
     connection.live()

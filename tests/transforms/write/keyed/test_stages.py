@@ -98,10 +98,10 @@ def test_what_is_not_asked_for_never_reaches_a_key_and_is_counted(monkeypatch: p
 
 def test_ticks_are_nothing_and_strays_are_dead_letters() -> None:
     made = sharded([(Chunk(), 1.0), (Chunk(flush=True), 1.0), (b"{torn", 1.0)])
-    (stray,) = made
-    assert isinstance(stray, TaggedOutput)
-    assert isinstance(stray.value, DeadLetter)
-    assert stray.value.cause.startswith("not_json: ")
+    (letter,) = made
+    assert isinstance(letter, TaggedOutput)
+    assert isinstance(letter.value, DeadLetter)
+    assert letter.value.cause.startswith("not_json: ")
 
 
 def test_what_goes_into_the_shuffle_is_text_and_bytes() -> None:
