@@ -178,10 +178,11 @@ def serve() -> None:
 
 def preload() -> None:
     """Import what the job does. Its own module is left out, as it is executed by who starts it."""
+    gc.disable()
     importlib.import_module(JOB)
     del sys.modules[JOB]
-    gc.collect()
     gc.freeze()  # so that the pages stay shared
+    gc.enable()
 
 
 def only_thread() -> None:
