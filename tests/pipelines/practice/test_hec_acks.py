@@ -40,7 +40,7 @@ def session(server: PracticeSplunk, channel: str = CHANNEL) -> httpx.Client:
     if channel:
         headers["X-Splunk-Request-Channel"] = channel
     return httpx.Client(
-        base_url=server.url + "/services/collector", headers=headers, trust_env=False, timeout=5
+        base_url=server.url + "/services/collector", headers=headers, trust_env=False, verify=False, timeout=5
     )
 
 

@@ -107,7 +107,7 @@ def test_403_for_other_credentials(server: PracticeS3) -> None:
     put = {"Bucket": BUCKET, "Key": "k", "Body": BODY}
     assert refusal(client(server.url, access_key="x").put_object, **put) == ("InvalidAccessKeyId", 403)
     assert refusal(client(server.url, secret_key="x").put_object, **put) == ("SignatureDoesNotMatch", 403)
-    with httpx.Client(trust_env=False) as plain:
+    with httpx.Client(trust_env=False, verify=False) as plain:
         answer = plain.put(f"{server.url}/{BUCKET}/k", content=BODY)
     assert answer.status_code == 403
     assert "<Code>AccessDenied</Code>" in answer.text

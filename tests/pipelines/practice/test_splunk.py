@@ -29,7 +29,7 @@ def splunk() -> Iterator[PracticeSplunk]:
 
 def post(server: PracticeSplunk, body: bytes, **headers: str) -> httpx.Response:
     sent = {"Authorization": f"Splunk {server.token}", **{k.replace("_", "-"): v for k, v in headers.items()}}
-    with httpx.Client(trust_env=False, timeout=5) as client:
+    with httpx.Client(trust_env=False, verify=False, timeout=5) as client:
         return client.post(server.url + "/services/collector/event", content=body, headers=sent)
 
 
@@ -159,13 +159,13 @@ def test_busy_codes_until_it_is_over(splunk: PracticeSplunk, code: int, status: 
 
 
 def test_code_16_for_a_token_in_the_url(splunk: PracticeSplunk) -> None:
-    with httpx.Client(trust_env=False) as client:
+    with httpx.Client(trust_env=False, verify=False) as client:
         url = f"{splunk.url}/services/collector/event?token={splunk.token}"
         assert said(client.post(url, content=joined(GOOD))) == (400, 16, None)
 
 
 def test_the_token_may_be_a_password(splunk: PracticeSplunk) -> None:
-    with httpx.Client(trust_env=False, auth=("x", splunk.token)) as client:
+    with httpx.Client(trust_env=False, verify=False, auth=("x", splunk.token)) as client:
         assert said(client.post(f"{splunk.url}/services/collector/event", content=joined(GOOD)))[1] == 0
 
 
@@ -186,19 +186,19 @@ def test_413_above_the_limit_packed_or_not() -> None:
 
 
 def test_code_17_health_never_checks_the_token(splunk: PracticeSplunk) -> None:
-    with httpx.Client(trust_env=False) as client:
+    with httpx.Client(trust_env=False, verify=False) as client:
         assert said(client.get(splunk.url + "/services/collector/health")) == (200, 17, None)
         splunk.busy(18)
         assert said(client.get(splunk.url + "/services/collector/health/1.0")) == (503, 18, None)
 
 
 def test_other_paths_are_404(splunk: PracticeSplunk) -> None:
-    with httpx.Client(trust_env=False) as client:
+    with httpx.Client(trust_env=False, verify=False) as client:
         assert client.get(splunk.url + "/").status_code == 404
 
 
 def test_a_connection_is_kept_alive(splunk: PracticeSplunk) -> None:
-    with httpx.Client(trust_env=False) as client:
+    with httpx.Client(trust_env=False, verify=False) as client:
         for _ in range(3):
             assert client.get(splunk.url + "/services/collector/health").status_code == 200
     assert splunk.connection_count == 1
@@ -233,7 +233,7 @@ def test_answers_on_command_for_so_many_requests(splunk: PracticeSplunk) -> None
 
 def test_a_fault_for_one_path_waits_for_it(splunk: PracticeSplunk) -> None:
     splunk.answer(503, path="/event")
-    with httpx.Client(trust_env=False) as client:
+    with httpx.Client(trust_env=False, verify=False) as client:
         assert client.get(splunk.url + "/services/collector/health").status_code == 200
     assert post(splunk, joined(GOOD)).status_code == 503
     assert post(splunk, joined(GOOD)).status_code == 200
@@ -254,7 +254,7 @@ def test_a_cut_answer_is_indexed(splunk: PracticeSplunk) -> None:
 
 def test_a_hanging_server_answers_when_released(splunk: PracticeSplunk) -> None:
     splunk.hang()
-    with httpx.Client(trust_env=False, timeout=0.1) as client, pytest.raises(httpx.ReadTimeout):
+    with httpx.Client(trust_env=False, verify=False, timeout=0.1) as client, pytest.raises(httpx.ReadTimeout):
         client.get(splunk.url + "/services/collector/health")
     splunk.release()
     assert said(post(splunk, joined(GOOD))) == (200, 0, None)
@@ -272,7 +272,7 @@ def test_its_own_process_says_where_it_is_and_records_ids_before_it_answers(tmp_
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         url = json.loads(process.stdout.readline())["url"]
-        with httpx.Client(trust_env=False) as client:
+        with httpx.Client(trust_env=False, verify=False) as client:
             headers = {"Authorization": "Splunk t"}
             body = joined(good("a"), good("b"))
             client.post(url + "/services/collector/event", content=body, headers=headers)
