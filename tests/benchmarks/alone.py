@@ -162,7 +162,7 @@ def files(place: Path) -> Iterator[Landing]:
 
 @contextlib.contextmanager
 def kafka(place: Path) -> Iterator[Landing]:
-    broker = KafkaServer(place)
+    broker = KafkaServer(place, for_long=True)
     try:
         yield landing.kafka(broker, NAME)
     finally:

@@ -146,7 +146,7 @@ class Watch:
 @contextlib.contextmanager
 def five(place: Path) -> Iterator[Five]:
     """New destinations until the end of the block."""
-    broker = KafkaServer(place)
+    broker = KafkaServer(place, for_long=True)
     with (
         contextlib.ExitStack() as stack,
         PracticeSplunk(keep_events=False) as splunk,

@@ -31,7 +31,7 @@ def real_servers(directory: Path) -> Iterator[RealServers]:
     for place in places.values():
         place.mkdir()
     with contextlib.ExitStack() as stack:
-        broker = KafkaServer(places["kafka"])
+        broker = KafkaServer(places["kafka"], for_long=True)
         stack.callback(broker.stop)
         s3 = stack.enter_context(seaweedfs.running(places["s3"]))
         emulator = stack.enter_context(bigquery.running(directory / "bqemulator.log"))
