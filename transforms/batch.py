@@ -238,13 +238,14 @@ class OpenBatches:
                 if len(self.open) >= MAX_OPEN:
                     closed.append(self._close(next(iter(self.open))))
                 batch = self.open[key] = OpenBatch(arrivals.now, arrivals.closes_at, arrivals.taken_at)
-            cut = self._policy.admits(ends, start, stop, batch.count, batch.size)
+            count = batch.count
+            cut = self._policy.admits(ends, start, stop, count, batch.size)
             if cut > start:
                 added = ends[cut - 1] - (ends[start - 1] if start else 0)
                 batch.add(arrivals, start, cut, added)
                 self.size += added
                 self.events += cut - start
-            if cut == start or self._policy.full(batch.count, batch.size):
+            if cut == start or self._policy.full(count + cut - start, batch.size):
                 closed.append(self._close(key))
             start = cut
 

@@ -87,12 +87,16 @@ class DeliveryCounters:
     def count(self, result: DeadLetter | Receipt) -> None:
         """Count what one receipt or dead letter stands for."""
         if isinstance(result, Receipt):
-            self._delivered.inc(len(result.event_ids))
+            self.delivered(len(result.event_ids))
             return
         self._dead_lettered.inc()
         cause = counted_as(result.cause, self._causes)
         self._causes.add(cause)
         Metrics.counter(NAMESPACE, f"{self._destination}_{CAUSES}_{cause}").inc()
+
+    def delivered(self, events: int) -> None:
+        """Count events that were delivered, of one receipt or of many."""
+        self._delivered.inc(events)
 
     def received(self, events: int) -> None:
         """Count events that came in."""

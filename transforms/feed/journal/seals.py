@@ -25,7 +25,7 @@ def filtered_note(destination: str) -> str:
     return f"filtered:{destination}"
 
 
-@dataclass
+@dataclass(slots=True)
 class Seal:
     """A sealed batch: which offsets, and which of them are settled."""
 

@@ -130,11 +130,14 @@ class Splunk(Destination):
         return size if is_plain(event.id) else size + MOST_ESCAPED * len(event.id)
 
     def sizes(self, events: Sequence[Event]) -> Iterable[int]:
-        """As `size`, a fifth of the price where no id needs a closer look."""
+        """As `size`, a tenth of the price where ids are plain and as long as each other, as usual."""
         fixed: int = self._fixed  # type: ignore[attr-defined]
-        if is_plain("".join([event.id for event in events])):
-            return [len(event.raw) + len(event.id) + fixed for event in events]
-        return map(self.size, events)
+        ids = [event.id for event in events]
+        joined, longest = "".join(ids), max(map(len, ids), default=0)
+        if len(joined) < longest * len(ids) or not is_plain(joined):
+            return map(self.size, events)
+        fixed += longest
+        return [len(event.raw) + fixed for event in events]
 
     def encode(self, events: Sequence[Event]) -> bytes:
         """The uncompressed body of a request: one JSON object and a newline an event."""

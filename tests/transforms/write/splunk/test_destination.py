@@ -72,6 +72,14 @@ def test_a_body_is_no_larger_than_its_sizes_and_close_to_them(settings: Splunk, 
     assert len(odd.encode(events)) == sum(len(odd.encode([one])) for one in events)
 
 
+@pytest.mark.parametrize(
+    "ids", [["evt_1", "evt_2"], ["evt_1", "evt_22"], ["evt_1", "evt\\n", "a"], ["é", "e"], []]
+)
+def test_the_sizes_of_many_are_those_of_each(settings: Splunk, ids: list[str]) -> None:
+    some = [Event(one, "", "", b"1" * number) for number, one in enumerate(ids)]
+    assert list(settings.sizes(some)) == [settings.size(one) for one in some]
+
+
 def test_without_compression_the_body_is_plain(server: PracticeSplunk, settings: Splunk) -> None:
     plain = replace(settings, compression="none")
     assert plain.open().write(batch(3)) is None
