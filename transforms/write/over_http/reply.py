@@ -24,6 +24,7 @@ import httpx
 MAX_REPLY = 16 * 1024 * 1024
 # Lines of a head with all 1xx before it, and of a body's chunks and trailers: 16 MiB in chunks of 100 bytes.
 MAX_HEAD = 256 * 1024
+MAX_KNOWN = 8 * 1024  # of a head that is kept for the next reply
 MAX_LINES = 1024 * 1024
 # A receiver with full queues may sit on a request for a while before it says "busy", and each time-out is a
 # possible repeat: 30 s without a byte is what load balancers in front of such services give it (AWS: 60 s,
@@ -54,6 +55,17 @@ class Reply:
 Headers = list[tuple[bytes, bytes]]
 
 
+@dataclass(frozen=True, slots=True)
+class _Head:
+    """What the bytes of a head say. length: of the body, None for one that ends with the connection."""
+
+    status: int
+    headers: httpx.Headers
+    is_chunked: bool
+    length: int | None
+    may_stay: bool  # as far as the head says, the connection can carry another request
+
+
 class Incoming:
     """What comes in on a connection.
 
@@ -72,6 +84,9 @@ class Incoming:
         self._buffer = bytearray()
         self._until = 0.0
         self._lines_left = 0
+        self._read: list[bytes] | None = None  # lines of a head
+        # The head before: most services repeat it to the byte, and to read it takes most of a reply's time.
+        self._known: tuple[bytes, _Head] | None = None
 
     @property
     def rest(self) -> bool:
@@ -82,10 +97,28 @@ class Incoming:
         """The time and the bytes that one reply may take are counted from here."""
         self._until = self._monotonic() + (self._seconds or REPLY_SECONDS)
         self._lines_left = MAX_HEAD
+        self._read = []
+
+    def known_head(self) -> _Head | None:
+        """The head of the reply before, when this one begins with the same bytes; they are read then. Raises
+        OSError."""
+        if self._known is None or not (self._buffer or self._more()):
+            return None
+        text, head = self._known
+        if not self._buffer.startswith(text):
+            return None
+        del self._buffer[: len(text)]
+        return head
+
+    def remember(self, head: _Head) -> None:
+        """What has been read since `expect_head` is this head."""
+        text = b"".join(self._read or ())
+        self._known = (text, head) if len(text) <= MAX_KNOWN else None
 
     def expect_body(self) -> None:
         """From here on lines belong to the framing of a body."""
         self._lines_left = MAX_LINES
+        self._read = None
 
     def readline(self) -> bytes:
         """A line with its end; less at the end of the connection. Raises httpx.RemoteProtocolError when a
@@ -98,6 +131,8 @@ class Incoming:
                 break
         line = bytes(self._buffer[: end + 1])
         del self._buffer[: end + 1]
+        if self._read is not None:
+            self._read.append(line)
         self._lines_left -= len(line)
         if self._lines_left < 0:
             raise httpx.RemoteProtocolError("the headers or chunks of the answer are too long")
@@ -129,13 +164,13 @@ def receive(incoming: Incoming, method: str = "POST") -> Reply:
     can be trusted: what follows them may be missing, as the status has said it all."""
     incoming.expect_head()
     try:
-        version, status, headers = _head(incoming)
+        head = incoming.known_head() or _head(incoming)
     except TimeoutError as error:
         raise httpx.ReadTimeout("no answer in time") from error
     except OSError as error:
         raise httpx.ReadError(str(error)) from error
-    chunked, length = _framing(headers)
-    if status in NO_BODY or (method == "CONNECT" and status < 300):
+    chunked, length = head.is_chunked, head.length
+    if head.status in NO_BODY or (method == "CONNECT" and head.status < 300):
         chunked, length = False, 0
     body, whole = bytearray(), False
     incoming.expect_body()
@@ -146,13 +181,22 @@ def receive(incoming: Incoming, method: str = "POST") -> Reply:
             incoming.read_into(body, MAX_REPLY)
         else:
             whole = incoming.read_into(body, min(length, MAX_REPLY)) and length <= MAX_REPLY
+    again = whole and head.may_stay and not incoming.rest
+    return Reply(head.status, head.headers, bytes(body), again)
+
+
+def _head(incoming: Incoming) -> _Head:
+    version, status, headers = _final(incoming)
+    chunked, length = _framing(headers)
     both = chunked and length is not None  # RFC 9112, 6.1: somebody on the way may have read it otherwise
     asked_to_close = b"close" in [option.lower() for option in _listed(headers, b"connection")]
-    again = whole and version == b"1" and not (both or asked_to_close or incoming.rest)
-    return Reply(status, httpx.Headers(headers), bytes(body), again)
+    may_stay = version == b"1" and not (both or asked_to_close)
+    head = _Head(status, httpx.Headers(headers), chunked, length, may_stay)
+    incoming.remember(head)
+    return head
 
 
-def _head(incoming: Incoming) -> tuple[bytes, int, Headers]:
+def _final(incoming: Incoming) -> tuple[bytes, int, Headers]:
     """HTTP/1's minor version, the final status (those of 1xx come before it) and the headers."""
     while True:
         line = incoming.readline()

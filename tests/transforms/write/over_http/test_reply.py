@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import socket
 import threading
 from collections.abc import Iterator, Sequence
@@ -423,3 +424,57 @@ def test_a_host_that_swallows_packets_is_a_connection_time_out(monkeypatch: pyte
             HttpConnection(f"http://127.0.0.1:{address[1]}/", {}).post(b"")
         for each in waiting:
             each.close()
+
+
+# A head like the one before is not read anew
+
+
+HEADS = [
+    b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\nX-Of: 1\r\n\r\n",
+    b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\nX-Of: 2\r\n\r\n",
+    b"HTTP/1.1 503 Busy\r\nContent-Length: %d\r\nRetry-After: 7\r\n\r\n",
+    b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n",
+    b"HTTP/1.1 200 OK\nConnection: close\nContent-Length: %d\n\n",
+    b"HTTP/1.0 200 OK\r\nContent-Length: %d\r\n\r\n",
+]
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_replies_on_one_connection_are_what_each_is_alone(seed: int) -> None:
+    dice = random.Random(seed)
+    wires = []
+    for _ in range(60):
+        body = dice.choice([b"", b"ok", b"\r\n\r\n"])
+        wires.append(dice.choice(HEADS) % len(body) + body)
+    line = Line()
+    kept = Incoming(line)
+    for wire in wires:
+        at = dice.choice([0, 0, dice.randrange(len(wire))])
+        line.parts = [part for part in (wire[:at], wire[at:]) if part]
+        alone, found = read(wire), receive(kept)
+        assert (found.status, found.body, found.again) == (alone.status, alone.body, alone.again)
+        assert found.headers == alone.headers
+
+
+@pytest.mark.parametrize(
+    "ending", [b"", b"HTTP/1.1 2", TimeoutError("timed out"), ConnectionResetError("reset")]
+)
+def test_a_head_that_does_not_come_again_is_an_error_as_the_first_time(ending: bytes | OSError) -> None:
+    head = HEADS[0] % 0
+    came, error = ([ending], None) if isinstance(ending, bytes) else ([], ending)
+    line = Line(head)
+    kept = Incoming(line)
+    receive(kept)
+    line.parts, line.error = [part for part in came if part], error
+    with pytest.raises(httpx.TransportError) as again:
+        receive(kept)
+    with pytest.raises(httpx.TransportError) as first:
+        receive(Incoming(Line(*[part for part in came if part], error=error)))
+    assert (type(again.value), str(again.value)) == (type(first.value), str(first.value))
+
+
+def test_a_head_is_kept_only_while_it_is_small() -> None:
+    head = OK + b"X-Long: " + b"x" * http_reply.MAX_KNOWN + b"\r\nContent-Length: 0\r\n\r\n"
+    line = Line(head, head)
+    kept = Incoming(line)
+    assert [receive(kept).status, kept.known_head(), receive(kept).status] == [200, None, 200]
