@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -73,8 +74,9 @@ def lane(tmp_path: Path) -> Iterator[Callable[[Destination], Any]]:
     journal.close()
 
 
+@functools.cache
 def cluster(reading: str, *more: str) -> Any:
-    """The proto of the one job with every destination."""
+    """The proto of the one job with every destination, to be looked at: it is built once, in two seconds."""
     settings = parse([*DATAFLOW, *EVERYWHERE, *READING[reading], *more], ENVIRON)
     pipeline = beam.Pipeline(in_process_runner(), PipelineOptions([]))
     build(pipeline, destinations(settings), on_a_cluster(settings), settings.window_size)
