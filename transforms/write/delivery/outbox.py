@@ -30,6 +30,7 @@ from transforms.write.delivery.settling import (
 
 # Three failures in a row are an outage rather than an accident.
 FAILURES_TO_OPEN = 3
+ALL_DELIVERED = Outcome()
 
 
 class Circuit:
@@ -188,9 +189,11 @@ class Outbox:
 
         Raises ValueError for an outcome that contradicts itself: a bug in the destination's writer.
         """
-        outcome = outcome or Outcome()
-        check(self.name, batch, outcome)
-        outcome = in_bounds(outcome)
+        if outcome is None:
+            outcome = ALL_DELIVERED
+        else:
+            check(self.name, batch, outcome)
+            outcome = in_bounds(outcome)
         entry = self._in_flight.pop(id(batch))
         later, refused = set(outcome.later), dict(outcome.rejected)
         if outcome.too_large and len(later) == 1:

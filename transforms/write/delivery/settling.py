@@ -42,6 +42,8 @@ class Settled:
 
     def offsets(self, indexes: Sequence[int]) -> Sequence[int]:
         """The journal offsets of these events (none for a batch without offsets)."""
+        if not indexes:
+            return ()
         offsets = self.batch.offsets
         if len(indexes) == len(offsets):  # all of them, the usual case
             return offsets
