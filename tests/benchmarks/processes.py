@@ -62,8 +62,11 @@ def memory_of(pid: int, name: str = "VmRSS") -> float:
 
 def children_of(pid: int) -> list[int]:
     """The processes that a process has started and that live."""
-    threads = Path(f"/proc/{pid}/task").glob("*/children")
-    return [int(child) for thread in threads for child in thread.read_text().split()]
+    found: list[int] = []
+    for thread in Path(f"/proc/{pid}/task").glob("*/children"):
+        with contextlib.suppress(OSError):  # the thread has ended
+            found += map(int, thread.read_text().split())
+    return found
 
 
 @dataclass
