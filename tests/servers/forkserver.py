@@ -79,6 +79,7 @@ def fork(
     Python's own than this process."""
     if _of_python(environment) != _of_python(os.environ):
         return spawn(module, arguments, environment, output, directory)
+    output.open("ab").close()  # there from the start, as when it is executed
     return Forked(_server(), [module, *arguments], dict(environment), output, directory)
 
 

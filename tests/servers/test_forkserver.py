@@ -99,6 +99,7 @@ def test_it_ends_alike(tmp_path: Path, program: str, code: int) -> None:
 def test_a_process_can_be_asked_stopped_and_killed(tmp_path: Path) -> None:
     (tmp_path / "waits.py").write_text("import time; time.sleep(60)")
     process = fork("waits", (), os.environ, tmp_path / "output", tmp_path)
+    assert (tmp_path / "output").exists()
     assert process.poll() is None
     with pytest.raises(subprocess.TimeoutExpired):
         process.wait(0.01)
