@@ -151,22 +151,39 @@ def _is_open(place: str) -> bool:
 
 
 def _google_object(place: str) -> bytes:
-    from google.api_core.exceptions import RetryError, ServerError, TooManyRequests
-    from google.auth.exceptions import TransportError
     from google.cloud import storage  # type: ignore[attr-defined]  # half a second, and only for templates
     from google.cloud.storage.retry import DEFAULT_RETRY  # type: ignore[import-untyped]
 
     bucket, _, name = place.removeprefix(GS).partition("/")
     patience = DEFAULT_RETRY.with_timeout(PATIENCE)
     try:
-        blob = storage.Client().bucket(bucket).blob(name)
+        blob = storage.Client(project=None).bucket(bucket).blob(name)  # an object is read without one
         found = blob.download_as_bytes(end=MAX_BYTES, timeout=PATIENCE, retry=patience)
     except Exception as error:  # noqa: BLE001 - whatever Google's client, its transport or credentials raise
-        passes = isinstance(error, (RetryError, ServerError, TooManyRequests, TransportError, OSError))
-        raise _Unreadable(f"cannot be read: {type(error).__name__}: {shown(str(error))}", passes) from None
+        why = f"cannot be read: {type(error).__name__}: {shown(str(error))}"
+        raise _Unreadable(why, _google_passes(error)) from None
     if len(found) > MAX_BYTES:
         raise _Unreadable(f"has more than {MAX_BYTES:,} bytes")
     return bytes(found)
+
+
+def _google_passes(error: Exception) -> bool:
+    """Whether a network, or Google, was not there just now: nobody has to mend anything."""
+    from google.api_core.exceptions import RetryError, ServerError, TooManyRequests
+    from google.auth.exceptions import TransportError
+    from requests.exceptions import ConnectionError as NoConnection
+    from requests.exceptions import SSLError, Timeout
+
+    if isinstance(error, SSLError):
+        return False
+    of_the_net = (RetryError, ServerError, TooManyRequests, TransportError, NoConnection, Timeout)
+    # On a machine of Google's, credentials that cannot be fetched are told with the network's error as cause.
+    return (
+        isinstance(error, (*of_the_net, ConnectionError, TimeoutError))
+        or isinstance(error.__cause__, of_the_net)
+        or bool(getattr(error, "retryable", False))
+        or getattr(error, "errno", None) in PASSING
+    )
 
 
 class _Reading:

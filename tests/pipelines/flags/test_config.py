@@ -11,7 +11,10 @@ from typing import Any
 
 import jsonschema
 import pytest
+import requests
 import yaml
+from google.api_core.exceptions import Forbidden, InternalServerError
+from google.auth.exceptions import DefaultCredentialsError, RefreshError, TransportError
 
 from pipelines import config
 from pipelines.flags import config as config_file
@@ -40,6 +43,11 @@ destinations:
     bootstrap_servers: one:9092
     config: {security.protocol: SASL_SSL, sasl.password: env:DD_KEY}
 """
+
+
+def caused(error: Exception, cause: Exception) -> Exception:
+    error.__cause__ = cause
+    return error
 
 
 def written(tmp_path: Path, text: str | bytes) -> str:
@@ -287,6 +295,35 @@ def test_a_file_that_cannot_be_read_now_is_no_mistake_of_a_persons(
     assert raised.value.code == code
     assert f"cannot be read: {os.strerror(number)}" in raised.value.lines[0]
     assert len(raised.value.lines) == 1 or code == 2
+
+
+@pytest.mark.parametrize(
+    ("raised", "code"),
+    [
+        (TransportError("no route"), 1),
+        (RefreshError("no metadata"), 2),
+        (caused(RefreshError("no metadata"), TransportError("no route")), 1),
+        (RefreshError("503", retryable=True), 1),
+        (requests.exceptions.ConnectionError("refused"), 1),
+        (requests.exceptions.SSLError("unknown authority"), 2),
+        (DefaultCredentialsError("not found"), 2),
+        (IsADirectoryError(errno.EISDIR, "Is a directory"), 2),
+        (PermissionError(errno.EACCES, "Permission denied"), 2),
+        (OSError("Project was not passed"), 2),
+        (InternalServerError("500"), 1),
+        (Forbidden("403"), 2),
+    ],
+)
+def test_what_google_is_asked_in_vain_for_starts_again_where_nobody_has_to_mend_it(
+    monkeypatch: pytest.MonkeyPatch, raised: Exception, code: int
+) -> None:
+    def client(**_: object) -> None:
+        raise raised
+
+    monkeypatch.setattr("google.cloud.storage.Client", client)
+    with pytest.raises(BadParameters) as refused:
+        parse(["--config=gs://settings/grantex.yaml", "--demo=true"], ENVIRON)
+    assert refused.value.code == code
 
 
 def test_what_is_in_force_is_printed_as_a_file_that_says_the_same(

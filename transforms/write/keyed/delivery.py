@@ -11,7 +11,7 @@ import msgspec
 
 from transforms.batch import OpenBatches
 from transforms.clock import Clock
-from transforms.held import HELD
+from transforms.held import FORGET_SECONDS, HELD, ROOM
 from transforms.write.contract import Destination
 from transforms.write.keyed import backlog
 from transforms.write.keyed import inbox as inboxes
@@ -234,7 +234,9 @@ class KeyedDelivery:
         if sealed and key_state.open_since is None and key_state.running is None:
             key_state.attempt_at = max(now, key_state.not_before)
         deadlines = [min(each.closes_at, self._policy.deadline(each.opened_at)) for each in key_state.open]
-        times = [*deadlines, key_state.attempt_at, now if inboxes.crowding(key_state) else None]
+        # A key without room stops the reading, and so all that it would be heard of by.
+        heard_of = now + FORGET_SECONDS / 2 if key_state.size() >= ROOM else None
+        times = [*deadlines, key_state.attempt_at, heard_of, now if inboxes.crowding(key_state) else None]
         wake = min((time for time in times if time is not None), default=None)
         if wake is None:
             return

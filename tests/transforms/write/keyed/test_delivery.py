@@ -14,7 +14,7 @@ from tests.transforms.write.keyed.cluster import KEY
 from tests.transforms.write.service import PATIENCE, events
 from transforms.batch import BatchPolicy
 from transforms.event import Batch
-from transforms.held import Held
+from transforms.held import FORGET_SECONDS, Held
 from transforms.write.contract import Outcome
 from transforms.write.keyed import backlog, delivery, inbox
 from transforms.write.keyed.attempts import LAST_TRY, DrainTime
@@ -75,6 +75,26 @@ def test_what_a_key_holds_is_known_on_its_worker(cluster: OnTimers, monkeypatch:
         cluster.clock.advance(60.0)
         cluster.settle()
     assert held.size(cluster.clock.monotonic()) == 0
+
+
+def test_a_key_without_room_is_heard_of_though_nothing_is_due(
+    cluster: OnTimers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Or the reading, which it has stopped, would go on as if the key had moved to another worker."""
+    held = Held()
+    monkeypatch.setattr(delivery, "HELD", held)
+    monkeypatch.setattr(delivery, "ROOM", 10)
+    cluster.service.script = lambda batch: Outcome(
+        later=range(len(batch.events)), cause="503", retry_after=3_000.0
+    )
+    cluster.arrive(events(0, 4))
+    cluster.settle()
+    attempts = len(cluster.service.writes)
+    for _ in range(10):
+        cluster.clock.advance(FORGET_SECONDS - 1)
+        cluster.settle()
+        assert held.size(cluster.clock.monotonic()) > 10
+    assert len(cluster.service.writes) == attempts
 
 
 def test_a_bundle_that_the_runner_repeats_sends_nothing_twice(cluster: OnTimers) -> None:
