@@ -103,7 +103,7 @@ class OpenBatch:
 
     def add(self, arrivals: _Arrivals, start: int, stop: int, size: int) -> None:
         """Take the events [start, stop) of a chunk."""
-        self.events.add(arrivals.events, start, stop, arrivals.shared, size)
+        self.events.add(arrivals.events, start, stop, arrivals.shared)
         first, end = arrivals.first + start, arrivals.first + stop
         if self.runs and self.runs[-1].stop == first:
             first = self.runs.pop().start

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Hashable, Sequence
+from itertools import accumulate
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 if TYPE_CHECKING:
@@ -63,26 +64,21 @@ class Part(NamedTuple):
 
 
 class BatchEvents(list["Event"]):
-    """The events of a batch, in order, of which chunks they are parts, and their bytes in a request.
+    """The events of a batch, in order, and of which chunks they are parts.
 
     Nobody changes it but who fills it: a copy, a slice, a list of changed events are ordinary lists, for
     which nothing is shared.
     """
 
-    __slots__ = ("parts", "size")
+    __slots__ = ("parts",)
 
     def __init__(self) -> None:
         super().__init__()
         self.parts: list[Part] = []
-        self.size = 0
 
-    def add(
-        self, events: Sequence[Event], start: int, stop: int, shared: SharedEvents | None, size: int = 0
-    ) -> None:
-        """Add the events [start, stop) of a chunk, which others have too when it is `shared`; size: their
-        bytes, as their destination counts them."""
+    def add(self, events: Sequence[Event], start: int, stop: int, shared: SharedEvents | None) -> None:
+        """Add the events [start, stop) of a chunk, which others have too when it is `shared`."""
         before = len(self)
-        self.size += size
         self.extend(events[start:stop])
         if shared is not None:
             self.parts.append(Part(shared, start, stop))
@@ -107,14 +103,23 @@ def pieces(
 
 
 def raw_size(events: Sequence[Event]) -> int:
-    """Bytes of their raw JSON."""
+    """Bytes of their raw JSON: what a batch takes in memory, whatever its destination makes of it."""
+
+    def of_part(part: Part, shared: SharedEvents) -> int:
+        if not shared.keeps:
+            return _raw_size(shared.events[part.start : part.stop])
+        ends = shared.once("raw ends", _raw_ends)
+        return ends[part.stop] - ends[part.start]
+
+    return sum(pieces(events, of_part, _raw_size))
+
+
+def _raw_size(events: Sequence[Event]) -> int:
     return sum([len(event.raw) for event in events])
 
 
-def size_of(events: Sequence[Event]) -> int:
-    """Bytes of a batch's events: as their destination counts them, which the batch knows when it was filled
-    here, or else of their raw JSON."""
-    return events.size if isinstance(events, BatchEvents) and events.size else raw_size(events)
+def _raw_ends(events: Sequence[Event]) -> Sequence[int]:
+    return [0, *accumulate([len(event.raw) for event in events])]
 
 
 def once_for_batch(what: str, events: Sequence[Event], make: Callable[[Sequence[Event]], T]) -> T:

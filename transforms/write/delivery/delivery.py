@@ -15,7 +15,7 @@ from transforms.clock import Clock, SystemClock
 from transforms.dead_letter import DeadLetter
 from transforms.event import Batch, Chunk, Receipt
 from transforms.event_types import TypeFilter, runs_left_out
-from transforms.shared_events import size_of
+from transforms.shared_events import raw_size
 from transforms.write.contract import Destination, Outcome
 from transforms.write.delivery.ledger import Filtered, Ledger, Range, Settlement
 from transforms.write.delivery.outbox import Outbox, max_unsettled, room
@@ -202,7 +202,7 @@ class Delivery:
             batches, size, events = len(self._outbox), self._outbox.size, self._outbox.events
         batches += len(closed)
         events += sum(len(batch.events) for batch in closed)
-        size += sum(size_of(batch.events) for batch in closed)
+        size += sum(raw_size(batch.events) for batch in closed)
         mean = (size + self._open.size) / (events + self._open.events) if events + self._open.events else 0.0
         return room(policy, self._max_batches, batches, size, mean, waiting=batches > 0)
 

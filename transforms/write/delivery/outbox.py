@@ -13,7 +13,7 @@ from transforms.dead_letter import Tally, worded
 from transforms.event import Batch
 from transforms.retry import Backoff
 from transforms.secret import shown
-from transforms.shared_events import size_of
+from transforms.shared_events import raw_size
 from transforms.write.advice import ANY
 from transforms.write.contract import Outcome
 from transforms.write.delivery.refusals import DeadLetterLimit
@@ -101,7 +101,7 @@ class Outbox:
         self.circuit = Circuit()
         self.counts = Counts()
         self.events = 0
-        self.size = 0  # bytes, as `size_of` counts them
+        self.size = 0  # bytes of raw JSON
         self.last_error = ""
         self.last_error_at: float | None = None
         self.last_rejected_at: float | None = None
@@ -133,7 +133,7 @@ class Outbox:
         """Take in a batch that is sealed; it may be attempted from now on, or from `due` on when it has
         failed before, under another outbox."""
         self._placed += 1
-        entry = Entry((self._placed,), batch, size_of(batch.events), failures, due)
+        entry = Entry((self._placed,), batch, raw_size(batch.events), failures, due)
         self.events += len(batch.events)
         self.size += entry.size
         if due > -math.inf:
@@ -329,7 +329,7 @@ class Outbox:
             settled.halves = tuple(part(batch, each) for each in parts)
             settled.again = [Entry((*entry.order, i), half, 0) for i, half in enumerate(settled.halves)]
         for again in settled.again:
-            again.size = size_of(again.batch.events)
+            again.size = raw_size(again.batch.events)
             self.size += again.size
             self._unrecorded[again.order] = again
 
