@@ -34,7 +34,9 @@ def run(tmp_path: Path) -> list[str]:
 
 
 def done(run: list[str], *more: str, **environ: str) -> subprocess.CompletedProcess[str]:
-    clean = {name: text for name, text in os.environ.items() if not name.startswith(("GRANTEX_", "MAKE"))}
+    """With nothing of the `make test ARGS=...` that runs these tests."""
+    ours = ("GRANTEX_", "MAKE", "ARGS", "RUN_ARGS", "MFLAGS")
+    clean = {name: text for name, text in os.environ.items() if not name.startswith(ours)}
     return subprocess.run(
         [*run, *more], cwd=ROOT, env={**clean, **environ}, capture_output=True, text=True, check=False
     )

@@ -250,7 +250,7 @@ def test_what_is_suspect_again_and_again_is_replaced_ever_more_rarely(keeper: Ke
         keeper.made[-1].live()
         keeper.pass_by(PROVEN_AFTER + LOOK_EVERY)
     waits = [later - before for before, later in pairwise(opened)]
-    assert max(waits[:2]) < 20
+    assert max(waits[:2]) < 60  # on a busy machine a thread opens it some looks later, of 5 s each
     assert min(waits[-2:]) > 200
 
 
