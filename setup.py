@@ -30,6 +30,7 @@ INSTALL_REQUIRES = [
     "numpy>=2.1",
     "prometheus-client>=0.21",
     "pyyaml>=6.0",
+    "requests>=2.31",
     "rich>=13.9",
     # Splunk's management port: provisioning.
     "splunk-sdk>=2.1,<3",
