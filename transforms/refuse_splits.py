@@ -11,11 +11,9 @@ from __future__ import annotations
 import functools
 from typing import Any
 
-import apache_beam
 from apache_beam.portability.api import beam_fn_api_pb2
 
-# Versions in which the place below was looked at.
-KNOWN = ("2.77.",)
+from transforms.beam_internals import wrap
 
 
 def refuse_splits() -> bool:
@@ -23,11 +21,7 @@ def refuse_splits() -> bool:
     # Here, because only a worker has it at hand.
     from apache_beam.runners.worker.bundle_processor import BundleProcessor
 
-    if not apache_beam.__version__.startswith(KNOWN):
-        return False
-    if not hasattr(BundleProcessor.try_split, "__wrapped__"):
-        BundleProcessor.try_split = unless_timed(BundleProcessor.try_split)
-    return True
+    return wrap(BundleProcessor, "try_split", unless_timed)
 
 
 def unless_timed(try_split: Any) -> Any:

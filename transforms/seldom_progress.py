@@ -15,11 +15,10 @@ from collections import OrderedDict
 from collections.abc import Callable
 from typing import Any
 
-import apache_beam
 from apache_beam.portability.api import beam_fn_api_pb2
 
-# Versions in which the place below was looked at.
-KNOWN = ("2.77.",)
+from transforms.beam_internals import wrap
+
 EVERY = 1.0  # seconds
 _REMEMBERED = 100  # bundles
 
@@ -29,11 +28,7 @@ def tell_progress_seldom() -> bool:
     # Here, because only a worker has it at hand.
     from apache_beam.runners.worker.sdk_worker import SdkWorker
 
-    if not apache_beam.__version__.startswith(KNOWN):
-        return False
-    if not hasattr(SdkWorker.process_bundle_progress, "__wrapped__"):
-        SdkWorker.process_bundle_progress = seldom(SdkWorker.process_bundle_progress)
-    return True
+    return wrap(SdkWorker, "process_bundle_progress", seldom)
 
 
 def seldom(tell: Any, now: Callable[[], float] = time.monotonic) -> Any:

@@ -15,11 +15,9 @@ import apache_beam as beam
 from apache_beam.coders import BytesCoder
 from apache_beam.transforms.userstate import BagStateSpec
 
+from transforms.beam_internals import wrap
 from transforms.write.keyed.backlog import CELLS
 from transforms.write.keyed.state import Bag
-
-# Versions in which the place below was looked at.
-KNOWN = ("2.77.",)
 
 
 class CellSpec(BagStateSpec):
@@ -68,11 +66,7 @@ def make_when_used() -> bool:
     # Here, because only a worker has it at hand.
     from apache_beam.runners.worker.bundle_processor import FnApiUserStateContext
 
-    if not beam.__version__.startswith(KNOWN):
-        return False
-    if not hasattr(FnApiUserStateContext.get_state, "__wrapped__"):
-        FnApiUserStateContext.get_state = when_used(FnApiUserStateContext.get_state)
-    return True
+    return wrap(FnApiUserStateContext, "get_state", when_used)
 
 
 def when_used(get_state: Any) -> Any:

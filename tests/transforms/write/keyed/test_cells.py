@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-import pytest
 from apache_beam.coders import BytesCoder, StrUtf8Coder, coders
 from apache_beam.runners.worker.bundle_processor import FnApiUserStateContext
 from apache_beam.transforms.userstate import BagStateSpec
 from apache_beam.transforms.window import GlobalWindow
 
-from transforms.write.keyed import cells as room
-from transforms.write.keyed.cells import CELL, Cell, make_when_used, when_used
+from transforms.write.keyed.cells import CELL, Cell, when_used
 
 OTHER = BagStateSpec("inbox", BytesCoder())
 
@@ -50,16 +48,3 @@ def test_only_what_is_used_is_made_and_it_is_committed() -> None:
     assert get_state(context, OTHER, "000", GlobalWindow()).__class__ is not Cell
     context.commit()
     assert handler.done == [("one,two,three", "cell_3"), ("clear", "cell_7")]
-
-
-def test_beams_own_is_replaced_once_and_in_known_versions_only(monkeypatch: pytest.MonkeyPatch) -> None:
-    original = getattr(FnApiUserStateContext.get_state, "__wrapped__", FnApiUserStateContext.get_state)
-    monkeypatch.setattr(FnApiUserStateContext, "get_state", original)
-    monkeypatch.setattr(room, "KNOWN", ("1.",))
-    assert not make_when_used()
-    assert FnApiUserStateContext.get_state is original
-    monkeypatch.undo()
-    monkeypatch.setattr(FnApiUserStateContext, "get_state", original)
-    assert make_when_used()
-    assert make_when_used()
-    assert FnApiUserStateContext.get_state.__wrapped__ is original
