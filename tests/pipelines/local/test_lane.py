@@ -49,7 +49,7 @@ def some_bad(start: int, end: int) -> list[Event]:
     ]
 
 
-def eventually(condition: Callable[[], object], timeout: float = 60.0) -> bool:
+def eventually(condition: Callable[[], object], timeout: float = 20.0) -> bool:
     until = time.monotonic() + timeout
     while not condition():
         if time.monotonic() > until:
