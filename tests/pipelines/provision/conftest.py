@@ -30,6 +30,21 @@ class Run:
         return self.out.splitlines()
 
 
+class Provisioning:
+    """`provision` of one part, with what its runs have in common; what it said is that of its `run`."""
+
+    def __init__(self, run: Run) -> None:
+        self.run = run
+
+    @property
+    def out(self) -> str:
+        return self.run.out
+
+    @property
+    def err(self) -> str:
+        return self.run.err
+
+
 @pytest.fixture
 def run(capsys: pytest.CaptureFixture[str]) -> Run:
     return Run(capsys)

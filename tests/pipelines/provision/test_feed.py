@@ -12,30 +12,23 @@ import pytest
 from pipelines import provision
 from pipelines.practice.feed import PracticeFeed
 from pipelines.practice.ledger import OLD_TYPES, Ledger
-from tests.pipelines.provision.conftest import Run
+from tests.pipelines.provision.conftest import Provisioning, Run
 from transforms.event_types import KNOWN
 from transforms.secret import SecretError, redact
 
 URL = "https://events.example.com/grantex"
 
 
-class Provisioning:
+class OfFeed(Provisioning):
     """`provision feed` against a practice service, with a file for the secret."""
 
     def __init__(self, feed: PracticeFeed, place: Path, run: Run) -> None:
-        self.feed, self.file, self._run = feed, place / "etc" / "webhook-secret", run
+        super().__init__(run)
+        self.feed, self.file = feed, place / "etc" / "webhook-secret"
 
     def __call__(self, *flags: str, **more: Any) -> int:
         usual = (f"--feed_url={self.feed.url}", "--feed_api_key=env:PROVISION_KEY", f"--webhook_url={URL}")
-        return self._run("feed", *usual, f"--webhook_secret=file:{self.file}", *flags, **more)
-
-    @property
-    def out(self) -> str:
-        return self._run.out
-
-    @property
-    def err(self) -> str:
-        return self._run.err
+        return self.run("feed", *usual, f"--webhook_secret=file:{self.file}", *flags, **more)
 
     @property
     def webhooks(self) -> list[tuple[str, int]]:
@@ -51,15 +44,13 @@ def feed(monkeypatch: pytest.MonkeyPatch) -> Iterator[PracticeFeed]:
 
 
 @pytest.fixture
-def provisioning(
-    feed: PracticeFeed, tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch
-) -> Provisioning:
+def provisioning(feed: PracticeFeed, tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch) -> OfFeed:
     monkeypatch.chdir(tmp_path)
-    return Provisioning(feed, tmp_path, run)
+    return OfFeed(feed, tmp_path, run)
 
 
 def test_the_newer_service_takes_every_type_and_the_secret_is_its_owners_alone(
-    provisioning: Provisioning,
+    provisioning: OfFeed,
 ) -> None:
     assert provisioning("--yes=true") == 0
     assert provisioning.webhooks == [(URL, len(KNOWN))]
@@ -74,7 +65,7 @@ def test_the_newer_service_takes_every_type_and_the_secret_is_its_owners_alone(
 
 
 def test_with_the_older_service_the_types_are_its_own_and_the_others_are_named(
-    provisioning: Provisioning,
+    provisioning: OfFeed,
 ) -> None:
     provisioning.feed.ledger = Ledger("O")
     assert provisioning("--yes=true") == 0
@@ -85,14 +76,14 @@ def test_with_the_older_service_the_types_are_its_own_and_the_others_are_named(
     assert "grant.created" not in missing
 
 
-def test_types_may_be_chosen(provisioning: Provisioning) -> None:
+def test_types_may_be_chosen(provisioning: OfFeed) -> None:
     provisioning.feed.ledger = Ledger("O")
     assert provisioning("--yes=true", "--feed_types=grant.revoked,sso.login") == 0
     assert provisioning.webhooks == [(URL, 1)]
     assert "not covered, and had from the streams only: the type sso.login" in provisioning.out
 
 
-def test_none_of_the_types_is_told(provisioning: Provisioning) -> None:
+def test_none_of_the_types_is_told(provisioning: OfFeed) -> None:
     provisioning.feed.ledger = Ledger("O")
     assert provisioning("--yes=true", "--feed_types=sso.login") == 1
     assert "webhooks for none of --feed_types; for 3 types (grant.created" in provisioning.err
@@ -100,7 +91,7 @@ def test_none_of_the_types_is_told(provisioning: Provisioning) -> None:
     assert not provisioning.file.exists()
 
 
-def test_a_second_time_there_is_nothing_to_do(provisioning: Provisioning) -> None:
+def test_a_second_time_there_is_nothing_to_do(provisioning: OfFeed) -> None:
     assert provisioning("--yes=true") == 0
     before = provisioning.file.read_text()
     assert provisioning() == 0  # and nothing is asked
@@ -111,7 +102,7 @@ def test_a_second_time_there_is_nothing_to_do(provisioning: Provisioning) -> Non
 
 
 @pytest.mark.parametrize(("said", "made"), [("y", 1), ("yes", 1), ("", 0), ("n", 0), ("maybe", 0)])
-def test_it_shows_what_it_will_do_and_asks(provisioning: Provisioning, said: str, made: int) -> None:
+def test_it_shows_what_it_will_do_and_asks(provisioning: OfFeed, said: str, made: int) -> None:
     assert provisioning(ask=lambda question: said) == (0 if made else 1)
     assert f"it will post to {URL}" in provisioning.out
     assert f"its secret goes to file:{provisioning.file}" in provisioning.out
@@ -119,7 +110,7 @@ def test_it_shows_what_it_will_do_and_asks(provisioning: Provisioning, said: str
     assert provisioning.file.exists() == bool(made)
 
 
-def test_where_nobody_can_be_asked_it_says_so(provisioning: Provisioning) -> None:
+def test_where_nobody_can_be_asked_it_says_so(provisioning: OfFeed) -> None:
     def nobody(question: str) -> str:
         raise EOFError
 
@@ -128,14 +119,14 @@ def test_where_nobody_can_be_asked_it_says_so(provisioning: Provisioning) -> Non
     assert provisioning.webhooks == []
 
 
-def test_shown_only_nothing_is_done(provisioning: Provisioning) -> None:
+def test_shown_only_nothing_is_done(provisioning: OfFeed) -> None:
     assert provisioning("--print=true") == 0
     assert f"it will post to {URL}" in provisioning.out
     assert provisioning.webhooks == []
     assert not provisioning.file.exists()
 
 
-def test_a_secret_that_lies_there_is_not_written_over(provisioning: Provisioning) -> None:
+def test_a_secret_that_lies_there_is_not_written_over(provisioning: OfFeed) -> None:
     provisioning.file.parent.mkdir()
     provisioning.file.write_text("the secret of another webhook\n")
     assert provisioning("--yes=true") == 1
@@ -147,7 +138,7 @@ def test_a_secret_that_lies_there_is_not_written_over(provisioning: Provisioning
     assert len(second.read_text()) == 49
 
 
-def test_a_webhook_whose_secret_is_lost_is_not_made_twice_but_told(provisioning: Provisioning) -> None:
+def test_a_webhook_whose_secret_is_lost_is_not_made_twice_but_told(provisioning: OfFeed) -> None:
     assert provisioning("--yes=true") == 0
     provisioning.file.unlink()
     assert provisioning("--yes=true") == 1
@@ -155,7 +146,7 @@ def test_a_webhook_whose_secret_is_lost_is_not_made_twice_but_told(provisioning:
     assert provisioning("--yes=true", f"--webhook_url={URL}?second") == 2
 
 
-def test_a_second_webhook_differs_by_its_query(provisioning: Provisioning) -> None:
+def test_a_second_webhook_differs_by_its_query(provisioning: OfFeed) -> None:
     assert provisioning("--yes=true") == 0
     second = provisioning.file.with_name("second")
     flags = (f"--feed_url={provisioning.feed.url}", "--feed_api_key=env:PROVISION_KEY", "--yes=true")
@@ -165,7 +156,7 @@ def test_a_second_webhook_differs_by_its_query(provisioning: Provisioning) -> No
     assert second.read_text() != provisioning.file.read_text()
 
 
-def test_a_full_plan_is_told_and_leaves_no_file(provisioning: Provisioning) -> None:
+def test_a_full_plan_is_told_and_leaves_no_file(provisioning: OfFeed) -> None:
     provisioning.feed.ledger.most_webhooks = 0
     assert provisioning("--yes=true") == 1
     assert "the account's plan has no room for another webhook: Plan limit reached" in provisioning.err
@@ -173,7 +164,7 @@ def test_a_full_plan_is_told_and_leaves_no_file(provisioning: Provisioning) -> N
 
 
 def test_a_secret_that_cannot_be_put_there_after_all_is_saved_elsewhere(
-    provisioning: Provisioning, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    provisioning: OfFeed, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def answer(question: str) -> str:
         provisioning.file.mkdir(parents=True)  # between the plan and the deed
@@ -212,7 +203,7 @@ def test_a_secret_that_cannot_be_put_there_after_all_is_saved_elsewhere(
         (500, "answered 500: broken"),
     ],
 )
-def test_what_the_service_refuses_is_told(provisioning: Provisioning, status: int, said: str) -> None:
+def test_what_the_service_refuses_is_told(provisioning: OfFeed, status: int, said: str) -> None:
     body = b'{"message":"broken","code":"X","requestId":"r"}'
 
     def answer(question: str) -> str:
@@ -224,7 +215,7 @@ def test_what_the_service_refuses_is_told(provisioning: Provisioning, status: in
 
 
 def test_a_key_that_is_refused_is_told_before_anything_is_asked(
-    provisioning: Provisioning, monkeypatch: pytest.MonkeyPatch
+    provisioning: OfFeed, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PROVISION_KEY", "another-key")
     assert provisioning() == 1
@@ -233,7 +224,7 @@ def test_a_key_that_is_refused_is_told_before_anything_is_asked(
 
 @pytest.mark.parametrize("secret", ["env:WEBHOOK_SECRET", "a-literal-secret", "aws-secret:name#key"])
 def test_a_place_that_keeps_nothing_is_refused(
-    provisioning: Provisioning, secret: str, capsys: pytest.CaptureFixture[str]
+    provisioning: OfFeed, secret: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     flags = (
         f"--feed_url={provisioning.feed.url}",
@@ -269,7 +260,7 @@ def test_wrong_parameters_are_exit_2(argv: list[str], line: str, capsys: pytest.
     assert "hunter2" not in said
 
 
-def test_the_jobs_own_command_line_will_do(provisioning: Provisioning, tmp_path: Path) -> None:
+def test_the_jobs_own_command_line_will_do(provisioning: OfFeed, tmp_path: Path) -> None:
     job = (f"--files_dir={tmp_path / 'out'}", "--webhook_port=8788", "--splunk_hec_url=https://s.test")
     assert provisioning("--yes=true", *job) == 0
 

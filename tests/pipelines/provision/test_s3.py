@@ -12,7 +12,7 @@ import hcl2
 import pytest
 
 from pipelines.packs import retention, sql
-from tests.pipelines.provision.conftest import Run
+from tests.pipelines.provision.conftest import Provisioning, Run
 from tests.servers import moto
 from tests.servers.moto import Moto
 from tests.servers.seaweedfs import SeaweedFS
@@ -20,17 +20,14 @@ from tests.servers.seaweedfs import SeaweedFS
 LOCKED = ("--retention=soc2", "--object_lock=governance")
 
 
-class Provisioning:
+class OfS3(Provisioning):
     def __init__(self, url: str, run: Run, bucket: str) -> None:
-        self.url, self.run, self.bucket = url, run, bucket
+        super().__init__(run)
+        self.url, self.bucket = url, bucket
 
     def __call__(self, *flags: str, **more: Any) -> int:
         usual = [f"--s3_bucket={self.bucket}", f"--s3_endpoint={self.url}", f"--s3_region={moto.REGION}"]
         return self.run("s3", *usual, *flags, **more)
-
-    @property
-    def out(self) -> str:
-        return self.run.out
 
     def lock(self) -> tuple[str, int]:
         """Mode and years; moto has days besides."""
@@ -47,14 +44,14 @@ def keys(monkeypatch: pytest.MonkeyPatch, access: str, secret: str) -> None:
 @pytest.fixture
 def provisioning(
     moto_server: Moto, run: Run, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[Provisioning]:
+) -> Iterator[OfS3]:
     keys(monkeypatch, "somebody", "who-may-all")
     bucket = f"made-{abs(hash(request.node.name)):x}"
     with moto.no_questions(moto_server.url):
-        yield Provisioning(moto_server.url, run, bucket)
+        yield OfS3(moto_server.url, run, bucket)
 
 
-def test_a_bucket_is_made_as_an_auditor_wants_it(provisioning: Provisioning) -> None:
+def test_a_bucket_is_made_as_an_auditor_wants_it(provisioning: OfS3) -> None:
     assert provisioning("--yes=true", *LOCKED, "--athena_database=audit") == 0, provisioning.run.err
     s3, name = moto.client(provisioning.url, "s3"), provisioning.bucket
     closed = s3.get_public_access_block(Bucket=name)["PublicAccessBlockConfiguration"]
@@ -71,14 +68,14 @@ def test_a_bucket_is_made_as_an_auditor_wants_it(provisioning: Provisioning) -> 
     assert f'"Resource": "arn:aws:s3:::{name}/grantex-events/*"' in provisioning.out
 
 
-def test_a_second_time_nothing_is_changed_and_it_says_so(provisioning: Provisioning) -> None:
+def test_a_second_time_nothing_is_changed_and_it_says_so(provisioning: OfS3) -> None:
     assert provisioning("--yes=true", *LOCKED, "--athena_database=twice") == 0
     assert provisioning(*LOCKED, "--athena_database=twice") == 0  # and nothing is asked
     assert provisioning.run.lines[-1] == "nothing is to be done"
     assert "different" not in provisioning.out
 
 
-def test_what_somebody_changed_is_shown_and_left_and_their_rules_stay(provisioning: Provisioning) -> None:
+def test_what_somebody_changed_is_shown_and_left_and_their_rules_stay(provisioning: OfS3) -> None:
     assert provisioning("--yes=true", "--retention=soc2") == 0
     s3, name = moto.client(provisioning.url, "s3"), provisioning.bucket
     rules = s3.get_bucket_lifecycle_configuration(Bucket=name)["Rules"]
@@ -96,7 +93,7 @@ def test_what_somebody_changed_is_shown_and_left_and_their_rules_stay(provisioni
 
 
 def test_the_rules_of_another_framework_are_a_difference_as_the_shorter_years_would_count(
-    provisioning: Provisioning,
+    provisioning: OfS3,
 ) -> None:
     assert provisioning("--yes=true", "--retention=soc2") == 0
     assert provisioning("--yes=true", "--retention=hipaa") == 0
@@ -108,7 +105,7 @@ def test_the_rules_of_another_framework_are_a_difference_as_the_shorter_years_wo
     assert [each["ID"] for each in rules] == ["grantex-hipaa", "grantex-hipaa-markers"]
 
 
-def test_compliance_is_asked_for_twice(provisioning: Provisioning) -> None:
+def test_compliance_is_asked_for_twice(provisioning: OfS3) -> None:
     flags = ("--retention=hipaa", "--object_lock=compliance")
     asked: list[str] = []
 
@@ -141,13 +138,13 @@ def test_compliance_is_asked_for_twice(provisioning: Provisioning) -> None:
     assert provisioning(*flags) == 0  # it is there: nothing to be asked
 
 
-def test_compliance_without_a_person_names_the_bucket_again(provisioning: Provisioning) -> None:
+def test_compliance_without_a_person_names_the_bucket_again(provisioning: OfS3) -> None:
     flags = ("--retention=soc2", "--object_lock=compliance", f"--lock_for_ever={provisioning.bucket}")
     assert provisioning("--yes=true", *flags) == 0
     assert provisioning.lock() == ("COMPLIANCE", 1)
 
 
-def test_what_may_have_to_be_erased_is_not_locked(provisioning: Provisioning) -> None:
+def test_what_may_have_to_be_erased_is_not_locked(provisioning: OfS3) -> None:
     assert provisioning("--yes=true", "--retention=gdpr", "--object_lock=governance") == 2
     assert "--object_lock: cannot be with --retention=gdpr: No Object Lock" in provisioning.run.err
     assert provisioning("--yes=true", "--object_lock=governance") == 2
@@ -157,7 +154,7 @@ def test_what_may_have_to_be_erased_is_not_locked(provisioning: Provisioning) ->
 def test_missing_rights_and_wrong_keys_are_one_line(
     moto_server: Moto, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    provisioning = Provisioning(moto_server.url, run, "not-ours")
+    provisioning = OfS3(moto_server.url, run, "not-ours")
     keys(monkeypatch, moto_server.access_key, moto_server.secret_key)
     assert provisioning("--yes=true") == 1
     assert run.err.count("\n") == 1
@@ -177,7 +174,7 @@ def test_another_service_gets_what_it_knows(
     seaweedfs: SeaweedFS, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     keys(monkeypatch, seaweedfs.access_key, seaweedfs.secret_key)
-    provisioning = Provisioning(seaweedfs.endpoint, run, "provisioned")
+    provisioning = OfS3(seaweedfs.endpoint, run, "provisioned")
     assert provisioning("--yes=true", "--retention=soc2") == 1
     assert "made        the bucket provisioned" in provisioning.out
     assert "REFUSED     closed to the public: this service has no such thing" in provisioning.out

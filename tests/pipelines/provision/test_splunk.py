@@ -13,7 +13,7 @@ import pytest
 from pipelines.packs import splunk as pack
 from pipelines.practice.splunk import PracticeSplunk
 from pipelines.provision.splunk import AT_THE_PORT
-from tests.pipelines.provision.conftest import Run
+from tests.pipelines.provision.conftest import Provisioning, Run
 from tests.servers.splunk_management import LIMITED, PASSWORD, PracticeSplunkManagement
 from tests.transforms.write.encodings import batch
 from transforms.secret import FileSecret, redact
@@ -36,11 +36,12 @@ def management(hec: PracticeSplunk, monkeypatch: pytest.MonkeyPatch) -> Iterator
         yield running
 
 
-class Provisioning:
+class OfSplunk(Provisioning):
     """`provision splunk` with a file for the token."""
 
     def __init__(self, hec: PracticeSplunk, management: PracticeSplunkManagement, run: Run, at: Path) -> None:
-        self.hec, self.management, self._run, self.file = hec, management, run, at / "etc" / "token"
+        super().__init__(run)
+        self.hec, self.management, self.file = hec, management, at / "etc" / "token"
 
     def __call__(
         self, *flags: str, who: str = "--splunk_management_token=env:SPLUNK_ADMIN", **more: Any
@@ -48,15 +49,7 @@ class Provisioning:
         usual = [f"--splunk_hec_url={self.hec.url}", f"--splunk_management_url={self.management.url}"]
         if not any(flag.startswith("--splunk_hec_token") for flag in flags):
             usual.append(f"--splunk_hec_token=file:{self.file}")
-        return self._run("splunk", "--splunk_index=grantex", *usual, *filter(None, [who]), *flags, **more)
-
-    @property
-    def out(self) -> str:
-        return self._run.out
-
-    @property
-    def err(self) -> str:
-        return self._run.err
+        return self.run("splunk", "--splunk_index=grantex", *usual, *filter(None, [who]), *flags, **more)
 
     def kept(self, path: str) -> dict[str, dict[str, str]]:
         return self.management.knowledge[path].kept
@@ -70,11 +63,11 @@ class Provisioning:
 @pytest.fixture
 def provisioning(
     hec: PracticeSplunk, management: PracticeSplunkManagement, run: Run, tmp_path: Path
-) -> Provisioning:
-    return Provisioning(hec, management, run, tmp_path)
+) -> OfSplunk:
+    return OfSplunk(hec, management, run, tmp_path)
 
 
-def test_a_new_splunk_takes_events_with_the_token_that_was_made(provisioning: Provisioning) -> None:
+def test_a_new_splunk_takes_events_with_the_token_that_was_made(provisioning: OfSplunk) -> None:
     assert provisioning("--yes=true") == 0, provisioning.err
     (token,) = provisioning.hec.tokens
     assert (token.index, token.indexes, token.acknowledges, token.disabled) == (
@@ -95,7 +88,7 @@ def test_a_new_splunk_takes_events_with_the_token_that_was_made(provisioning: Pr
     assert [one.index for one in provisioning.hec.events] == ["grantex"]
 
 
-def test_everything_of_the_app_is_made_as_the_port_names_it(provisioning: Provisioning) -> None:
+def test_everything_of_the_app_is_made_as_the_port_names_it(provisioning: OfSplunk) -> None:
     assert provisioning("--yes=true") == 0
     searches = provisioning.kept("saved/searches")
     assert searches.keys() == pack.saved_searches().keys()
@@ -112,7 +105,7 @@ def test_everything_of_the_app_is_made_as_the_port_names_it(provisioning: Provis
     assert ("saved/searches", SPIKE) not in provisioning.management.shared
 
 
-def test_a_second_time_nothing_is_changed_and_it_says_so(provisioning: Provisioning) -> None:
+def test_a_second_time_nothing_is_changed_and_it_says_so(provisioning: OfSplunk) -> None:
     assert provisioning("--yes=true") == 0
     before = provisioning.writes()
     assert provisioning() == 0  # and nothing is asked
@@ -121,7 +114,7 @@ def test_a_second_time_nothing_is_changed_and_it_says_so(provisioning: Provision
     assert provisioning.writes() == before
 
 
-def test_what_somebody_changed_is_shown_and_left(provisioning: Provisioning) -> None:
+def test_what_somebody_changed_is_shown_and_left(provisioning: OfSplunk) -> None:
     assert provisioning("--yes=true") == 0
     search = provisioning.kept("saved/searches")[SPIKE]
     search["cron_schedule"] = "0 * * * *"
@@ -140,7 +133,7 @@ def test_what_somebody_changed_is_shown_and_left(provisioning: Provisioning) -> 
     assert "different" not in provisioning.out
 
 
-def test_what_was_removed_by_hand_is_made_again_and_nothing_else(provisioning: Provisioning) -> None:
+def test_what_was_removed_by_hand_is_made_again_and_nothing_else(provisioning: OfSplunk) -> None:
     assert provisioning("--yes=true") == 0
     del provisioning.kept("saved/searches")[SPIKE]
     before = provisioning.writes()
@@ -149,7 +142,7 @@ def test_what_was_removed_by_hand_is_made_again_and_nothing_else(provisioning: P
     assert provisioning.writes() == before + 1
 
 
-def test_a_token_whose_file_is_gone_is_fetched_again(provisioning: Provisioning) -> None:
+def test_a_token_whose_file_is_gone_is_fetched_again(provisioning: OfSplunk) -> None:
     assert provisioning("--yes=true") == 0
     before = provisioning.file.read_text()
     provisioning.file.unlink()
@@ -160,7 +153,7 @@ def test_a_token_whose_file_is_gone_is_fetched_again(provisioning: Provisioning)
 
 
 def test_a_value_that_lies_there_becomes_the_tokens(
-    provisioning: Provisioning, monkeypatch: pytest.MonkeyPatch
+    provisioning: OfSplunk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("HEC_EU", "11111111-2222-3333-4444-555555555555")
     assert provisioning("--yes=true", "--splunk_hec_token=env:HEC_EU") == 0
@@ -168,7 +161,7 @@ def test_a_value_that_lies_there_becomes_the_tokens(
     assert "11111111-2222" not in provisioning.out
 
 
-def test_another_value_than_splunks_is_shown_and_neither_is_written_over(provisioning: Provisioning) -> None:
+def test_another_value_than_splunks_is_shown_and_neither_is_written_over(provisioning: OfSplunk) -> None:
     assert provisioning("--yes=true") == 0
     (token,) = provisioning.hec.tokens
     before = token.value
@@ -182,7 +175,7 @@ def test_another_value_than_splunks_is_shown_and_neither_is_written_over(provisi
 
 
 def test_a_token_without_acknowledgement_gets_it_only_when_it_may_be_overwritten(
-    provisioning: Provisioning,
+    provisioning: OfSplunk,
 ) -> None:
     assert provisioning("--yes=true") == 0
     acknowledging = ("--yes=true", "--splunk_acknowledge=true")
@@ -193,7 +186,7 @@ def test_a_token_without_acknowledgement_gets_it_only_when_it_may_be_overwritten
     assert provisioning.hec.tokens[0].acknowledges
 
 
-def test_years_are_the_indexs_own_and_never_mains(provisioning: Provisioning) -> None:
+def test_years_are_the_indexs_own_and_never_mains(provisioning: OfSplunk) -> None:
     assert provisioning("--yes=true", "--retention=hipaa") == 0
     assert "the index grantex: frozenTimePeriodInSecs 220924800" in provisioning.out
     assert (
@@ -201,7 +194,7 @@ def test_years_are_the_indexs_own_and_never_mains(provisioning: Provisioning) ->
     )  # given twice
 
 
-def test_it_asks_and_without_a_yes_nothing_is_done(provisioning: Provisioning) -> None:
+def test_it_asks_and_without_a_yes_nothing_is_done(provisioning: OfSplunk) -> None:
     asked: list[str] = []
 
     def ask(question: str) -> str:
@@ -216,7 +209,7 @@ def test_it_asks_and_without_a_yes_nothing_is_done(provisioning: Provisioning) -
 
 @pytest.mark.parametrize("by", ["token", "password"])
 def test_wrong_credentials_are_one_line(
-    provisioning: Provisioning, by: str, monkeypatch: pytest.MonkeyPatch
+    provisioning: OfSplunk, by: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("WRONG", "wrong-credential")
     flags = ["--splunk_management_token=env:WRONG"]
@@ -230,7 +223,7 @@ def test_wrong_credentials_are_one_line(
 
 
 def test_a_user_who_may_only_look_is_told_which_right_each_thing_needs(
-    provisioning: Provisioning, monkeypatch: pytest.MonkeyPatch
+    provisioning: OfSplunk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("LOOKER", PASSWORD)
     user = [f"--splunk_user={LIMITED}", "--splunk_password=env:LOOKER"]
@@ -243,7 +236,7 @@ def test_a_user_who_may_only_look_is_told_which_right_each_thing_needs(
     assert not provisioning.file.exists()
 
 
-def test_what_is_missing_is_named(provisioning: Provisioning, run: Run) -> None:
+def test_what_is_missing_is_named(provisioning: OfSplunk, run: Run) -> None:
     assert provisioning(who="") == 2
     assert "--splunk_management_token: is missing" in provisioning.err
     assert run("splunk") == 2
@@ -253,7 +246,7 @@ def test_what_is_missing_is_named(provisioning: Provisioning, run: Run) -> None:
 
 
 def test_a_port_that_is_no_management_port_is_named(
-    provisioning: Provisioning, hec: PracticeSplunk, run: Run, tmp_path: Path
+    provisioning: OfSplunk, hec: PracticeSplunk, run: Run, tmp_path: Path
 ) -> None:
     usual = [f"--splunk_hec_url={hec.url}", f"--splunk_hec_token=file:{tmp_path}/t"]
     who = "--splunk_management_token=env:SPLUNK_ADMIN"
@@ -264,7 +257,7 @@ def test_a_port_that_is_no_management_port_is_named(
     assert "could not be reached" in run.err
 
 
-def test_splunk_cloud_makes_index_and_token_by_its_own_command(provisioning: Provisioning) -> None:
+def test_splunk_cloud_makes_index_and_token_by_its_own_command(provisioning: OfSplunk) -> None:
     provisioning.management.instance_type = "cloud"
     assert provisioning("--yes=true") == 0
     assert "by hand     the index: acs indexes create --name grantex" in provisioning.out
@@ -276,7 +269,7 @@ def test_splunk_cloud_makes_index_and_token_by_its_own_command(provisioning: Pro
 BY_TYPE = "--splunk_index_by_type=grant.*=identity,wallet.*=payments"
 
 
-def test_indexes_by_type_are_made_and_allowed(provisioning: Provisioning) -> None:
+def test_indexes_by_type_are_made_and_allowed(provisioning: OfSplunk) -> None:
     assert provisioning("--yes=true", BY_TYPE) == 0, provisioning.err
     (token,) = provisioning.hec.tokens
     assert (token.index, sorted(token.indexes)) == ("grantex", ["grantex", "identity", "payments"])
@@ -288,7 +281,7 @@ def test_indexes_by_type_are_made_and_allowed(provisioning: Provisioning) -> Non
     assert provisioning.writes() == before
 
 
-def test_indexes_by_type_are_printed(provisioning: Provisioning, tmp_path: Path) -> None:
+def test_indexes_by_type_are_printed(provisioning: OfSplunk, tmp_path: Path) -> None:
     assert provisioning("--print=true", f"--into={tmp_path / 'out'}", BY_TYPE, who="") == 0
     inputs, indexes = (configparser.ConfigParser(interpolation=None) for _ in range(2))
     inputs.read(tmp_path / "out" / "inputs.conf")
@@ -298,7 +291,7 @@ def test_indexes_by_type_are_printed(provisioning: Provisioning, tmp_path: Path)
     assert inputs["http://grantex"]["indexes"] == "grantex,identity,payments"
 
 
-def test_printed_it_is_conf_files_and_nobody_is_asked(provisioning: Provisioning, tmp_path: Path) -> None:
+def test_printed_it_is_conf_files_and_nobody_is_asked(provisioning: OfSplunk, tmp_path: Path) -> None:
     into = tmp_path / "made"
     assert provisioning("--print=true", f"--into={into}", "--splunk_acknowledge=true", who="") == 0
     assert provisioning.management.requests == []
