@@ -174,14 +174,16 @@ def _google_passes(error: Exception) -> bool:
     from requests.exceptions import ConnectionError as NoConnection
     from requests.exceptions import SSLError, Timeout
 
+    from transforms.write.google import is_passing
+
     if isinstance(error, SSLError):
         return False
-    of_the_net = (RetryError, ServerError, TooManyRequests, TransportError, NoConnection, Timeout)
+    of_the_net = (RetryError, ServerError, TooManyRequests, NoConnection, Timeout)
     # On a machine of Google's, credentials that cannot be fetched are told with the network's error as cause.
     return (
         isinstance(error, (*of_the_net, ConnectionError, TimeoutError))
-        or isinstance(error.__cause__, of_the_net)
-        or bool(getattr(error, "retryable", False))
+        or isinstance(error.__cause__, (*of_the_net, TransportError))
+        or is_passing(error)
         or getattr(error, "errno", None) in PASSING
     )
 
