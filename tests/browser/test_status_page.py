@@ -225,7 +225,8 @@ def test_job_that_is_gone_is_named_with_the_time_of_the_last_look(browser: Brows
         port = shown.server.port
         shown.server = StatusServer("127.0.0.1", port, shown.look)
         seen.wait_for("document.getElementById('gone').hidden")
-        assert all("ERR_CONNECTION_REFUSED" in complaint for complaint in seen.complaints)
+        # The browser's own words: of no listener, and of a request that was under way when it was closed.
+        assert [complaint for complaint in seen.complaints if "net::ERR_" not in complaint] == []
 
 
 @pytest.fixture

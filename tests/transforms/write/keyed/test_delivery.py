@@ -152,13 +152,7 @@ def test_no_bundle_waits_for_a_request_that_hangs(cluster: OnTimers) -> None:
 
 def test_a_request_under_way_when_its_key_moves_is_made_again(cluster: OnTimers) -> None:
     answer = threading.Event()
-
-    def hang(batch: Batch) -> None:
-        answer.wait(PATIENCE)
-
-    cluster.service.script = hang
-    cluster.patience = 0.0
-    cluster.add(events(0, 4))
+    hang_until(cluster, answer)
     before = cluster.attempts
     cluster.new_process()
     cluster.service.script = lambda batch: None
@@ -380,12 +374,16 @@ def test_a_service_that_asks_for_time_while_it_rejects_is_not_asked_in_a_loop(
 def hang_until(cluster: OnTimers, answer: threading.Event) -> None:
     """The first request is under way, and no bundle waits for it."""
 
+    asked = threading.Event()
+
     def hang(batch: Batch) -> None:
+        asked.set()
         answer.wait(PATIENCE)
 
     cluster.service.script = hang
     cluster.patience = 0.0
     cluster.add(events(0, 4))
+    assert asked.wait(PATIENCE)  # or its thread could ask only after the script has changed
 
 
 def _at_once(cluster: OnTimers, event: threading.Event, timeout: float | None) -> bool:
