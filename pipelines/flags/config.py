@@ -151,13 +151,14 @@ def _is_open(place: str) -> bool:
 
 
 def _google_object(place: str) -> bytes:
-    from google.cloud import storage  # type: ignore[attr-defined]  # half a second, and only for templates
-    from google.cloud.storage.retry import DEFAULT_RETRY  # type: ignore[import-untyped]
+    from google.cloud.storage.retry import DEFAULT_RETRY  # type: ignore[import-untyped]  # half a second
+
+    from transforms.write.google import storage_client
 
     bucket, _, name = place.removeprefix(GS).partition("/")
     patience = DEFAULT_RETRY.with_timeout(PATIENCE)
     try:
-        blob = storage.Client(project=None).bucket(bucket).blob(name)  # an object is read without one
+        blob = storage_client(project=None).bucket(bucket).blob(name)  # an object is read without one
         found = blob.download_as_bytes(end=MAX_BYTES, timeout=PATIENCE, retry=patience)
     except Exception as error:  # noqa: BLE001 - whatever Google's client, its transport or credentials raise
         why = f"cannot be read: {type(error).__name__}: {shown(str(error))}"

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from transforms.archive.sources import ArchiveError, Shard, is_archived, lines_in
 from transforms.secret import SecretError, redact
 from transforms.way_out import USUAL, WayOut
+from transforms.write.google import storage_client
 from transforms.write.s3.destination import S3
 
 if TYPE_CHECKING:
@@ -146,10 +147,9 @@ class GoogleObjects:
 
     def new_client(self) -> Any:
         """Google's own. Raises ArchiveError."""
-        from google.cloud.storage import Client  # type: ignore[import-untyped]  # half a second
-
         # It has no use for a project, and would look for one.
-        return Client("none", **google_session(self.way_out, self.endpoint, READ_OBJECTS, str(self)))
+        session = google_session(self.way_out, self.endpoint, READ_OBJECTS, str(self))
+        return storage_client(project="none", **session)
 
     def error(self, error: Exception, name: str = "") -> ArchiveError:
         """What to say of whatever the client raised."""

@@ -134,7 +134,7 @@ def test_a_websocket_is_held_until_its_slot_is_counted_and_then_closed(feed: Pra
     feed.wait_for(lambda: not stream.is_open)
     assert stream.client_close is not None
     assert stream.client_close.code == 1000
-    assert feed.socket_slots.taken(PRACTICE_DEVELOPER) == 0
+    feed.wait_for(lambda: feed.socket_slots.taken(PRACTICE_DEVELOPER) == 0)
 
 
 def test_a_proxy_that_drops_the_upgrade_is_named(feed: PracticeFeed) -> None:
