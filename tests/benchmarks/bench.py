@@ -13,7 +13,7 @@ import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from tests.benchmarks import alone, cluster, curves, tables
+from tests.benchmarks import alone, cluster, curves, guarantees, tables
 from tests.benchmarks.capacity import counting_capacity, feed_capacity
 from tests.benchmarks.measure import BenchmarkError
 from tests.benchmarks.sides import by_hand, ours
@@ -27,6 +27,7 @@ PARTS: Mapping[str, Callable[[argparse.Namespace], None]] = {
     "alone": alone.each_destination,
     "idle": tables.idle_minute,
     "latency": tables.single_events,
+    "guarantees": guarantees.costs,
     "cluster": cluster.on_a_cluster,
 }
 
