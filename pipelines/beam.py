@@ -1,4 +1,4 @@
-"""Beam in this process: imported without Arrow, and the in-process runner in flat memory.
+"""Beam in this process: imported without Arrow, in one arena, and the in-process runner in flat memory.
 
 Beam takes Arrow along when it is there, and this job never asks for it: a tenth of what the job may have in
 memory (28 of 300 MB). Afterwards it can be imported as ever, for instance by a destination of somebody's own.
@@ -14,6 +14,9 @@ import sys
 from collections.abc import Iterable
 from typing import Any
 
+from transforms.allocator import share_one_arena
+
+share_one_arena()  # before Beam and gRPC start threads
 ARROW = "pyarrow"
 _hidden = ARROW not in sys.modules
 if _hidden:

@@ -12,6 +12,7 @@ from apache_beam.pvalue import TaggedOutput
 from apache_beam.transforms.timeutil import TimeDomain
 from apache_beam.transforms.userstate import BagStateSpec, ReadModifyWriteStateSpec, TimerSpec, on_timer
 
+from transforms.allocator import share_one_arena
 from transforms.clock import Clock, SystemClock
 from transforms.dead_letter import DeadLetter
 from transforms.in_process import acquire, release
@@ -56,6 +57,7 @@ class DeliverOnTimers(beam.DoFn):
         self._clock = clock or SystemClock()
 
     def setup(self) -> None:
+        share_one_arena()
         refuse_splits()
         tell_progress_seldom()
         make_when_used()

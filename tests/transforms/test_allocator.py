@@ -1,0 +1,67 @@
+"""One pool of C's memory for all threads of a process."""
+
+from __future__ import annotations
+
+import os
+import platform
+import subprocess
+import sys
+
+import pytest
+
+# Threads that hold a block each at the same time, and how many arenas there are then.
+ARENAS = """
+import ctypes, re, sys, tempfile, threading
+{first}
+libc = ctypes.CDLL(None)
+libc.fdopen.restype = ctypes.c_void_p
+together = threading.Barrier(6)
+def hold():
+    block = bytearray(100_000)
+    together.wait()
+    together.wait()
+threads = [threading.Thread(target=hold) for _ in range(5)]
+for thread in threads:
+    thread.start()
+together.wait()
+with tempfile.TemporaryFile() as file:
+    stream = ctypes.c_void_p(libc.fdopen(file.fileno(), b"w"))
+    libc.malloc_info(0, stream)
+    libc.fflush(stream)
+    file.seek(0)
+    print(len(re.findall(rb"<heap nr", file.read())))
+together.wait()
+"""
+glibc = pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="the C library's allocator is another")
+
+
+def arenas(first: str, **environment: str) -> int:
+    env = {**os.environ, **environment}
+    done = subprocess.run(
+        [sys.executable, "-c", ARENAS.format(first=first)],
+        env=env,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return int(done.stdout)
+
+
+SHARE = "from transforms.allocator import share_one_arena; print(share_one_arena(), file=sys.stderr)"
+
+
+@glibc
+def test_threads_share_one_arena() -> None:
+    assert arenas("") > 1
+    assert arenas(SHARE) == 1
+
+
+@glibc
+def test_what_the_user_said_of_arenas_holds() -> None:
+    assert arenas(SHARE, MALLOC_ARENA_MAX="3") == 3
+    assert arenas(SHARE, GLIBC_TUNABLES="glibc.malloc.arena_max=3") == 3
+
+
+@glibc
+def test_a_job_shares_one_arena_from_its_first_import_of_beam_on() -> None:
+    assert arenas("import pipelines.beam") == 1
