@@ -119,9 +119,9 @@ class DirectoryLock:
 class Reserve:
     """A file that takes up disk until the disk is full; given up so that receipts and trimming go on."""
 
-    def __init__(self, path: Path, size: int = RESERVE_BYTES) -> None:
+    def __init__(self, path: Path) -> None:
         self._path = path
-        self._size = size
+        self._size = RESERVE_BYTES
 
     def restore(self) -> bool:
         """Put the reserve back if it is gone and there is room for twice its size."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import random
 import shutil
 import sqlite3
@@ -9,10 +10,11 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 from tests.transforms.write.manual_clock import ManualClock
 from transforms.event import Event
-from transforms.feed.journal import Cursor, Journal
+from transforms.feed.journal import Cursor, Journal, space
 from transforms.feed.journal.database import Database
 
 FEED = "https://feed.test"
@@ -22,9 +24,14 @@ FILES = ("journal.sqlite3", "journal.sqlite3-wal")
 def event(number: int, payload: bytes | int = b"") -> Event:
     """Event `number`: the same every time it is made with the same payload. A number of bytes stands for
     noise, which no packing makes smaller."""
-    data = random.Random(number).randbytes(payload) if isinstance(payload, int) else payload
+    data = _noise(number, payload) if isinstance(payload, int) else payload
     raw = b'{"id":"evt_%08d","type":"t","data":"%s"}' % (number, data)
     return Event(f"evt_{number:08d}", "t", "2026-03-01T12:00:00Z", raw)
+
+
+@functools.lru_cache(1 << 14)
+def _noise(number: int, size: int) -> bytes:
+    return random.Random(number).randbytes(size)
 
 
 def events(start: int, end: int, payload: bytes | int = b"") -> list[Event]:
@@ -37,9 +44,11 @@ def number_of(taken: Event) -> int:
     return int(taken.id.removeprefix("evt_"))
 
 
-def open_journal(directory: Path, **more: Any) -> Journal:
-    """A journal with a manual clock unless `clock` is given."""
-    return Journal(directory, **{"feed_url": FEED, "clock": ManualClock(), **more})
+def open_journal(directory: Path, *, reserve: int = 1, **more: Any) -> Journal:
+    """A journal with a manual clock unless `clock` is given. Where a directory lies in memory, to fill 16 MiB
+    of reserve would take longer than all the rest: it has so many bytes."""
+    with mock.patch.object(space, "RESERVE_BYTES", reserve):
+        return Journal(directory, **{"feed_url": FEED, "clock": ManualClock(), **more})
 
 
 def read_all(journal: Journal, position: int = 0, most: int = 1000) -> list[Event]:

@@ -16,7 +16,7 @@ from tests.transforms.write.manual_clock import ManualClock
 from transforms.event import Batch
 from transforms.feed.intake import JournalFull
 from transforms.feed.journal import Cursor, Journal
-from transforms.feed.journal.space import CHECK_DISK_EVERY
+from transforms.feed.journal.space import CHECK_DISK_EVERY, RESERVE_BYTES
 from transforms.write.delivery.ledger import Settlement
 
 MEGABYTES = 64
@@ -82,7 +82,7 @@ def deliver(cursor: Cursor, journal: Journal, upto: int) -> None:
 def test_a_full_disk_stops_reading_and_nothing_else(small_disk: Path) -> None:
     clock = ManualClock()
     state = small_disk / "state"
-    journal = open_journal(state, clock=clock)
+    journal = open_journal(state, clock=clock, reserve=RESERVE_BYTES)
     cursor = journal.cursor("kafka")
     journal.append(events(0, 10 * BLOCK, PAYLOAD), [])
     journal.heard()
@@ -113,7 +113,7 @@ def test_a_full_disk_stops_reading_and_nothing_else(small_disk: Path) -> None:
 def test_a_disk_filled_by_the_journal_itself_is_emptied_by_deliveries(small_disk: Path) -> None:
     clock = ManualClock()
     state = small_disk / "state"
-    journal = open_journal(state, clock=clock)
+    journal = open_journal(state, clock=clock, reserve=RESERVE_BYTES)
     cursor = journal.cursor("kafka")
     taken, _ = append_until_full(journal)
     clock.advance(CHECK_DISK_EVERY)
@@ -123,7 +123,7 @@ def test_a_disk_filled_by_the_journal_itself_is_emptied_by_deliveries(small_disk
 
     deliver(cursor, journal, taken)
     journal.close()
-    journal = open_journal(state, clock=clock)
+    journal = open_journal(state, clock=clock, reserve=RESERVE_BYTES)
     cursor = journal.cursor("kafka")
     clock.advance(CHECK_DISK_EVERY)
     assert len(journal.append(events(taken, taken + BLOCK, PAYLOAD), [])) == BLOCK
@@ -134,16 +134,16 @@ def test_a_disk_filled_by_the_journal_itself_is_emptied_by_deliveries(small_disk
 
 def test_a_journal_starts_and_delivers_on_a_full_disk(small_disk: Path) -> None:
     state = small_disk / "state"
-    journal = open_journal(state)
+    journal = open_journal(state, reserve=RESERVE_BYTES)
     journal.cursor("kafka")
     journal.append(events(0, 4 * BLOCK, PAYLOAD), [])
     journal.close()
     fill(small_disk)
 
-    journal = open_journal(state)
+    journal = open_journal(state, reserve=RESERVE_BYTES)
     deliver(journal.cursor("kafka"), journal, 4 * BLOCK)
     assert journal.books()["kafka"].balanced
     journal.close()
-    journal = open_journal(state)
+    journal = open_journal(state, reserve=RESERVE_BYTES)
     assert (journal.cursor("kafka").position, journal.bytes) == (4 * BLOCK, 0)
     journal.close()
