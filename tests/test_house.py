@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import ast
 import functools
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.xdist_group("house")  # on one worker, which reads each file once
 ROOT = Path(__file__).parents[1]
 LONGEST = 450  # lines; most rooms have 100 to 400
 # Imports inside a function that would close a circle, as (who, whom). Writers are imported when they are
@@ -50,8 +51,13 @@ def tree(path: Path) -> ast.Module:
     return ast.parse(path.read_text(encoding="utf-8"))
 
 
-def imported(path: Path) -> Iterator[tuple[Module, int]]:
+@functools.cache
+def imported(path: Path) -> Sequence[tuple[Module, int]]:
     """Modules of the product that a file imports when it runs, at once or later, with the line."""
+    return list(_imported(path))
+
+
+def _imported(path: Path) -> Iterator[tuple[Module, int]]:
     for node in running(tree(path)):
         if isinstance(node, ast.Import):
             names = [alias.name for alias in node.names]
@@ -66,8 +72,10 @@ def imported(path: Path) -> Iterator[tuple[Module, int]]:
 
 
 def running(node: ast.AST) -> Iterator[ast.AST]:
-    """A file's nodes without what only a type checker reads or a program of its own does."""
+    """A file's statements without what only a type checker reads or a program of its own does."""
     for child in ast.iter_child_nodes(node):
+        if isinstance(child, ast.expr):  # nine tenths of a file, and nothing is imported in one
+            continue
         if isinstance(child, ast.If) and ast.unparse(child.test) in (
             "TYPE_CHECKING",
             "__name__ == '__main__'",
