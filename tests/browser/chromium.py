@@ -85,7 +85,7 @@ def opened(
     scheme: Literal["light", "dark"] = "light",
     motion: Literal["no-preference", "reduce"] = "no-preference",
     at: float | None = None,
-    scale: float = 2,
+    scale: float = 1,
 ) -> Iterator[Seen]:
     """`url` in a window of its own, once it shows a first look; at: what time it is there (epoch seconds)."""
     width, height = size

@@ -88,6 +88,10 @@ class Case:
         """The largest requests that the service takes."""
         raise NotImplementedError
 
+    def at_its_best(self) -> Destination:
+        """With the largest requests, for a test of the service as it is: nothing needs to stand between."""
+        return self.destination(self.biggest_policy())
+
     # What arrived, through a client that knows nothing of the writer
 
     def arrived(self) -> Sequence[tuple[str, bytes]]:

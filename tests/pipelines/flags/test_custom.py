@@ -348,7 +348,7 @@ def service() -> Iterator[Service]:
 
 @pytest.mark.servers
 def test_the_example_runs_in_the_job(tmp_path: Path, service: Service) -> None:
-    with world(tmp_path) as around:
+    with world(tmp_path, forks=True) as around:
         around.environment = {**around.environment, "AUDIT_TOKEN": TOKEN}
         url = f"http://127.0.0.1:{service.server_port}/events"
         flags = [
@@ -374,7 +374,7 @@ def test_the_example_runs_in_the_job(tmp_path: Path, service: Service) -> None:
 
 @pytest.mark.servers
 def test_two_of_a_kind_run_side_by_side(tmp_path: Path) -> None:
-    with world(tmp_path) as around, PracticeSplunk() as east, PracticeSplunk() as west:
+    with world(tmp_path, forks=True) as around, PracticeSplunk() as east, PracticeSplunk() as west:
         around.environment = {**around.environment, "EAST": east.token, "WEST": west.token}
         second = "transforms.write.splunk.destination:Splunk?name=west&index=main"
         flags = [

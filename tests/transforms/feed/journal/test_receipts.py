@@ -7,6 +7,7 @@ import random
 import sqlite3
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -46,7 +47,7 @@ def journal(tmp_path: Path, clock: ManualClock) -> Iterator[Journal]:
     opened.close()
 
 
-def keeping(directory: Path, clock: ManualClock, **more: float) -> Journal:
+def keeping(directory: Path, clock: ManualClock, **more: Any) -> Journal:
     return open_journal(directory, clock=clock, **{"receipt_retention": DAY, **more})
 
 
