@@ -15,6 +15,7 @@ import pytest
 from apache_beam.io.restriction_trackers import OffsetRange
 from apache_beam.options.pipeline_options import GoogleCloudOptions, PipelineOptions, StandardOptions
 from apache_beam.runners.portability.fn_api_runner import FnApiRunner, fn_runner
+from apache_beam.transforms import core
 from apache_beam.transforms.core import RestrictionProvider
 
 from pipelines import beam as ours
@@ -102,6 +103,40 @@ def test_the_views_of_a_lane_s_options_are_made_once_and_share_their_values() ->
     assert options.view_as(GoogleCloudOptions).job_name == "other"
     assert PipelineOptions.view_as(options, GoogleCloudOptions).job_name == "other"
     assert options.get_all_options(drop_default=True)["streaming"] is True
+
+
+class _OfTwoMethods(beam.DoFn):
+    def process(self, element: int, window: Any = beam.DoFn.WindowParam, *more: int) -> None: ...
+
+    def of_its_own(self, first: str, second: int = 2) -> None: ...
+
+
+def test_arguments_of_methods_are_inspected_once_and_are_as_beam_reads_them() -> None:
+    ours.inspect_once()
+    once, beam_s_own = core.get_function_args_defaults, core.get_function_args_defaults.__wrapped__
+    names = ("process", "of_its_own", "setup", "from_runner_api")
+    methods = [getattr(_OfTwoMethods(), name) for name in names]
+    for each in [*methods, *methods, _OneABundle().process, core.get_signature, str.upper]:
+        assert once(each) == beam_s_own(each)
+    once(methods[1])[1].append("whoever asks may change what it is told")
+    assert once(methods[1]) == (["first", "second"], [2])
+
+
+def test_a_second_pipeline_is_built_and_started_with_little_to_inspect(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    asked: list[Any] = []
+    inspect = core.get_signature
+
+    def counted(function: Any) -> Any:
+        asked.append(function)
+        return inspect(function)
+
+    monkeypatch.setattr(core, "get_signature", counted)
+    _grown(1)
+    asked.clear()
+    _grown(1)
+    assert len(asked) < 100  # 1,400 without
 
 
 ROOT = Path(__file__).parents[2]
