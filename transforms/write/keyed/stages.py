@@ -13,6 +13,7 @@ from apache_beam.transforms.timeutil import TimeDomain
 from apache_beam.transforms.userstate import BagStateSpec, ReadModifyWriteStateSpec, TimerSpec, on_timer
 
 from transforms.allocator import share_one_arena
+from transforms.answer_first import answer_first
 from transforms.clock import Clock, SystemClock
 from transforms.dead_letter import DeadLetter
 from transforms.in_process import acquire, release
@@ -61,6 +62,7 @@ class DeliverOnTimers(beam.DoFn):
         refuse_splits()
         tell_progress_seldom()
         make_when_used()
+        answer_first()
         self._counters = DeliveryCounters(self._name)
         self._attempts = acquire(self._shared, self._new_attempts)
         self._delivery = KeyedDelivery(
