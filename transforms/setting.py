@@ -9,11 +9,11 @@ what its limits are. Nothing here knows how a setting arrives: by flag, by envir
 from __future__ import annotations
 
 import dataclasses
+import functools
 import types
 import typing
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import MISSING, Field, dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import Any, Literal, TypeVar, cast
 
@@ -147,11 +147,21 @@ def _range(least: float | None, most: float | None) -> str:
 # From fields to settings
 
 
-def settings_of(kind: type) -> Iterator[Setting]:
+def settings_of(kind: type) -> Sequence[Setting]:
     """The settings of a dataclass, in the order of its fields; also of fields that are only annotated.
 
     Raises TypeError for an annotation that names what its module does not have.
     """
+    return _read_once(kind)
+
+
+@functools.cache
+def _read_once(kind: type) -> Sequence[Setting]:
+    """To evaluate all annotations takes milliseconds."""
+    return tuple(_read(kind))
+
+
+def _read(kind: type) -> Iterator[Setting]:
     try:
         hints = typing.get_type_hints(kind)
     except NameError as error:
@@ -205,7 +215,7 @@ def _of_annotation(hint: Any, facts: dict[str, Any]) -> dict[str, Any]:
     if choices := facts.get("choices"):
         return {"read": readers.choice(choices), "placeholder": "|".join(choices)}
     if (ours := facts.pop("url", None)) is not None:
-        return {"read": partial(readers.url, ours=ours), "placeholder": "URL", "target": True}
+        return {"read": functools.partial(readers.url, ours=ours), "placeholder": "URL", "target": True}
     if right:
         return {"read": readers.matching(facts["pattern"], right), "placeholder": "TEXT"}
     if facts.get("unit"):
