@@ -75,7 +75,7 @@ run: $(RUN_READY)  ## start the job: the demo, or what ARGS="--feed_url=... " an
 	@exec $(BIN)/python -c "$$IN_FOREGROUND" $(BIN)/python -m pipelines.stream \
 		$(if $(CONFIGURED),,--demo=true)
 
-check: $(TEST_READY)  ## ruff, mypy and all tests that start no server: a minute or so; what pre-commit runs
+check: $(TEST_READY)  ## ruff, mypy and all tests that are quick and start no server: a minute or so; what pre-commit runs
 	$(call steps,pytest --numprocesses=$(CHECK_WORKERS) --dist=worksteal --timeout=120 --without-servers $(ARGS))
 
 # Tests that share a server share a worker (tests/servers/tiers.py).

@@ -123,6 +123,7 @@ def test_lock_has_hashes_and_no_addresses_or_paths(lock: str) -> None:
     assert not [line for line in lines if "://" in line or "file:" in line or "/" in line]
 
 
+@pytest.mark.slow
 def test_locks_are_complete() -> None:
     """They are installed with --no-deps: what they lack, nothing else brings."""
     command = [sys.executable, "-m", "pip", "check"]
@@ -154,6 +155,7 @@ def test_build_tools_are_pinned_as_the_build_system_asks() -> None:
         assert pins("requirements-build.txt", python)["setuptools"] in Requirement(asked[1]).specifier
 
 
+@pytest.mark.slow
 def test_archive_for_workers_has_the_packages_and_no_tests(tmp_path: Path) -> None:
     """Beam's --setup_file makes the same archive and installs it on every worker."""
     out = str(tmp_path)

@@ -42,6 +42,7 @@ def bill(lock: str) -> dict[str, Any]:
     return found
 
 
+@pytest.mark.slow
 def test_the_list_of_licences_is_in_step_with_the_lock() -> None:
     committed = (ROOT / "docs" / "licenses.md").read_text()
     assert committed == sbom("--licenses"), "run `make sbom`"
@@ -50,6 +51,7 @@ def test_the_list_of_licences_is_in_step_with_the_lock() -> None:
             assert re.search(rf"[ |]{re.escape(name)}[, ]", committed), f"{name} has no licence"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("lock", LOCKS)
 def test_a_bill_has_everything_that_its_lock_may_install(lock: str) -> None:
     components = bill(lock)["components"]
@@ -63,6 +65,7 @@ def test_a_bill_has_everything_that_its_lock_may_install(lock: str) -> None:
         assert set(re.split(r" AND | OR |[()]", license["expression"])) - {""} <= HARMLESS, each["name"]
 
 
+@pytest.mark.slow
 def test_a_bill_is_the_same_twice() -> None:
     assert sbom("requirements-machine.txt") == sbom("requirements-machine.txt")
 
@@ -88,6 +91,7 @@ def test_a_bill_is_what_cyclonedx_says_it_is() -> None:
     assert not validator.is_valid(found)
 
 
+@pytest.mark.slow
 def test_the_lock_of_one_machine_is_a_part_of_the_whole() -> None:
     """The package's own requirements stay what they are; this one leaves out what only clusters need."""
     for python in PYTHONS:
@@ -132,6 +136,7 @@ def test_what_the_workflow_makes_exists() -> None:
         assert (ROOT / path).exists()
 
 
+@pytest.mark.slow
 def test_the_chart_is_of_this_version() -> None:
     chart = yaml.safe_load((ROOT / "templates" / "helm" / "Chart.yaml").read_text())
     version = bill("requirements-machine.txt")["metadata"]["component"]["version"]

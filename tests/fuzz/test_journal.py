@@ -11,6 +11,8 @@ import pytest
 
 from tests.fuzz import journal as fuzz
 
+pytestmark = pytest.mark.slow
+
 BLOCK = 50
 
 

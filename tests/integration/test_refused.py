@@ -137,17 +137,10 @@ def test_a_removed_destination_holds_its_events_until_it_returns_or_is_forgotten
 @pytest.mark.parametrize("how", ["preflight=strict", "validate_only=true"])
 def test_a_preflight_that_fails_starts_nothing_and_exits_with_3(around: World, how: str) -> None:
     around.splunk.rotate("another-token")
-    done = subprocess.run(
-        [sys.executable, "-m", "pipelines.stream", *around.flags(status_port=0), f"--{how}"],
-        capture_output=True,
-        text=True,
-        cwd=ROOT,
-        env={"PATH": "/usr/bin", "HOME": str(around.place), **SECRETS},
-        timeout=60,
-        check=False,
-    )
-    said = done.stdout + done.stderr
-    assert done.returncode == 3, said
+    with around.start([*around.flags(status_port=0), f"--{how}"]) as job:
+        code = job.process.wait(60)
+        said = job.log
+    assert code == 3, said
     assert "refused the HEC token" in said
     assert not any(secret in said for secret in SECRETS.values())
     assert len(around.feed.streams) == 0

@@ -80,7 +80,6 @@ def test_a_picture_keeps_its_peaks_and_its_bounds() -> None:
     assert heights[0] >= 0.0
 
 
-@pytest.mark.slow
 @pytest.mark.timeout(300)
 def test_a_short_soak_is_measured_and_accounted_for(around: World) -> None:
     landings = [landing.files(around.out), landing.splunk(around.splunk)]

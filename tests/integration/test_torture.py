@@ -24,7 +24,6 @@ DEEDS = (
 )
 
 
-@pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_every_id_is_accounted_for(around: World) -> None:
     with PracticeDatadog() as datadog:

@@ -62,7 +62,6 @@ def locked() -> Path:
     return directory
 
 
-@pytest.mark.slow
 @pytest.mark.timeout(1500)
 def test_it_installs_and_delivers_where_nothing_else_is(built: Path, around: World, tmp_path: Path) -> None:
     home = tmp_path / "venv"

@@ -73,6 +73,7 @@ def test_direct_runner_means_the_in_process_runner() -> None:
     assert isinstance(ours.in_process_runner(), FnApiRunner)
 
 
+@pytest.mark.slow
 def test_memory_does_not_grow_with_bundles() -> None:
     _grown(10)  # imports and caches
     per_bundle = (_grown(BUNDLES) - _grown(10)) / BUNDLES
@@ -150,6 +151,7 @@ def run(program: str) -> str:
     return done.stdout + done.stderr
 
 
+@pytest.mark.slow
 def test_the_job_does_not_load_arrow_and_says_nothing_of_it_and_others_still_can() -> None:
     said = run(
         "import sys, pipelines.stream\n"
@@ -160,5 +162,6 @@ def test_the_job_does_not_load_arrow_and_says_nothing_of_it_and_others_still_can
     assert said == ""
 
 
+@pytest.mark.slow
 def test_what_is_loaded_already_stays() -> None:
     run("import pyarrow, sys, pipelines.stream\nassert sys.modules['pyarrow'] is pyarrow")

@@ -90,6 +90,7 @@ def test_help_names_every_program() -> None:
         assert what[:20] in text
 
 
+@pytest.mark.slow
 def test_the_command_is_the_table_and_imports_nothing_of_beam() -> None:
     assert "grantex-beam = pipelines.programs:main" in (ROOT / "setup.py").read_text()
     ask = "import sys, pipelines.programs; print('apache_beam' in sys.modules)"

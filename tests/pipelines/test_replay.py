@@ -210,6 +210,7 @@ def test_an_interrupted_replay_goes_on_where_it_was(
     assert Counter(lines_in_files(tmp_path / "copy")) == Counter(EVENTS)
 
 
+@pytest.mark.slow
 def test_kill_9_repeats_nothing_in_files(archive: str, tmp_path: Path) -> None:
     asked = [archive, "--files_dir=copy", "--files_max_events=70"]
     command = [sys.executable, "-m", "pipelines.replay", *asked, "--max_rate=4000"]

@@ -102,6 +102,7 @@ def test_the_labels_are_those_that_running_jobs_know(reading: str) -> None:
     assert sorted(labels(cluster(reading))) == golden
 
 
+@pytest.mark.slow
 def test_receipts_are_stages_of_their_own_behind_each_sink() -> None:
     """So that a running job may be given them, and have them taken away."""
     without, with_receipts = (

@@ -19,6 +19,8 @@ from pipelines.practice.events import generate
 from tests.integration.job import world
 from tests.servers.forkserver import Forked, Process, fork, spawn
 
+pytestmark = pytest.mark.slow
+
 # What a program finds when it begins, as JSON on standard output.
 FINDS = """
 import json, logging, os, resource, signal, sys, tempfile, threading, time

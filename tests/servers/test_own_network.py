@@ -21,6 +21,7 @@ os._exit(1)
 """
 
 
+@pytest.mark.slow
 def test_a_server_whose_test_has_died_ends_too() -> None:
     command = namespace()
     if not set(ALL_END_WITH_IT) <= set(command):
@@ -70,6 +71,7 @@ def test_after_one_that_hung():
 '''
 
 
+@pytest.mark.slow
 def test_one_namespace_for_several_tests_keeps_nothing_of_the_one_before(
     pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -18,6 +18,7 @@ from tests.servers.process import FORBIDDEN, ServerProcess, may_start
 ROOT = Path(__file__).parents[2]
 # Tests that say in their names what `make check` does with them.
 EXAMPLES = """
+import subprocess
 import sys
 import pytest
 from tests.servers.process import ServerProcess
@@ -43,8 +44,15 @@ def test_left_out_for_its_mark():
 def test_left_out_for_its_network():
     raise NotImplementedError
 
+@pytest.mark.slow
+def test_left_out_for_it_is_slow():
+    raise NotImplementedError
+
 def test_fails_because_nobody_marked_it(tmp_path):
     ServerProcess([sys.executable, "-c", ""], tmp_path / "log").stop()
+
+def test_fails_because_an_interpreter_is_slow():
+    subprocess.run([sys.executable, "-c", ""])
 """
 
 
@@ -63,17 +71,20 @@ def examples(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> pyte
     return pytester
 
 
+@pytest.mark.slow
 def test_without_servers_only_what_starts_none_is_left_and_who_starts_one_fails(
     examples: pytest.Pytester,
 ) -> None:
     result = run(examples, tiers.OPTION, "-rA")
-    result.assert_outcomes(passed=1, failed=1, deselected=4)
+    result.assert_outcomes(passed=1, failed=2, deselected=5)
     result.stdout.fnmatch_lines_random(["PASSED *test_stays", "FAILED *test_fails_because_nobody_marked_it*"])
     result.stdout.fnmatch_lines(["*is a real server, and `make check` starts none*"])
+    result.stdout.fnmatch_lines(["*a new interpreter takes seconds: pytest.mark.slow*"])
 
 
+@pytest.mark.slow
 def test_with_servers_it_may_start_one(examples: pytest.Pytester) -> None:
-    run(examples, "-k", "nobody_marked_it").assert_outcomes(passed=1, deselected=5)
+    run(examples, "-k", "nobody_marked_it").assert_outcomes(passed=1, deselected=7)
 
 
 def test_this_suite_s_own_tests_with_servers_are_known(request: pytest.FixtureRequest) -> None:
@@ -119,6 +130,7 @@ def test_mark(number):
 """
 
 
+@pytest.mark.slow
 def test_who_shares_a_server_or_a_module_s_fixture_shares_a_worker(examples: pytest.Pytester) -> None:
     examples.makepyfile(test_groups=GROUPS)
     result = run(examples, "-n2", "--dist=loadgroup", "-rP", "-k", "test_each or test_module or test_mark")
@@ -147,6 +159,7 @@ def test_with_a_server(broker): pass
 """
 
 
+@pytest.mark.slow
 def test_who_is_alone_follows_who_is_alone_and_nobody_comes_between(examples: pytest.Pytester) -> None:
     examples.makepyfile(test_alone=ALONE)
     result = run(examples, "-n2", "--dist=loadgroup", "-rP", "-k", "test_alone and not server")

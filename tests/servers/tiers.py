@@ -4,6 +4,10 @@
 those with a fixture of `tests.servers`, and those marked `servers`, which start one themselves, or
 `own_network`. Whatever starts one nevertheless fails (`process.may_start`), so that no mark can be forgotten.
 
+It leaves out those marked `slow`, too: a hundredth of all tests that take half of the time. Each starts an
+interpreter, which imports for seconds (whoever does so without the mark fails), runs a whole pipeline, or
+tries hundreds of random cases, of which the first few seeds have no mark.
+
 With pytest-xdist, tests that share a server or a module's fixture stay on one worker, where it is started
 once; a test marked `alone`, which measures time, has the machine to itself. These follow one another, so that
 the others wait for the machine once, and come late, when types are checked (Makefile).
@@ -16,14 +20,18 @@ import fcntl
 import functools
 import json
 import os
-from collections.abc import Generator, Iterator
+import sys
+from collections.abc import Generator, Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from xdist.scheduler import LoadScopeScheduling
 
 from tests.servers.process import FORBIDDEN
+
+if TYPE_CHECKING:
+    from _pytest.mark import ParameterSet
 
 TESTS = Path(__file__).parents[1]
 OPTION = "--without-servers"
@@ -39,8 +47,17 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "servers: it starts a real server without a fixture of ours")
     config.addinivalue_line("markers", "alone: it measures time, so nothing else runs beside it")
+    config.addinivalue_line("markers", "slow: more than a second of CPU; not in `make check`")
     if config.getoption(OPTION):
         os.environ[FORBIDDEN] = "1"
+        if not config.getoption("numprocesses", None):  # who has workers starts those
+            sys.addaudithook(_start_no_interpreter)
+
+
+def _start_no_interpreter(event: str, about: tuple[Any, ...]) -> None:
+    if event == "subprocess.Popen" and os.environ.get(FORBIDDEN):
+        words = about[1] if isinstance(about[1], (list, tuple)) else [about[1]]
+        assert os.fspath(words[0]) != sys.executable, "a new interpreter takes seconds: pytest.mark.slow"
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
@@ -51,7 +68,7 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     if config.getoption(OPTION):
-        left_out = [item for item in items if starts_servers(item)]
+        left_out = [item for item in items if starts_servers(item) or item.get_closest_marker("slow")]
         items[:] = [item for item in items if item not in set(left_out)]
         config.hook.pytest_deselected(items=left_out)
     if not hasattr(config, "workerinput"):
@@ -88,13 +105,24 @@ def _place(config: pytest.Config) -> Path:
     return base.parent if hasattr(config, "workerinput") else base
 
 
+def first(count: int, seeds: Iterable[int]) -> list[ParameterSet | int]:
+    """The seeds of a random test, of which the first `count` are run by `make check`, too."""
+    slow = pytest.mark.slow
+    return [n if i < count else pytest.param(n, marks=slow) for i, n in enumerate(seeds)]
+
+
 def starts_servers(item: pytest.Item) -> bool:
     """Whether a real server belongs to what this test uses."""
     if any(item.get_closest_marker(name) for name in ("servers", "own_network")):
         return True
-    if any(directory in item.path.parents for directory in DIRECTORIES):
+    if _below_directories(item.path.parent):
         return True
     return any(one.func.__module__.startswith("tests.servers.") for one in _fixtures(item))
+
+
+@functools.cache
+def _below_directories(place: Path) -> bool:
+    return any(directory in (place, *place.parents) for directory in DIRECTORIES)
 
 
 def is_alone(item: pytest.Item | None) -> bool:

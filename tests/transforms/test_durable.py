@@ -44,6 +44,7 @@ def test_on_a_full_disk_it_stays_as_it_was(state: Path, monkeypatch: pytest.Monk
     assert [*state.parent.iterdir()] == [state]
 
 
+@pytest.mark.slow
 def test_killed_in_the_middle_it_stays_as_it_was_and_the_next_one_replaces_it(state: Path) -> None:
     program = (
         "import os, pathlib, signal, sys; from transforms.durable import replace_file\n"

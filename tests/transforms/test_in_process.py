@@ -40,6 +40,7 @@ def test_the_pickle_holds_nothing_of_the_object() -> None:
     assert b"0123456789abcdef" not in pickle.dumps(Ticket("0123456789abcdef"))
 
 
+@pytest.mark.slow
 def test_in_another_process_it_says_where_it_belongs() -> None:
     said = elsewhere(pickle.dumps(Ticket(threading.Event())))
     assert said == (
@@ -48,6 +49,7 @@ def test_in_another_process_it_says_where_it_belongs() -> None:
     )
 
 
+@pytest.mark.slow
 def test_another_error_than_the_usual_one_travels_with_it() -> None:
     assert elsewhere(pickle.dumps(Ticket("x", ValueError("give env:NAME")))) == "ValueError: give env:NAME"
 

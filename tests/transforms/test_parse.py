@@ -186,6 +186,7 @@ def frames(draw: st.DrawFn) -> bytes:
     return bytes(raw)
 
 
+@pytest.mark.slow
 @settings(max_examples=300, deadline=None)
 @given(frames() | st.binary(max_size=20))
 @example(b'{"id":"a","type":5}')

@@ -154,6 +154,7 @@ def test_credentials_are_used_and_never_shown() -> None:
     assert parse_proxy("http://proxy.test:3128").headers() == {}
 
 
+@pytest.mark.slow
 def test_a_password_does_not_reach_another_process() -> None:
     pickled = pickle.dumps(parse_proxy("http://user:s3cret-word@proxy.test:3128"))
     code = f"import pickle; pickle.loads({pickled!r})"

@@ -71,6 +71,7 @@ def test_the_pipeline_of_the_docs_can_be_built(monkeypatch: pytest.MonkeyPatch, 
     assert {"ReadFromGrantex", "WriteToS3"} <= {each.unique_name for each in made}
 
 
+@pytest.mark.slow
 def test_an_event_costs_neither_beam_nor_a_vendors_library() -> None:
     program = (
         "import sys, transforms.event; "

@@ -129,6 +129,7 @@ def test_a_value_no_header_can_carry_is_refused_without_being_repeated(value: st
     assert "-value" not in str(raised.value)
 
 
+@pytest.mark.slow
 def test_a_literal_lives_in_this_process_only() -> None:
     secret = LiteralSecret(VALUE)
     pickled = pickle.dumps(secret)

@@ -7,6 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).parents[2]
 READ_INTO = re.compile(r"(?:type=|msgspec\.convert\([^\n]*, )(?:Sequence\[)?(_?[A-Z]\w+)\]?\)")
 OTHERS = {"Raw"}  # msgspec.Raw has no fields
@@ -51,6 +53,7 @@ def test_every_class_that_is_read_into_is_ready() -> None:
     assert [name for name in sorted(read_into) if f"@ready\nclass {name}(" not in everything] == []
 
 
+@pytest.mark.slow
 def test_several_threads_may_be_the_first_to_read_into_one() -> None:
     code = FIRST_AT_ONCE.replace("READY", "ready")
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=120)

@@ -158,6 +158,7 @@ print(load(sys.argv[1])[0].limit)
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("under", ["", "mypackage"])
 def test_a_class_is_looked_for_in_the_current_directory_by_an_installed_command(
     tmp_path: Path, under: str

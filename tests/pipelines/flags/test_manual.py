@@ -32,6 +32,7 @@ def test_argparse_knows_every_parameter() -> None:
     assert [action.dest for action in parser._actions] == list(PARAMETERS)
 
 
+@pytest.mark.slow
 def test_the_page_of_settings_is_what_the_parameters_make_it() -> None:
     command = [sys.executable, "-m", "pipelines.flags.manual"]
     printed = subprocess.run(command, cwd=ROOT, capture_output=True, check=True, text=True).stdout

@@ -242,6 +242,7 @@ def test_only_the_runner_shares_its_name_with_beam() -> None:
     assert PARAMETERS.keys() & command_line.beam_flags().keys() == {"runner"}
 
 
+@pytest.mark.slow
 def test_beam_is_not_imported_for_our_own_flags() -> None:
     program = (
         "import sys; from pipelines.flags.settings import parse; parse(['--demo=true'], {}); "

@@ -13,6 +13,8 @@ import pytest
 
 from pipelines.local.demo import LOCK, temporary_directory
 
+pytestmark = pytest.mark.slow
+
 PREFIX = "grantex-beam-test-"
 CHILD = f"""
 import time

@@ -129,6 +129,7 @@ def test_404_elsewhere(datadog: PracticeDatadog) -> None:
     assert post(datadog, logs("a"), "/v1/input").status_code == 404
 
 
+@pytest.mark.slow
 def test_as_a_program_it_appends_ids_and_ends_on_sigterm(tmp_path: Path) -> None:
     ids = tmp_path / "ids"
     command = [sys.executable, "-m", "pipelines.practice.datadog", "--key", "k", "--ids", str(ids)]

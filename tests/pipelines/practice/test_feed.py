@@ -328,6 +328,7 @@ def test_generated_events_are_realistic_and_repeatable() -> None:
     assert 250 < sum(map(len, events)) / 1000 < 310
 
 
+@pytest.mark.slow
 def test_it_runs_as_a_process_of_its_own_and_writes_what_it_sent(tmp_path: Path) -> None:
     sent = tmp_path / "sent"
     command = [sys.executable, "-m", "pipelines.practice.feed", "--rate", "2000", "--count", "20"]

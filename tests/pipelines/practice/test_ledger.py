@@ -13,6 +13,7 @@ import pytest
 from pipelines.practice.events import generate
 from pipelines.practice.feed import PRACTICE_DEVELOPER, PRACTICE_KEY, PracticeFeed
 from pipelines.practice.ledger import OLD_TYPES, Generation, Ledger
+from tests.pipelines.local.test_lane import eventually
 from tests.transforms.write.manual_clock import ManualClock
 from transforms.event_types import KNOWN
 
@@ -105,7 +106,7 @@ def test_dropped_events_are_in_the_ledger_and_in_no_stream() -> None:
             feed.ledger.drop(7)
             for event in islice(generate(1), 10):
                 feed.publish(event)
-            feed.wait_for(lambda: len(feed.streams[0].sent_ids) == 3)
+            assert eventually(lambda: len(feed.streams[0].sent_ids) == 3)
         rows = [each["eventId"] for each in page(feed, webhook)["deliveries"]]
     assert set(rows) - set(feed.streams[0].sent_ids) == set(feed.ledger.dropped)
     assert len(feed.ledger.dropped) == 7

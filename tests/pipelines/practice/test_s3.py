@@ -167,6 +167,7 @@ def test_a_signature_covers_method_path_query_headers_and_body_and_ages() -> Non
     assert fault(later=901) == fault(later=-901) == "RequestTimeTooSkewed"
 
 
+@pytest.mark.slow
 def test_as_a_program_it_appends_ids_and_ends_on_sigterm(tmp_path: Path) -> None:
     ids = tmp_path / "ids"
     command = [sys.executable, "-m", "pipelines.practice.s3", "--key", "k", "--ids", str(ids)]

@@ -266,6 +266,7 @@ def test_memory_stays_flat_when_nothing_is_kept() -> None:
         assert (server.count, server.ids, server.events, server.requests) == (2, [], [], [])
 
 
+@pytest.mark.slow
 def test_its_own_process_says_where_it_is_and_records_ids_before_it_answers(tmp_path: Path) -> None:
     ids = tmp_path / "ids"
     command = [sys.executable, "-m", "pipelines.practice.splunk", "--token", "t", "--ids", str(ids)]

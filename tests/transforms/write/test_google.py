@@ -207,6 +207,7 @@ def test_the_token_service_is_trusted_with_the_same_authority(key_file: Path, tm
         writer.close()
 
 
+@pytest.mark.slow
 def test_publishing_knows_nothing_of_bigquery() -> None:
     """Nor does reading the settings of either load Google's libraries."""
     program = (

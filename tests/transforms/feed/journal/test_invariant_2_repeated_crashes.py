@@ -6,6 +6,8 @@ import random
 from collections import Counter
 from pathlib import Path
 
+import pytest
+
 from tests.transforms.feed.journal.support import copy_files, event, events, open_journal, unsealed
 from transforms.event import Batch
 from transforms.feed.journal import Cursor, Journal
@@ -84,6 +86,7 @@ def life_with_crashes(directory: Path, seed: int, seals_kept: bool) -> Counter[s
     return archive.counts()
 
 
+@pytest.mark.slow
 def test_with_kept_seals_no_run_puts_an_id_twice_into_the_archive(tmp_path: Path) -> None:
     for seed in range(RUNS):
         counts = life_with_crashes(tmp_path / str(seed), seed, seals_kept=True)

@@ -110,6 +110,7 @@ def test_a_full_disk_stops_reading_and_nothing_else(small_disk: Path) -> None:
     journal.close()
 
 
+@pytest.mark.slow
 def test_a_disk_filled_by_the_journal_itself_is_emptied_by_deliveries(small_disk: Path) -> None:
     clock = ManualClock()
     state = small_disk / "state"

@@ -6,6 +6,8 @@ import sqlite3
 import threading
 from pathlib import Path
 
+import pytest
+
 from tests.transforms.feed.journal.support import events, open_journal
 from transforms.event import Batch
 from transforms.write.delivery.ledger import Settlement
@@ -14,6 +16,7 @@ BLOCK = 500
 PAYLOAD = 300
 
 
+@pytest.mark.slow
 def test_the_log_stays_small_beside_idle_readers(tmp_path: Path) -> None:
     journal = open_journal(tmp_path)
     journal.cursor("down")
@@ -44,6 +47,7 @@ def test_the_log_stays_small_beside_idle_readers(tmp_path: Path) -> None:
     journal.close()
 
 
+@pytest.mark.slow
 def test_the_file_shrinks_after_a_big_backlog_is_delivered(tmp_path: Path) -> None:
     journal = open_journal(tmp_path)
     cursor = journal.cursor("kafka")

@@ -71,6 +71,7 @@ sys.stdin.read()
 """
 
 
+@pytest.mark.slow
 def test_a_second_process_is_refused_until_the_first_is_gone_even_by_kill(tmp_path: Path) -> None:
     with in_another_process(HOLD, tmp_path) as other:
         assert other.stdout is not None

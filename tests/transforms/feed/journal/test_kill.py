@@ -7,8 +7,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from tests.transforms.feed.journal.support import FEED, number_of, open_journal, read_all, unsealed
 from transforms.feed.journal.receipts import Receipts
+
+pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).parents[4]
 
@@ -16,6 +20,8 @@ ROOT = Path(__file__).parents[4]
 PROGRAM = f"""
 import sys
 from pathlib import Path
+import pytest
+
 from tests.transforms.feed.journal.support import events
 from transforms.event import Batch
 from transforms.feed.journal import Journal

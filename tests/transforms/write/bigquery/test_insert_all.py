@@ -365,6 +365,7 @@ def test_batches_as_large_as_they_are_made_are_never_too_large(server: PracticeB
     assert ids(server).total() == len(events)
 
 
+@pytest.mark.slow
 def test_neither_way_into_a_table_brings_arrow_into_memory() -> None:
     """28 MB, which pipelines/beam.py keeps out; google-cloud-bigquery would take it along."""
     program = (

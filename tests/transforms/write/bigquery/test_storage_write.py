@@ -253,6 +253,7 @@ def test_an_outage_is_found_over_without_a_restart(server: PracticeBigQuery) -> 
     assert ids(server) == once(made) + Counter([event(100).id])
 
 
+@pytest.mark.slow
 def test_an_outage_writes_nothing_to_stderr_by_itself(capfd: pytest.CaptureFixture[str]) -> None:
     """In a process of its own: gRPC's core reads how much to say when it is first used."""
     program = """

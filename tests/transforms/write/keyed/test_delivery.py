@@ -417,6 +417,7 @@ def outage(minutes: int) -> OnTimers:
     return cluster
 
 
+@pytest.mark.slow
 def test_a_backlog_costs_the_elements_on_top_of_it_nothing() -> None:
     costs = []
     for minutes in (2, 20):
