@@ -32,7 +32,8 @@ INBOX_BATCHES = 100
 MOVED_BYTES = 16_000_000
 # Bytes in the inbox that nobody asks for any more, from which on it may be worth writing the others anew.
 TIDY_BYTES = 1_000_000
-# What a process knows of the inboxes of a destination's keys, packed, and what each part takes beside.
+# What a process knows of the inboxes of a destination's keys, packed, and what each of them and each part
+# takes beside.
 KNOWN_BYTES = 8_000_000
 OVERHEAD = 200
 
@@ -183,11 +184,14 @@ class Inbox:
         return [join(found) for found in parts.values()]
 
     def drop(self, numbers: Collection[int]) -> None:
-        """Nobody asks for these sealed batches any more."""
+        """Nobody asks for these sealed batches any more: they are forgotten, and lie in the bag until it is
+        cleared."""
         key_state = self._key_state
         dropped = [each.packed for each in key_state.sealed if each.number in numbers]
         key_state.done_with += sum(dropped)
         key_state.sealed = [each for each in key_state.sealed if each.number not in numbers]
+        if dropped and self.known is not None:  # a new list: should the bundle fail, the one before counts
+            self.known = [part for part in self.known if part.number not in numbers]
 
     def tidy(self) -> None:
         """Clear it when nothing is asked for, or most is not, before the bundle ends."""
@@ -233,8 +237,7 @@ class Inboxes:
         """The bundle leaves the key's state so; gives it its version."""
         key_state.version = os.urandom(8)
         if inbox.known is not None:
-            size = OVERHEAD + key_state.done_with + sum(each.packed for each in key_state.open)
-            size += sum(each.packed for each in key_state.sealed)
+            size = OVERHEAD + sum([len(part.body) + OVERHEAD for part in inbox.known])
             self._known.put(key, (key_state.version, inbox.known, len(inbox.known)), size)
 
 

@@ -142,6 +142,16 @@ def test_a_state_that_the_runner_went_back_to_is_what_counts(cluster: OnTimers) 
     assert delivered(cluster) == [one.id for one in [*events(0, 5), *events(50, 5)]]
 
 
+def test_what_is_delivered_is_not_held_in_memory_until_the_bag_is_cleared(cluster: OnTimers) -> None:
+    cluster.add(events(0, 3, partition="slow"))
+    cluster.add(events(3, 10, partition="quick"))
+    key_state = cluster.key_state()
+    assert key_state.done_with, "the bag has been cleared"
+    with cluster.bundle() as (_, beam_state):
+        inbox = cluster.attempts.inboxes.open(KEY, beam_state.inbox, key_state)
+    assert [part.count for part in inbox.known or ()] == [3]
+
+
 def test_what_is_done_with_leaves_the_bag(cluster: OnTimers, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("transforms.write.keyed.inbox.TIDY_BYTES", 1000)
     most = 0
