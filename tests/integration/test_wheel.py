@@ -65,10 +65,12 @@ def locked() -> Path:
 @pytest.mark.timeout(1500)
 def test_it_installs_and_delivers_where_nothing_else_is(built: Path, around: World, tmp_path: Path) -> None:
     home = tmp_path / "venv"
-    fetch([sys.executable, "-m", "venv", str(home)], "no virtual environment can be made", INSTALL_SECONDS)
+    without_pip = [sys.executable, "-m", "venv", "--without-pip", str(home)]  # ours installs into it as well
+    fetch(without_pip, "no virtual environment can be made", INSTALL_SECONDS)
     [site] = home.glob("lib/python*/site-packages")
     (site / "lock.pth").write_text(f"import site; site.addsitedir({str(locked())!r})\n")
-    install = [str(home / "bin/python"), "-m", "pip", "install", "--quiet", "--no-deps", "--no-compile"]
+    pip = [sys.executable, "-m", "pip", "--python", str(home / "bin/python")]
+    install = [*pip, "install", "--quiet", "--no-deps", "--no-compile"]
     subprocess.run([*install, "--no-index", str(built)], check=True, capture_output=True, timeout=120)
 
     environment = {**around.environment, "PATH": os.defpath, "HOME": str(tmp_path)}

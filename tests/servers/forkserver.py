@@ -177,10 +177,12 @@ def serve() -> None:
     os._exit(0)
 
 
-def preload() -> None:
-    """Import what the job does. Its own module is left out, as it is executed by who starts it."""
+def preload(*more: str) -> None:
+    """Import what the job does, and more. The job's own module is left out, as it is executed by who starts
+    it."""
     gc.disable()
-    importlib.import_module(JOB)
+    for name in (JOB, *more):
+        importlib.import_module(name)
     del sys.modules[JOB]
     gc.freeze()  # so that the pages stay shared
     gc.enable()

@@ -140,6 +140,8 @@ def shares(item: pytest.Item) -> str:
     servers = {one.argname for one in fixtures}.intersection(SHARED)
     if servers:
         return min(servers, key=SHARED.index)
+    if getattr(getattr(item, "obj", None), "is_hypothesis_test", False):
+        return "hypothesis"  # whose table of characters takes seconds to make, in each process of a new clone
     return item.path.stem if any(one.scope == "module" for one in fixtures) else ""
 
 
