@@ -11,7 +11,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from pipelines.practice.feed_stream import Finish
+from pipelines.practice.feed_stream import Finish, Stream
+from pipelines.practice.feed_websocket import SocketStream
 from tests.flink.world import World
 from tests.servers import flink, seaweedfs
 from tests.servers.flink import wait_for
@@ -20,6 +21,7 @@ from tests.servers.seaweedfs import SeaweedFS
 pytestmark = pytest.mark.own_network(needs=flink.install, limit=600)
 
 RATE = 500.0  # events a second
+BOTH = {Stream, SocketStream}  # server-sent events, and a WebSocket
 # Each of hanging and refusing; `make test-flink OUTAGE=60` is the long run.
 OUTAGE_SECONDS = float(os.environ.get("OUTAGE") or 10.0)
 
@@ -155,6 +157,30 @@ def test_a_cut_of_the_feed_and_frames_that_are_no_events_lie_in_s3_while_the_job
     stored = seaweedfs.objects("flink")
     assert all(re.fullmatch(r"dead_letters/dt=\d{4}-\d\d-\d\d/\d{6}-\w+\.ndjson", key) for key in stored)
     assert len(stored) <= 2  # a second one if midnight came between them
+
+
+def test_of_both_transports_one_covers_what_the_other_lacks(around: World) -> None:
+    around.start("--feed_transport=both")
+    feed = around.feed
+    with feed.publishing(RATE):
+        for transport in (SocketStream, Stream):
+            feed.wait_for(lambda: {type(one) for one in feed.open_streams} == BOTH, 60)
+            time.sleep(3.0)
+            streams = len(feed.streams)
+            (cut,) = (one for one in feed.open_streams if type(one) is transport)
+            cut.put(Finish.CUT)
+            feed.wait_for(lambda: len(feed.streams) > streams, 30)  # noqa: B023
+        feed.wait_for(lambda: {type(one) for one in feed.open_streams} == BOTH, 60)
+        time.sleep(3.0)
+    around.wait_for_all()
+    report(around, "a cut of either transport")
+    assert len(around.sent()) > 3000
+    assert set(around.repeats().values()) == {0}
+    assert around.causes() == []
+    # Each range says when it was deaf; something could be missing only where both were.
+    gaps = sorted(around.gaps())
+    assert [why for _, _, why in gaps] == [f"connection {n} of 2: the stream was cut off" for n in (2, 1)]
+    assert gaps[0][1] < gaps[1][0]
 
 
 @pytest.fixture
