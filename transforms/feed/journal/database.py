@@ -261,17 +261,17 @@ def number_noted(database: Database, key: str) -> int:
 
 
 # Rows in one statement: each statement lets go of Python's lock, and a busy process gives it back late.
-AT_ONCE = (16, 4, 1)
+AT_ONCE = (1, 2, 4, 8, 16, 32)
 
 
 def put_rows(connection: sqlite3.Connection, table: str, rows: Sequence[Sequence[object]]) -> None:
     """Write rows inside the caller's transaction; one with the same key gives way."""
-    start = 0
-    for count in AT_ONCE:
-        while len(rows) - start >= count:
-            some = rows[start : start + count]
-            connection.execute(_insert(table, len(some[0]), count), tuple(chain.from_iterable(some)))
-            start += count
+    for start in range(0, len(rows), AT_ONCE[-1]):
+        some = [*rows[start : start + AT_ONCE[-1]]]
+        count = next(each for each in AT_ONCE if each >= len(some))
+        # The last one again, in place of itself, is less than a statement for each rest.
+        some += [some[-1]] * (count - len(some))
+        connection.execute(_insert(table, len(some[0]), count), tuple(chain.from_iterable(some)))
 
 
 @lru_cache
