@@ -319,8 +319,7 @@ class Delivery:
 
     def _take(self) -> tuple[Batch | None, float | None]:
         with self._lock:
-            batch = self._outbox.take_batch(self._clock.monotonic())
-            return batch, None if batch else self._outbox.due()
+            return self._outbox.take_batch(self._clock.monotonic()), self._outbox.due()
 
     def _done(self, batch: Batch, outcome: Outcome | None, seconds: float) -> None:
         with self._lock:

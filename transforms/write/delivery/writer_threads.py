@@ -38,7 +38,7 @@ class _Slot:
 class WriterThreads:
     """Attempts what `take` gives and reports to `done`; anything but a transient error goes to `failed`.
 
-    take: the next batch and None, or None and the monotonic time to ask again (None: when rung).
+    take: the next batch or None, and the monotonic time at which to ask for another one (None: when rung).
     done: called with the batch, its outcome and the attempt's seconds.
     All three are called from the threads and must be safe for that.
     """
@@ -66,7 +66,8 @@ class WriterThreads:
     def ring(self) -> None:
         """There may be something to do; the first ring starts the threads.
 
-        It wakes one, and who finds something to do wakes the next: waking all of 64 for one batch costs 2 ms.
+        It wakes one, and who finds something to do and leaves something wakes the next: waking all of 64 for
+        one batch costs 2 ms.
         """
         with self._starting:
             if not self._slots and not self._stopping:
@@ -126,7 +127,8 @@ class WriterThreads:
                     self._resting.remove(slot)
             if batch is None:
                 continue
-            self.ring()
+            if due is not None:
+                self.ring()
             started = self._clock.monotonic()
             outcome = self._attempt(slot, batch)
             self._done(batch, outcome, self._clock.monotonic() - started)
