@@ -38,6 +38,7 @@ BUNDLE_SECONDS = 5.0
 # whatever it carries. It is part of what an event may wait beyond `max_age`.
 GATHER_SECONDS = 0.02
 GATHER_EVENTS = 5_000  # with so many waiting, and room for them, there is nothing to gather for
+FLOOD, FLOOD_SECONDS = 500, 0.1  # after a turn that read so many events they gather for longer
 TRIM_EVERY = 0.5  # seconds
 
 
@@ -55,6 +56,7 @@ class LaneSource:
         self._caught_up = self._flushed = False
         self._passed = 0  # nothing that is asked for lies between the position and this offset
         self._ahead: Sequence[Chunk] = ()  # read from there, and of the first of them something is asked for
+        self._read_from = 0  # where the last turn began to
         self._last_turn = self._trimmed = clock.monotonic()
         journal.listeners.append(self.wake)
 
@@ -107,13 +109,14 @@ class LaneSource:
         return None if bundle_seconds >= BUNDLE_SECONDS else self.first_turn(position)
 
     def _gather(self, position: int) -> None:
-        """Let events and outcomes gather: a turn at most every 20 ms, unless there is much to read now. While
-        there is no room the writers have enough for longer than that."""
-        rest = self._last_turn + GATHER_SECONDS - self._clock.monotonic()
-        if rest > 0 and self._drain_until is None:
-            much = self._journal.end - max(position, self._passed) >= GATHER_EVENTS
-            if not (much and self._current.room()):
-                self._clock.wait(threading.Event(), rest)
+        """Let events and outcomes gather: a turn at most every 20 ms, or 100 in a flood, unless there is much
+        to read now. While there is no room the writers have enough for longer than 20 ms."""
+        read, self._read_from = position - self._read_from, position
+        until = self._last_turn + (FLOOD_SECONDS if read >= FLOOD else GATHER_SECONDS)
+        while (rest := until - self._clock.monotonic()) > 0 and self._drain_until is None:
+            if self._journal.end - max(position, self._passed) >= GATHER_EVENTS and self._current.room():
+                return
+            self._clock.wait(threading.Event(), min(rest, GATHER_SECONDS))
 
     @property
     def _current(self) -> Delivery:

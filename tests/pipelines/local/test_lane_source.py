@@ -158,6 +158,28 @@ def test_a_trickle_gathers_and_a_flood_does_not() -> None:
     assert bench.wait(2) == (Turn(100), 0.0)
 
 
+def test_in_a_flood_a_turn_carries_thousands() -> None:
+    bench = Bench()
+    bench.journal.end = lane.FLOOD
+    bench.wait()
+    bench.journal.end += 1
+    assert bench.wait(lane.FLOOD) == (Turn(100), lane.FLOOD_SECONDS)
+    bench.journal.end += 1
+    assert bench.wait(lane.FLOOD + 1) == (Turn(100), lane.GATHER_SECONDS), "the flood is over"
+
+
+def test_a_flood_that_grows_is_read_before_its_time() -> None:
+    bench = Bench()
+    bench.journal.end = lane.FLOOD
+    bench.wait()
+
+    def appended() -> None:
+        bench.journal.end += lane.GATHER_EVENTS
+
+    bench.clock.meanwhile = [lambda: None, appended]
+    assert bench.wait(lane.FLOOD) == (Turn(100), 2 * lane.GATHER_SECONDS)
+
+
 def test_outcomes_gather_while_a_flood_finds_no_room() -> None:
     bench = Bench()
     bench.journal.end = 2 * lane.GATHER_EVENTS

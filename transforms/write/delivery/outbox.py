@@ -376,7 +376,7 @@ class Outbox:
 
 
 # Enough to keep the writers busy between two ticks, whatever the size of a batch.
-MAX_UNSETTLED_BATCHES = 64
+MAX_UNSETTLED_BATCHES = 128
 # As Python objects twice as much; each destination that is away holds so much of its own, whatever waits
 # for it in the journal. Two files or S3 objects of 10,000 events, one on its way and one to follow.
 MAX_UNSETTLED_BYTES = 6_000_000
