@@ -4,9 +4,10 @@
 VENV ?= .venv
 BIN := $(VENV)/bin
 ARGS ?=
-# How many tests run at a time: as many as there are cores, and two more where tests wait for servers.
+# How many tests run at a time: one more than there are cores, as tests wait at times, and two more where they
+# wait for servers.
 CORES := $(shell getconf _NPROCESSORS_ONLN 2>/dev/null || echo 2)
-CHECK_WORKERS = $(or $(WORKERS),$(CORES))
+CHECK_WORKERS = $(or $(WORKERS),$(shell expr $(CORES) + 1))
 TEST_WORKERS = $(or $(WORKERS),$(shell expr $(CORES) + 2))
 KILLS ?= 20
 ROUNDS ?= 50

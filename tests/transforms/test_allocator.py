@@ -9,6 +9,8 @@ import sys
 
 import pytest
 
+pytestmark = pytest.mark.slow  # each test starts an interpreter
+
 # Threads that hold a block each at the same time, and how many arenas there are then.
 ARENAS = """
 import ctypes, re, sys, tempfile, threading

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from transforms import ulid
@@ -17,6 +17,7 @@ IDS = st.one_of(
 )
 
 
+@settings(deadline=None)
 @given(st.lists(IDS), st.lists(IDS))
 def test_what_is_in_and_what_is_not(first: list[str], second: list[str]) -> None:
     known = IdSet()

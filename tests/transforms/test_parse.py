@@ -227,6 +227,7 @@ def test_brackets_in_text_and_side_by_side_are_no_levels() -> None:
     assert judged(flat) == ("a", "", "")
 
 
+@settings(deadline=None)
 @given(st.dictionaries(st.text(max_size=5), VALUES, max_size=3), TEXT)
 def test_a_dict_is_judged_as_what_it_says_in_json(rest: dict[str, Any], event_id: str) -> None:
     element = {**rest, "id": event_id}

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from transforms.event import Batch, Event
@@ -95,6 +95,7 @@ def expected(value: Any, path: tuple[str, ...] = (), hidden: bool = False) -> An
     return "#" if hidden and value is not None and not isinstance(value, bool) else value
 
 
+@settings(deadline=None)
 @given(
     st.dictionaries(NAMES, VALUES, max_size=3),
     VALUES,
@@ -119,6 +120,7 @@ def test_it_is_what_reading_the_whole_event_gives(
     assert (out is raw) == (not tokens)
 
 
+@settings(deadline=None)
 @given(st.binary(max_size=80), st.integers(0, 60), st.integers(0, 60))
 def test_whatever_passes_the_parser_is_replaced_in_full(noise: bytes, start: int, end: int) -> None:
     """Bytes of an event overwritten at random: what is an event all the same never keeps the field's text."""
