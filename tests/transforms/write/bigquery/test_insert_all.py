@@ -347,6 +347,7 @@ def test_a_cut_answer_is_unknown(server: PracticeBigQuery, writer: Writer) -> No
     assert all_later(writer.write(batch(3)), 3).unknown
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [700, 6_000, 900_000])
 def test_batches_as_large_as_they_are_made_are_never_too_large(server: PracticeBigQuery, size: int) -> None:
     policy = BatchPolicy(max_events=50_000, max_bytes=9_500_000, max_age=5.0)

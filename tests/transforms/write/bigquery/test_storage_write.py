@@ -306,6 +306,7 @@ def test_a_request_too_large_for_bigquery_is_halved(server: PracticeBigQuery) ->
     assert all_later(reaching(server).open().write(batch(2)), 2).too_large
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [700, 6_000, 900_000])
 def test_batches_as_large_as_they_are_made_are_never_too_large(server: PracticeBigQuery, size: int) -> None:
     """The server refuses requests above 10 MiB, and we halve above 9.9 MB of rows: neither happens."""

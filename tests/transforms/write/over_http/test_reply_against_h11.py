@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import h11
 import httpx
+import pytest
 from hypothesis import example, given, seed, settings
 from hypothesis import strategies as st
 
@@ -97,6 +98,7 @@ def replies(draw: st.DrawFn) -> bytes:
     return wire
 
 
+@pytest.mark.slow
 @seed(11)
 @PATIENCE
 @given(replies())
@@ -115,6 +117,7 @@ def test_what_we_believe_h11_reads_in_the_same_way(wire: bytes) -> None:
         assert theirs.again
 
 
+@pytest.mark.slow
 @seed(12)
 @PATIENCE
 @given(replies())
