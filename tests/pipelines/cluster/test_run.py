@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import threading
 from typing import NoReturn
@@ -82,6 +83,16 @@ def test_the_workers_that_the_runner_has_put_inside_are_drained(
     settings = parse([FEED, KAFKA, LETTERS, "--runner=PrismRunner"], ENVIRON)
     assert run.run(settings, lambda pipeline: None, stop) == exit_codes.DRAINED
     assert [message.split(":")[0].split(";")[0] for message in caplog.messages] == ["draining", "drained"]
+
+
+@pytest.mark.parametrize(("workers", "times"), [("LOOPBACK", 1), ("DOCKER", 0)])
+def test_what_is_imported_is_not_collected_where_the_workers_are_inside(
+    monkeypatch: pytest.MonkeyPatch, workers: str, times: int
+) -> None:
+    frozen: list[bool] = []
+    monkeypatch.setattr(gc, "freeze", lambda: frozen.append(True))
+    outcome(monkeypatch, Submitted("DONE"), threading.Event(), f"--environment_type={workers}")
+    assert len(frozen) == times
 
 
 @pytest.mark.parametrize(
