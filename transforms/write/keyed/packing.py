@@ -17,10 +17,10 @@ LEVEL = 1  # as for requests: 1.6 ms for 1 MB of events
 RAW_DEFLATE = -15  # no header and no checksum: what keeps state has its own
 # What Python adds to the bytes of an event.
 EVENT_BYTES = 330
-# What is remembered: packed, while a bundle of the feed passes all destinations; opened, some 50,000 events,
-# a second or two of a busy feed, until the last of them has attempted them.
+# What is remembered: packed, while a bundle of the feed passes all destinations; opened, some 25,000 events,
+# more than such a bundle has, until the last of them has attempted them.
 PACKED_BYTES = 8_000_000
-OPENED_BYTES = 32_000_000
+OPENED_BYTES = 16_000_000
 V = TypeVar("V")
 _decode = msgspec.msgpack.Decoder(list[Event]).decode
 
