@@ -51,6 +51,7 @@ main()
 """
 INSTALL_SECONDS = 300.0
 PROJECT = "practice"
+PAGE_ROWS = 1_000_000
 
 
 @dataclass(frozen=True)
@@ -85,14 +86,19 @@ class Emulator:
         return [dict(zip(names, row, strict=True)) for row in cells]
 
     def _answer(self, sql: str) -> dict[str, Any]:
-        body = {"query": sql, "useLegacySql": False, "maxResults": 1_000_000}
+        body = {"query": sql, "useLegacySql": False, "maxResults": PAGE_ROWS}
         url = f"{self.rest}/bigquery/v2/projects/{PROJECT}/queries"
         reply = httpx.post(url, json=body, timeout=60)
         assert reply.status_code == 200, f"{reply.text}\n{sql}"
         found: dict[str, Any] = reply.json()
         assert "errors" not in found, f"{found['errors']}\n{sql}"  # it says so in a 200
         assert found.get("jobComplete", True)
-        assert "pageToken" not in found
+        page = found
+        while "pageToken" in page:  # the rows of half an hour are more than one answer may have
+            more = {"pageToken": page["pageToken"], "maxResults": str(PAGE_ROWS)}
+            job = found["jobReference"]["jobId"]
+            page = httpx.get(f"{url}/{job}", params=more, timeout=60).raise_for_status().json()
+            found["rows"] += page["rows"]
         return found
 
     def ids(self, table: str) -> list[str]:

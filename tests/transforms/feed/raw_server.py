@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import socket
+import struct
 import threading
+import time
 from collections.abc import Callable
 from types import TracebackType
 
@@ -76,3 +78,13 @@ def event_stream(body: bytes, *headers: bytes) -> bytes:
     """A whole answer that is an event stream."""
     lines = b"".join(header + b"\r\n" for header in headers or (b"content-type: text/event-stream",))
     return b"HTTP/1.1 200 OK\r\n" + lines + b"\r\n" + body
+
+
+def received_at(client: socket.socket) -> float:
+    """When the newest bytes came, by the clock of `time.monotonic`: the kernel noted it (tcp_info's
+    tcpi_last_data_recv, in ms), however late a thread of a busy machine gets to look."""
+    if not hasattr(socket, "TCP_INFO"):  # not Linux
+        return time.monotonic()
+    info = client.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 104)
+    (ago,) = struct.unpack_from("=I", info, 52)
+    return time.monotonic() - ago / 1000
