@@ -86,5 +86,5 @@ def received_at(client: socket.socket) -> float:
     if not hasattr(socket, "TCP_INFO"):  # not Linux
         return time.monotonic()
     info = client.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 104)
-    (ago,) = struct.unpack_from("=I", info, 52)
+    ago: int = struct.unpack_from("=I", info, 52)[0]
     return time.monotonic() - ago / 1000
