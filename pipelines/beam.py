@@ -33,8 +33,7 @@ from apache_beam.options.pipeline_options import PipelineOptions  # noqa: E402
 from apache_beam.runners.portability.fn_api_runner import FnApiRunner, fn_runner  # noqa: E402
 from apache_beam.transforms import core  # noqa: E402
 
-# Versions in which the leak below was seen and this remedy tried.
-LEAKING = ("2.77.",)
+from transforms.beam_internals import wrap  # noqa: E402
 
 
 def in_process_runner() -> FnApiRunner:
@@ -74,12 +73,7 @@ def hold_memory_flat() -> bool:
     generator: nothing consumes it before the pipeline ends, so each bundle adds some 25 KB for ever.
     Consumed at once it is a short list.
     """
-    if not apache_beam.__version__.startswith(LEAKING):
-        return False
-    lazy = fn_runner.consolidate_monitoring_infos
-    if not hasattr(lazy, "__wrapped__"):
-        fn_runner.consolidate_monitoring_infos = _eager(lazy)
-    return True
+    return wrap(fn_runner, "consolidate_monitoring_infos", _eager)
 
 
 def _eager(lazy: Any) -> Any:
@@ -93,15 +87,13 @@ def _eager(lazy: Any) -> Any:
 ArgumentsOf = Callable[[Any], tuple[list[str], list[Any]]]
 
 
-def inspect_once() -> None:
-    """Have Beam inspect the arguments of a method once.
+def inspect_once() -> bool:
+    """Have Beam inspect the arguments of a method once; False in a version where that is not known.
 
     While a pipeline is built and started it does so for every method of every DoFn, inherited ones too, again
     and again: 1,300 times a lane, half of what a lane's start costs.
     """
-    arguments_of = core.get_function_args_defaults
-    if not hasattr(arguments_of, "__wrapped__"):
-        core.get_function_args_defaults = _once_for_methods(arguments_of)
+    return wrap(core, "get_function_args_defaults", _once_for_methods)
 
 
 def _once_for_methods(arguments_of: ArgumentsOf) -> ArgumentsOf:

@@ -18,7 +18,7 @@ from transforms.secret import SecretError
 from transforms.write.contract import Destination, Outcome, Writer
 from transforms.write.delivery.delivery import Delivery
 from transforms.write.delivery.ledger import Filtered, MemoryLedger, Settlement
-from transforms.write.delivery.outbox import MAX_UNSETTLED_BATCHES, MAX_UNSETTLED_BYTES
+from transforms.write.delivery.outbox import MAX_UNSETTLED_BYTES
 from transforms.write.failure import as_outcome
 
 
@@ -329,7 +329,7 @@ def test_an_outage_is_logged_when_it_begins_every_five_minutes_and_when_it_ends(
 
 def test_room_is_bounded_in_bytes_but_never_below_a_batch_when_nothing_waits(stage: Stage) -> None:
     stage.service.refuse = SecretError("env:TOKEN is not set")
-    assert stage.delivery.room() == MAX_UNSETTLED_BATCHES * 4
+    assert stage.delivery.room() == 128 * 4
     stage.add(0, 1, size=MAX_UNSETTLED_BYTES + 1)
     stage.tick()
     assert stage.delivery.room() == 0
