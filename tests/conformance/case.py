@@ -15,7 +15,7 @@ from typing import Any, ClassVar, Literal
 
 import pytest
 
-from tests.transforms.write.encodings import event
+from tests.transforms.write.encodings import CREATED_AT, event
 from transforms.batch import BatchPolicy
 from transforms.event import Event
 from transforms.write.contract import Destination
@@ -190,9 +190,9 @@ class Case:
         raise NotImplementedError
 
 
-def events(first: int, count: int) -> list[Event]:
+def events(first: int, count: int, created_at: str = CREATED_AT) -> list[Event]:
     """The events `first`, `first + 1`, ... of a feed."""
-    return [event(number) for number in range(first, first + count)]
+    return [event(number, created_at) for number in range(first, first + count)]
 
 
 def padded(number: int, size: int) -> Event:

@@ -111,7 +111,7 @@ class Lane:
     def close(self, timeout: float = 5.0) -> bool:
         """The end of this life; True when all threads have ended."""
         ended = self.delivery.close(timeout)
-        books = self.journal.books()[self.cursor.name]
-        assert books.balanced, books
+        self.books = self.journal.books()[self.cursor.name]
+        assert self.books.balanced, self.books
         self.journal.close()
         return ended

@@ -118,9 +118,13 @@ def test_a_request_that_vanishes_is_sent_again(case: Case, tally: Tally, tmp_pat
 
 
 def test_kill_9_of_the_service(case: Case, tally: Tally, tmp_path: Path) -> None:
-    """Under load; what it has acknowledged it keeps, and what it has not is sent again and known."""
+    """Under load; what it has acknowledged it keeps, and what it has not is sent again and known.
+
+    The events are of now: a Kafka that starts forgets a producer whose newest message is a day old
+    (`producer.id.expiration.ms`, by the messages' own time), and then takes what it has a second time.
+    """
     case.needs("kill")
-    received = events(0, 20_000)
+    received = events(0, 20_000, f"{datetime.now(timezone.utc):%Y-%m-%dT%H:%M:%S.000Z}")
     lane = Lane(tmp_path, case.destination(BatchPolicy(max_events=500, max_age=1.0)))
     lane.take(received)
     lane.run(until=lambda: len(lane.receipts) >= 5)
