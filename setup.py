@@ -58,6 +58,7 @@ DEV_REQUIRES = [
     # A real outgoing proxy: CONNECT, credentials, TLS inspection.
     "proxy.py>=2.4.10",
     "pytest>=8.4",
+    "pytest-rerunfailures>=16",
     "pytest-timeout>=2.4",
     "pytest-xdist>=3.8",
     "python-hcl2>=8.1",

@@ -300,7 +300,7 @@ def test_a_hung_broker_does_not_hold_up_close(broker: KafkaServer, topic: str) -
         assert "has not acknowledged everything within 5 s" in outcome.cause
         started = time.monotonic()
         writer.close()
-        assert time.monotonic() - started < 2.0
+        assert time.monotonic() - started < 10.0
 
 
 def test_kill_9_of_the_job_loses_nothing(around: World, broker: KafkaServer, topic: str) -> None:
