@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from tests.flink.world import World
+from tests.flink.world import World, made_at
 from tests.servers import flink
 from tests.servers.flink import wait_for
 
@@ -59,7 +59,7 @@ def test_stopped_with_a_savepoint_it_goes_on_from_there_and_the_gap_is_on_record
         time.sleep(6.0)
     around.wait_for_quiet()
     explain(around, [stopped])
-    assert len(around.gaps()) == 1
+    assert sorted(reason[:12] for _, _, reason in around.gaps()) == ["connection 1", "connection 2"]
 
 
 def arrived(around: World) -> list[int]:
@@ -84,6 +84,9 @@ def explain(around: World, checkpointed: list[float]) -> None:
     print(f"repeats {around.repeats()}")
     for since, until, reason in gaps:
         print(f"gap of {until - since:.1f} s: {reason}")
-    assert around.unexplained() == set(), gaps
+    if unexplained := sorted(map(made_at, around.unexplained())):
+        pytest.fail(
+            f"{len(unexplained)} made from {unexplained[0]} to {unexplained[-1]} are not, gaps: {gaps}"
+        )
     for since, until, _ in gaps:
         assert any(since >= at - CLAIMED and at <= until for at in checkpointed), (since, checkpointed)

@@ -232,7 +232,10 @@ def run(
         tally.missing[one.name] = len(set(published.ids) - held.keys())
         tally.repeated[one.name] = held.total() - len(held)
     journal = Journal(around.state, feed_url=around.feed.url)
-    tally.gaps = 0 if in_haste else len(journal.gaps())
+    gaps = [] if in_haste else journal.gaps()
+    for gap in gaps:
+        print(f"{gap.reason}: {gap}")
+    tally.gaps = len(gaps)
     journal.close()
     return tally
 

@@ -290,7 +290,6 @@ def test_a_wrong_password_blocks_and_the_right_one_is_found_without_a_restart(
     assert ids(broker, topic) == Counter(one.id for one in batch(10).events)
 
 
-@pytest.mark.alone
 def test_a_hung_broker_does_not_hold_up_close(broker: KafkaServer, topic: str) -> None:
     writer = Kafka(broker.servers, topic, policy=BatchPolicy(10)).open()
     assert writer.write(batch(1)) is None
