@@ -6,8 +6,6 @@ import signal
 import time
 from itertools import islice
 
-import pytest
-
 from pipelines.practice.events import generate
 from tests.integration.evidence import ids_in_files
 from tests.integration.job import World
