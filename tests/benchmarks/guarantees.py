@@ -64,7 +64,7 @@ def costs(arguments: argparse.Namespace) -> None:
     for _ in range(arguments.runs):
         for name, flags in CASES.items():
             runs[name].append(cost(flags, _events(arguments, flags)))
-    title = f"{arguments.events // 2} events at {RATE} a second to files, median of {arguments.runs}"
+    title = f"{_events(arguments, NOTHING)} events at {RATE} a second to files, median of {arguments.runs}"
     print(f"\nWhat each guarantee costs: {title}")
     print("  disk: bytes an event that are left in the state directory; CPU: seconds a million events;")
     print(f"  the proof asks politely, for 100 a request, so {_events(arguments, PROVEN)} events with it")

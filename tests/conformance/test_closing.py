@@ -20,7 +20,7 @@ def test_closing_while_a_request_is_in_flight(case: Case, tally: Tally, tmp_path
     lane.run(until=lambda: lane.status.in_flight > 0, step=1.0)
     started = time.monotonic()
     ended = lane.close(timeout=3.0)
-    assert time.monotonic() - started < 10.0  # of thirty
+    assert time.monotonic() - started < 3.5
     assert ended or "interrupt" in case.cannot
     case.calm()
     again = Lane(tmp_path, case.destination(), lane.clock)

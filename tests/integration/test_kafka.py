@@ -290,6 +290,7 @@ def test_a_wrong_password_blocks_and_the_right_one_is_found_without_a_restart(
     assert ids(broker, topic) == Counter(one.id for one in batch(10).events)
 
 
+@pytest.mark.alone
 def test_a_hung_broker_does_not_hold_up_close(broker: KafkaServer, topic: str) -> None:
     writer = Kafka(broker.servers, topic, policy=BatchPolicy(10)).open()
     assert writer.write(batch(1)) is None
@@ -299,7 +300,7 @@ def test_a_hung_broker_does_not_hold_up_close(broker: KafkaServer, topic: str) -
         assert "has not acknowledged everything within 5 s" in outcome.cause
         started = time.monotonic()
         writer.close()
-        assert time.monotonic() - started < 10.0
+        assert time.monotonic() - started < 2.0
 
 
 def test_kill_9_of_the_job_loses_nothing(around: World, broker: KafkaServer, topic: str) -> None:

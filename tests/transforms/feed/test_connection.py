@@ -277,7 +277,7 @@ def test_stop_ends_a_blocked_read_at_once(feed: Feed, withheld: bool) -> None:
         phase = Phase.WAITING_FOR_HEADERS if withheld else Phase.LIVE
         until(lambda: connection.status.phase is phase)
         started = time.monotonic()
-    assert time.monotonic() - started < 5.0
+    assert time.monotonic() - started < 1.0
     feed.wait_for(lambda: not feed.open_streams, timeout=2.0)
 
 
@@ -286,7 +286,7 @@ def test_stop_ends_a_hanging_connect_at_once(feed: Feed) -> None:
     with reading(feed) as (connection, _):
         until(lambda: connection.status.phase is Phase.WAITING_FOR_HEADERS)
         started = time.monotonic()
-    assert time.monotonic() - started < 5.0
+    assert time.monotonic() - started < 1.0
 
 
 @pytest.mark.parametrize("transport", [SSE, WEBSOCKET])
@@ -307,7 +307,7 @@ def test_over_tls_with_a_private_authority(tmp_path: Path, transport: str) -> No
             feed.finish_streams(Finish.CUT)
             feed.wait_for(lambda: len(feed.streams) == 2)
             started = time.monotonic()
-        assert time.monotonic() - started < 5.0
+        assert time.monotonic() - started < 1.0
         with reading(feed) as (connection, _):
             until(lambda: "TLS" in connection.status.last_problem)
 

@@ -275,7 +275,7 @@ def test_brokers_that_are_not_there_keep_all_and_close_does_not_hang(unreachable
     assert "cannot be reached" in outcome.cause
     started = time.monotonic()
     unreachable.close()
-    assert time.monotonic() - started < 10.0
+    assert time.monotonic() - started < 2.0
 
 
 def test_what_librdkafka_has_is_not_handed_over_again(unreachable: KafkaWriter) -> None:
