@@ -92,9 +92,14 @@ class StreamReader:
         return self._stream
 
     def went_live(self) -> None:
-        """All that is published from now on comes by it."""
-        self._stream = self._coverage.live()
+        """All that is published from now on comes by it.
+
+        Not while it is being stopped: the others may be closed already, so it shows what nobody heard since;
+        and whoever starts next records that in any case.
+        """
         self.has_been_live = True
+        if not self._stop.is_set():
+            self._stream = self._coverage.live()
 
     def lost(self, reason: str) -> None:
         """The stream has ended without being asked to."""

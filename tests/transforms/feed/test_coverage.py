@@ -180,6 +180,26 @@ def test_a_stop_opens_no_gap_and_says_until_when_all_was_heard(
     assert coverage.frontier == START + 10
 
 
+def test_a_stream_that_is_live_only_when_it_is_stopped_shows_no_gap_and_loses_nothing(
+    coverage: Coverage, intake: MemoryIntake, clock: ManualClock
+) -> None:
+    """A replacement was on its way, and the others were closed first."""
+    stream = coverage.live()
+    coverage.heard(stream, at(clock, 10))
+    stop = threading.Event()
+    replacement = StreamReader(intake, coverage, stop, clock)
+    stop.set()
+    at(clock, 12)
+    coverage.stopped(stream)
+    replacement.went_live()
+    replacement.add_frames([b'{"id":"a","type":"t","createdAt":"2026-03-01T12:00:12Z"}'], 50)
+    replacement.hand_over(clock.monotonic())
+    replacement.stopped()
+    assert [event.id for event in intake.events] == ["a"]
+    assert (intake.gaps, intake.gap_is_open) == (["not running"], False)
+    assert coverage.frontier == START + 10
+
+
 def test_the_end_of_the_input_ends_the_gap_once_all_were_told(
     coverage: Coverage, intake: MemoryIntake, clock: ManualClock
 ) -> None:
