@@ -1,4 +1,5 @@
-"""How the fuzzers run: the same few hundred examples among the tests, as many as fit with `make fuzz`.
+"""How the fuzzers run: the same few hundred examples among the tests (fifty in `make check`), as many as fit
+with `make fuzz`.
 
 `python -m tests.fuzz.fuzzing --seconds=60` runs every `fuzzed` test of the rooms below in turn, with new
 examples each time, until the time is over. A failure is printed with its smallest example.
@@ -9,6 +10,7 @@ from __future__ import annotations
 import argparse
 import importlib
 import itertools
+import os
 import time
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
@@ -16,8 +18,10 @@ from typing import Any, TypeVar
 from hypothesis import HealthCheck, given, settings
 from hypothesis.strategies import SearchStrategy
 
+from tests.servers.process import FORBIDDEN
+
 ROOMS = ("test_event_stream", "test_websocket", "test_parse", "test_created_at", "test_settings")
-AMONG_THE_TESTS = 300
+AMONG_THE_TESTS = 50 if FORBIDDEN in os.environ else 300
 AT_ONCE = 500  # between two looks at the time
 
 Check = TypeVar("Check", bound=Callable[..., None])

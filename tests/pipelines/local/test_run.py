@@ -103,8 +103,11 @@ def test_what_is_left_at_the_time_out_is_named_and_the_exit_is_still_0(
 def test_the_feed_of_another_account_is_exit_2(
     feed: PracticeFeed, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    with Start(feed, tmp_path, Remembering(Taken())) as started:
+    taken = Taken()
+    with Start(feed, tmp_path, Remembering(taken)) as started:
         feed.wait_for_streams()
+        feed.publish_many(islice(generate(), 5))  # before the first is kept, the account is known
+        assert taken.wait_for_attempts(1)
         started.stop.set()
         assert started.wait() == 0
     feed.api_keys[feed.api_key] = "dev_somebody_else"
@@ -114,7 +117,7 @@ def test_the_feed_of_another_account_is_exit_2(
         assert started.wait() == 2
     assert "--feed_api_key" in caplog.text
     journal = Journal(tmp_path / "state", feed_url=feed.url)
-    assert journal.end == 0, "no event of theirs was kept"
+    assert journal.end == 5, "no event of theirs was kept"
     journal.close()
 
 
