@@ -4,10 +4,8 @@
 VENV ?= .venv
 BIN := $(VENV)/bin
 ARGS ?=
-# How many tests run at a time: one more than there are cores, as tests wait at times, and two more where they
-# wait for servers.
+# How many tests run at a time: two more than there are cores, as tests wait at times.
 CORES := $(shell getconf _NPROCESSORS_ONLN 2>/dev/null || echo 2)
-CHECK_WORKERS = $(or $(WORKERS),$(shell expr $(CORES) + 1))
 TEST_WORKERS = $(or $(WORKERS),$(shell expr $(CORES) + 2))
 KILLS ?= 20
 ROUNDS ?= 50
@@ -76,8 +74,8 @@ run: $(RUN_READY)  ## start the job: the demo, or what ARGS="--feed_url=... " an
 	@exec $(BIN)/python -c "$$IN_FOREGROUND" $(BIN)/python -m pipelines.stream \
 		$(if $(CONFIGURED),,--demo=true)
 
-check: $(TEST_READY)  ## ruff, mypy and all tests that are quick and start no server: a minute or so; what pre-commit runs
-	$(call steps,pytest --numprocesses=$(CHECK_WORKERS) --dist=worksteal --timeout=120 --without-servers $(ARGS))
+check: $(TEST_READY)  ## ruff, mypy and all tests that are quick and start no server: two minutes; what pre-commit runs
+	$(call steps,pytest --numprocesses=$(TEST_WORKERS) --dist=worksteal --timeout=120 --without-servers $(ARGS))
 
 # Tests that share a server share a worker (tests/servers/tiers.py).
 test: $(TEST_READY)  ## the same with every test; ARGS go to pytest, WORKERS=0 for one at a time
