@@ -1,14 +1,16 @@
 """The job on a cluster runner against the job on one machine: the same events to the same five destinations.
 
-Prism listens on every interface, so everything happens in a network namespace of its own. Destinations are
-practice servers and a real Kafka, all on this machine, whose processors they share with both sides: what is
-compared is what the runner costs.
+Prism and Flink listen on every interface, so everything happens in a network namespace of its own.
+Destinations are practice servers and a real Kafka, all on this machine, whose processors they share with both
+sides: what is compared is what the runner costs.
 """
 
 from __future__ import annotations
 
 import argparse
 import contextlib
+import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -25,10 +27,20 @@ from pipelines.practice.datadog import PracticeDatadog
 from pipelines.practice.s3 import PracticeS3
 from pipelines.practice.splunk import PracticeSplunk
 from tests.benchmarks.measure import GIVE_UP, BenchmarkError, latency
-from tests.benchmarks.processes import ROOT, Side, children_of, cpu_of, memory_of, running, server, stats
+from tests.benchmarks.processes import (
+    ENVIRONMENT,
+    ROOT,
+    Side,
+    children_of,
+    cpu_of,
+    memory_of,
+    running,
+    server,
+    stats,
+)
 from tests.benchmarks.sides import Task, job, ours
 from tests.benchmarks.tables import percentile
-from tests.servers import own_network, prism
+from tests.servers import flink, own_network, prism
 from tests.servers.kafka import PARTITIONS, KafkaServer
 
 POLL = 0.2  # seconds
@@ -48,7 +60,7 @@ class Five:
 
 @dataclass
 class Run:
-    """Seconds and MB; `job` is our process, `runner` what it started (Prism, or nothing)."""
+    """Seconds and MB; `job` is our process and workers, `runner` what runs them (nothing, too)."""
 
     wall: float
     job_cpu: float
@@ -68,6 +80,9 @@ def on_a_cluster(arguments: argparse.Namespace) -> None:
         return
     prism.program()
     figures = [f"--events={arguments.events}", f"--singles={arguments.singles}", f"--runs={arguments.runs}"]
+    if shutil.which("java") and shutil.which("mvn"):
+        flink.install()
+        figures.append("--flink")
     command = [*own_network.namespace(), sys.executable, "-m", "tests.benchmarks.cluster", *figures]
     subprocess.run(command, cwd=ROOT, check=True)
 
@@ -98,49 +113,96 @@ def burst(more: Sequence[str], events: int) -> Run:
         tempfile.TemporaryDirectory() as place,
         five(Path(place)) as to,
         server("feed_server", f"--events={events}") as (feed,),
+        running(
+            [*asked(feed, place, to, bool(more)), *(more or ["--status_port=0"])], to.environment
+        ) as side,
     ):
-        given = [flag for flag in job(feed, f"{place}/state") if not (more and local(flag))]
-        flags = [f"--{name}={value}" for name, value in to.flags.items()]
-        with running([*given, *flags, *(more or ["--status_port=0"])], to.environment) as side:
-            watch = Watch(side)
-            while min(count() for count in to.counts.values()) < events:
-                watch.look(events, to)
-                time.sleep(POLL)
-            wall = time.monotonic() - stats(feed)["asked"]
-            watch.look(events, to)
-            started = time.monotonic()
-            ended = side.stop()
-            drain = time.monotonic() - started
-            if ended.code:
-                raise BenchmarkError(side.failure(f"It exited {ended.code}"))
-        repeated = 0
-        for name, read in to.ids.items():
-            ids = read()
-            if len(set(ids)) != events:
-                raise BenchmarkError(f"{name} holds {len(set(ids))} of {events} events")
-            repeated += len(ids) - events
-    return Run(wall, watch.cpu, watch.runner_cpu, watch.peak, watch.runner_peak, drain, repeated)
+        watch = Watch(side, runner=lambda: children_of(side.process.pid))
+        wall = watch.until_all_is_there(events, to, feed)
+        started = time.monotonic()
+        ended = side.stop()
+        drain = time.monotonic() - started
+        if ended.code:
+            raise BenchmarkError(side.failure(f"It exited {ended.code}"))
+        return watch.run(wall, drain, repeats(events, to))
+
+
+def burst_on_flink(events: int) -> Run:
+    """As `burst`. Its workers are started by a pool, from which they have their environment; a job that Flink
+    cancels ends at once."""
+    with (
+        tempfile.TemporaryDirectory() as place,
+        five(Path(place)) as to,
+        server("feed_server", f"--events={events}") as (feed,),
+    ):
+        os.environ.update({**ENVIRONMENT, **to.environment})
+        (Path(place) / "flink").mkdir()
+        with flink.cluster(Path(place) / "flink") as cluster:
+            flags = [*asked(feed, place, to, True), *cluster.options, f"--dead_letters={place}/letters"]
+            with running(flags) as side:
+                watch = Watch(side, runner=cluster.pids, workers=lambda: children_of(cluster.pool.pid))
+                wall = watch.until_all_is_there(events, to, feed)
+                for job_id in cluster.jobs():
+                    cluster.cancel(job_id)
+        return watch.run(wall, 0.0, repeats(events, to))
+
+
+def asked(feed: int, place: str, to: Five, of_a_cluster: bool) -> list[str]:
+    """The job's command line, but for its runner."""
+    given = [flag for flag in job(feed, f"{place}/state") if not (of_a_cluster and local(flag))]
+    return [*given, *(f"--{name}={value}" for name, value in to.flags.items())]
+
+
+def repeats(events: int, to: Five) -> int:
+    """How many came more than once. Raises BenchmarkError when one is missing."""
+    repeated = 0
+    for name, read in to.ids.items():
+        ids = read()
+        if len(set(ids)) != events:
+            raise BenchmarkError(f"{name} holds {len(set(ids))} of {events} events")
+        repeated += len(ids) - events
+    return repeated
 
 
 class Watch:
-    """CPU and memory of a side and of what it has started."""
+    """CPU and memory of a side, of its workers elsewhere and of the runner, as far as they used it since."""
 
-    def __init__(self, side: Side) -> None:
-        self._side = side
+    def __init__(
+        self,
+        side: Side,
+        runner: Callable[[], Sequence[int]],
+        workers: Callable[[], Sequence[int]] = list,
+    ) -> None:
+        self._side, self._runner, self._workers = side, runner, workers
         self._give_up = time.monotonic() + GIVE_UP
-        self.cpu = self.runner_cpu = self.peak = self.runner_peak = 0.0
+        self._before = {pid: cpu_of(pid) for pid in runner()}
+        self._cpu: dict[str, dict[int, float]] = {"job": {}, "runner": {}}
+        self._peak: dict[str, dict[int, float]] = {"job": {}, "runner": {}}
 
-    def look(self, events: int, to: Five) -> None:
-        """Take the figures of now. Raises BenchmarkError when the side is gone, or it takes too long."""
-        if not self._side.running or time.monotonic() > self._give_up:
-            missing = {name: events - count() for name, count in to.counts.items()}
-            raise BenchmarkError(self._side.failure(f"Ended, or not done in time; missing: {missing}"))
-        self.cpu = self._side.cpu()
-        self.peak = self._side.memory("VmHWM")
-        for child in children_of(self._side.process.pid):
+    def until_all_is_there(self, events: int, to: Five, feed: int) -> float:
+        """Seconds since the feed was asked. Raises BenchmarkError when the side is gone or too slow."""
+        while min(count() for count in to.counts.values()) < events:
+            self._look()
+            if not self._side.running or time.monotonic() > self._give_up:
+                missing = {name: events - count() for name, count in to.counts.items()}
+                raise BenchmarkError(self._side.failure(f"Ended, or not done in time; missing: {missing}"))
+            time.sleep(POLL)
+        wall: float = time.monotonic() - stats(feed)["asked"]
+        self._look()
+        return wall
+
+    def run(self, wall: float, drain: float, repeated: int) -> Run:
+        """What was seen."""
+        cpu = {who: sum(figures.values()) for who, figures in self._cpu.items()}
+        peak = {who: sum(figures.values()) for who, figures in self._peak.items()}
+        return Run(wall, cpu["job"], cpu["runner"], peak["job"], peak["runner"], drain, repeated)
+
+    def _look(self) -> None:
+        pids = {"job": [self._side.process.pid, *self._workers()], "runner": self._runner()}
+        for who, each in ((who, pid) for who, found in pids.items() for pid in found):
             with contextlib.suppress(OSError):  # it has ended
-                self.runner_cpu = max(self.runner_cpu, cpu_of(child))
-                self.runner_peak = max(self.runner_peak, memory_of(child, "VmHWM"))
+                self._cpu[who][each] = cpu_of(each) - self._before.get(each, 0.0)
+                self._peak[who][each] = memory_of(each, "VmHWM")
 
 
 @contextlib.contextmanager
@@ -208,29 +270,40 @@ class Topic:
 
 
 def main() -> None:
-    """Measure, in pairs, and print."""
+    """Measure, in turn, and print."""
     own_network.bring_loopback_up()
     parser = argparse.ArgumentParser(description=__doc__)
     for name in ("events", "singles", "runs"):
         parser.add_argument(f"--{name}", type=int, required=True)
+    parser.add_argument("--flink", action="store_true")
     arguments = parser.parse_args()
-    print(f"\nFive destinations, {arguments.events} events at once: on Prism and on one machine")
+    print(f"\nFive destinations, {arguments.events} events at once: on Prism, on Flink and on one machine")
     print("  (Splunk, Datadog, S3 and BigQuery are practice servers, Kafka is real; all share these cores)")
     for _ in range(arguments.runs):
         with tempfile.TemporaryDirectory() as place:
-            cluster, machine = burst(prism_flags(place), arguments.events), burst([], arguments.events)
-        for name, run in (("Prism", cluster), ("one machine", machine)):
-            print(
-                f"  {name:11} wall {run.wall:5.1f} s   our CPU {run.job_cpu:5.1f} s, {run.job_peak:3.0f} MB"
-                f"   runner {run.runner_cpu:5.1f} s, {run.runner_peak:3.0f} MB   drain {run.drain:4.1f} s"
-                f"   repeated {run.repeated}"
-            )
-        ratio = (cluster.job_cpu + cluster.runner_cpu) / machine.job_cpu
-        print(f"  {'ratio':11} wall {cluster.wall / machine.wall:.2f}   CPU {ratio:.2f}", flush=True)
+            clusters = {"Prism": burst(prism_flags(place), arguments.events)}
+        if arguments.flink:
+            clusters["Flink"] = burst_on_flink(arguments.events)
+        machine = burst([], arguments.events)
+        show("one machine", machine)
+        for name, run in clusters.items():
+            show(name, run)
+            ratio = (run.job_cpu + run.runner_cpu) / machine.job_cpu
+            print(f"  {'':11} wall x{run.wall / machine.wall:.2f}   CPU x{ratio:.2f}", flush=True)
     print(f"\nOne event to its request on Prism, max_age {MAX_AGE} s, one destination")
     delays = latency(on_prism, arguments.singles, MAX_AGE)
     middle, high = percentile(delays, 0.5), percentile(delays, 0.99)
     print(f"  p50 {middle:.3f} s   p99 {high:.3f} s   max {delays[-1]:.3f} s", flush=True)
+
+
+def show(name: str, run: Run) -> None:
+    """Print one run."""
+    print(
+        f"  {name:11} wall {run.wall:5.1f} s   our CPU {run.job_cpu:5.1f} s, {run.job_peak:3.0f} MB"
+        f"   runner {run.runner_cpu:5.1f} s, {run.runner_peak:3.0f} MB   drain {run.drain:4.1f} s"
+        f"   repeated {run.repeated}",
+        flush=True,
+    )
 
 
 if __name__ == "__main__":

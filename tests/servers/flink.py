@@ -90,6 +90,11 @@ class Flink:
             "--max_bundle_time_mills=100",
         ]
 
+    def pids(self) -> list[int]:
+        """Its processes, without the workers and their pool."""
+        assert self._task_manager is not None
+        return [self._session.pid, self._task_manager.pid, self._job_server.pid]
+
     def start_task_manager(self) -> None:
         """Start it, again after `kill_task_manager`; returns when Flink knows it."""
         jvm, dynamic = self._task_manager_parameters()
@@ -157,8 +162,8 @@ class Flink:
             f"--expansion-port={self._ports['expansion']}",
             f"--artifacts-dir={self.directory / 'artifacts'}",
         ]
-        server = self._java("jobserver", JOB_SERVER, arguments, "-Xmx512m", jars="beam")
-        server.wait_until(lambda: listens(self._ports["job"]), "Beam's job server")
+        self._job_server = self._java("jobserver", JOB_SERVER, arguments, "-Xmx512m", jars="beam")
+        self._job_server.wait_until(lambda: listens(self._ports["job"]), "Beam's job server")
 
     def _start_pool(self) -> None:
         pool = [sys.executable, "-m", "apache_beam.runners.worker.worker_pool_main"]
