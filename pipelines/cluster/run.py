@@ -87,6 +87,11 @@ def missing(counted: Mapping[str, int], destinations: Iterable[str]) -> dict[str
     return {name: number for name, number in found.items() if number > 0}
 
 
+# Flink's job server reads that option as well, and refuses a job with a level that Java has not; Python knows
+# both names.
+JAVA_LEVELS = {"WARNING": "WARN", "CRITICAL": "ERROR", "FATAL": "ERROR"}
+
+
 def pipeline_options(settings: Settings, environ: Mapping[str, str]) -> PipelineOptions:
     """Beam's options only: whatever is in them is part of the job's graph, so none of ours are."""
     options = _given(settings)
@@ -98,7 +103,8 @@ def pipeline_options(settings: Settings, environ: Mapping[str, str]) -> Pipeline
     setup.save_main_session = False
     setup.pickle_library = "cloudpickle"
     workers = options.view_as(WorkerOptions)
-    workers.default_sdk_harness_log_level = workers.default_sdk_harness_log_level or settings.log_level
+    level = workers.default_sdk_harness_log_level or settings.log_level
+    workers.default_sdk_harness_log_level = JAVA_LEVELS.get(level, level)
     if settings.runner == DATAFLOW:
         dataflow.pin(options, environ)
     return options

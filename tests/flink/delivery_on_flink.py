@@ -76,7 +76,7 @@ def test_workers_inside_the_driver_deliver_all_and_it_says_that_flink_keeps_the_
 
 
 def test_a_stop_of_the_driver_leaves_the_job_alone_and_a_cancel_ends_it(around: World) -> None:
-    job = around.start()
+    job = around.start("--log_level=WARNING")
     assert around.driver is not None
     around.driver.send_signal(signal.SIGTERM)
     assert around.driver.wait(30) == 0

@@ -423,7 +423,7 @@ def test_everything_else_reaches_its_place_as_it_was_given(template: Launched) -
     for each in fixed:
         size = standard_window_fns_pb2.FixedWindowsPayload.FromString(each.payload).size
         assert size.ToMilliseconds() == 77_500
-    assert template.options["default_sdk_harness_log_level"] == "WARNING"
+    assert template.options["default_sdk_harness_log_level"] == "WARN"
 
 
 # The direct way

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 
 import pytest
@@ -40,13 +41,22 @@ def test_none_of_our_parameters_is_among_them() -> None:
     assert found.keys() <= ours | {"job_name"}
 
 
-def test_workers_log_what_the_job_logs() -> None:
-    found = options("--runner=PrismRunner", "--log_level=WARNING").view_as(WorkerOptions)
-    assert found.default_sdk_harness_log_level == "WARNING"
+@pytest.mark.parametrize("level", ["DEBUG", "INFO", "WARNING", "ERROR"])
+@pytest.mark.parametrize("runner", ["FlinkRunner", "PrismRunner"])
+def test_workers_log_what_the_job_logs(runner: str, level: str) -> None:
+    """In a word that Java knows as well (SdkHarnessOptions.LogLevel): Flink's job server reads it, too."""
+    found = options(f"--runner={runner}", f"--log_level={level}").view_as(WorkerOptions)
+    said = str(found.default_sdk_harness_log_level)
+    assert said in {"OFF", "ERROR", "WARN", "INFO", "DEBUG", "TRACE"}
+    assert getattr(logging, said) == getattr(logging, level)
+    beams = options(f"--runner={runner}", f"--default_sdk_harness_log_level={level}").view_as(WorkerOptions)
+    assert beams.default_sdk_harness_log_level == said
+
+
+def test_beam_s_own_option_goes_before_ours() -> None:
     more = "--default_sdk_harness_log_level=DEBUG"
-    assert (
-        options("--runner=PrismRunner", more).view_as(WorkerOptions).default_sdk_harness_log_level == "DEBUG"
-    )
+    found = options("--runner=PrismRunner", "--log_level=ERROR", more).view_as(WorkerOptions)
+    assert found.default_sdk_harness_log_level == "DEBUG"
 
 
 def test_dataflow_has_what_the_job_needs() -> None:
