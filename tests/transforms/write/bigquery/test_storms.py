@@ -54,7 +54,7 @@ def faults(server: PracticeBigQuery, dice: random.Random) -> Sequence[Callable[[
     )
 
 
-@pytest.mark.parametrize("seed", first(0, [1, 2]))
+@pytest.mark.parametrize("seed", first(1, [1, 2]))
 def test_a_storm_loses_and_repeats_nothing(server: PracticeBigQuery, seed: int) -> None:
     dice = random.Random(seed)
     # One in a hundred has a time that no partition takes, and some rows are refused whatever they hold.

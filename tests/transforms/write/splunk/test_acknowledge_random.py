@@ -82,7 +82,7 @@ class Life:
 
 
 @pytest.mark.parametrize("stickiness", ["steady", "renewed", "none"])
-@pytest.mark.parametrize("seed", first(0, range(3)))
+@pytest.mark.parametrize("seed", first(1, range(3)))
 def test_what_is_delivered_survives_every_crash(seed: int, stickiness: Stickiness) -> None:
     dice = random.Random(seed)
     clock = RingingClock()
