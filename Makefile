@@ -96,7 +96,7 @@ define steps
 	if [ -n "$$failed" ]; then echo "FAILED:$$failed" >&2; exit 1; fi
 endef
 
-# Its files are not called test_*.py, so `make test` leaves them out: clusters start, and ten minutes pass.
+# Its files are not called test_*.py, so `make test` leaves them out: clusters start, and a quarter of an hour passes.
 test-flink: $(TEST_READY)  ## the job on a real Flink, which is killed; needs Java 17 and Maven; OUTAGE=10 s each
 	@exec env OUTAGE=$(OUTAGE) $(BIN)/python -m pytest -rP -o python_files='*_on_flink.py' tests/flink $(ARGS)
 

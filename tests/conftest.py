@@ -61,6 +61,12 @@ def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.Tes
     return report
 
 
+@pytest.fixture
+def streams_end_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However young a stream is; that it is held has tests of its own (test_connection_ending.py)."""
+    monkeypatch.setattr("transforms.feed.request.MIN_STREAM_SECONDS", 0.0)
+
+
 @pytest.fixture(autouse=True)
 def _as_it_was() -> Iterator[None]:
     """What a program in this process sets up for good is undone: its log (all of logs.configure), and what it

@@ -80,9 +80,11 @@ def on_a_cluster(arguments: argparse.Namespace) -> None:
         return
     prism.program()
     figures = [f"--events={arguments.events}", f"--singles={arguments.singles}", f"--runs={arguments.runs}"]
-    if shutil.which("java") and shutil.which("mvn"):
+    if all(map(shutil.which, flink.PROGRAMS)):
         flink.install()
         figures.append("--flink")
+    else:
+        print(f"\nFlink is left out: it needs {' and '.join(flink.PROGRAMS)}")
     command = [*own_network.namespace(), sys.executable, "-m", "tests.benchmarks.cluster", *figures]
     subprocess.run(command, cwd=ROOT, check=True)
 
@@ -136,7 +138,6 @@ def burst_on_flink(events: int) -> Run:
         server("feed_server", f"--events={events}") as (feed,),
     ):
         os.environ.update({**ENVIRONMENT, **to.environment})
-        (Path(place) / "flink").mkdir()
         with flink.cluster(Path(place) / "flink") as cluster:
             flags = [*asked(feed, place, to, True), *cluster.options, f"--dead_letters={place}/letters"]
             with running(flags) as side:
@@ -277,7 +278,7 @@ def main() -> None:
         parser.add_argument(f"--{name}", type=int, required=True)
     parser.add_argument("--flink", action="store_true")
     arguments = parser.parse_args()
-    print(f"\nFive destinations, {arguments.events} events at once: on Prism, on Flink and on one machine")
+    print(f"\nFive destinations, {arguments.events} events at once: on clusters and on one machine")
     print("  (Splunk, Datadog, S3 and BigQuery are practice servers, Kafka is real; all share these cores)")
     for _ in range(arguments.runs):
         with tempfile.TemporaryDirectory() as place:

@@ -202,7 +202,7 @@ def world(directory: Path) -> Iterator[World]:
         Splunk(keep_events=False) as splunk,
         Datadog(keep_events=False) as datadog,
         S3(key=key, secret_key=secret_key, keep_events=False) as store,
-        flink.cluster(_made(directory / "cluster")) as cluster,
+        flink.cluster(directory / "cluster") as cluster,
     ):
         # A directory that all workers share, as they are on one machine.
         made = World(cluster, feed, splunk, datadog, store, directory, str(directory / "letters"))
@@ -215,8 +215,3 @@ def world(directory: Path) -> Iterator[World]:
             if made.driver is not None and made.driver.poll() is None:
                 made.driver.kill()
                 made.driver.wait()
-
-
-def _made(directory: Path) -> Path:
-    directory.mkdir()
-    return directory

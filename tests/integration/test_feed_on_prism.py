@@ -19,7 +19,6 @@ from pipelines.practice.feed_websocket import SocketStream
 from tests.integration import collect
 from tests.integration.collect import wait_for
 from tests.servers import prism
-from transforms.feed import request
 from transforms.feed.read import ReadFromGrantex
 from transforms.feed.request import FeedSettings
 from transforms.feed.worker import sessions
@@ -186,10 +185,9 @@ def test_two_connections_give_each_event_once_and_keep_a_contradiction_aside(fee
 
 
 def test_an_id_is_forgotten_after_the_horizon_and_a_drain_does_not_wait_for_it(
-    feed: PracticeFeed, monkeypatch: pytest.MonkeyPatch
+    feed: PracticeFeed, streams_end_at_once: None
 ) -> None:
-    # Two streams that a drain holds until they are old enough would be read further apart than the horizon.
-    monkeypatch.setattr(request, "MIN_STREAM_SECONDS", 0.0)
+    """Two streams that a drain holds until they are old enough are read further apart than the horizon."""
     [event], [event_id] = take(1)
     with running(feed, connections=2, horizon=0.5) as result:
         feed.wait_for_streams(2, timeout=30)

@@ -17,10 +17,10 @@ from typing import Any
 
 import httpx
 
-from tests.servers.flink_install import FLINK, install
+from tests.servers.flink_install import FLINK, PROGRAMS, install
 from tests.servers.process import ServerProcess, free_port, listens
 
-__all__ = ["Flink", "cluster", "install", "wait_for"]
+__all__ = ["PROGRAMS", "Flink", "cluster", "install", "wait_for"]
 
 # What Java 17 must open for Flink (its own config.yaml, `env.java.opts.all`).
 OPENS = [
@@ -51,7 +51,7 @@ class Flink:
         self._home = install()
         self.savepoints = directory / "savepoints"
         self._conf = directory / "conf"
-        self._conf.mkdir()
+        self._conf.mkdir(parents=True)
         self._ports = {name: free_port() for name in ("rpc", "rest", "job", "artifact", "expansion", "pool")}
         (self._conf / "flink-conf.yaml").write_text(self._settings())
         (self._conf / "log4j.properties").write_text(LOG4J)

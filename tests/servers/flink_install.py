@@ -12,6 +12,7 @@ from tests.servers.process import cache_directory, fetch, install_once, unavaila
 FLINK, BEAM = "1.19.3", "2.62.0"
 CACHE = f"flink-{FLINK}-beam-{BEAM}"
 DOWNLOAD_SECONDS = 900
+PROGRAMS = ("java", "mvn")
 LIBRARIES = (
     f"apache-flink-libraries=={FLINK} "
     "--hash=sha256:4a58e3a1fb7d83340bc96b6c080624c6d792d69fae5d294b96224775204a9c60\n"
@@ -34,7 +35,7 @@ def install() -> Path:
     directory = cache_directory(CACHE)
     with install_once(directory) as missing:
         if missing:
-            for program in ("java", "mvn"):
+            for program in PROGRAMS:
                 if shutil.which(program) is None:
                     unavailable(f"Flink needs {program} (Debian: apt install default-jre-headless maven)")
             _beam(directory)

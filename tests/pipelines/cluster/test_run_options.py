@@ -57,6 +57,9 @@ def test_beam_s_own_option_goes_before_ours() -> None:
     more = "--default_sdk_harness_log_level=DEBUG"
     found = options("--runner=PrismRunner", "--log_level=ERROR", more).view_as(WorkerOptions)
     assert found.default_sdk_harness_log_level == "DEBUG"
+    more = "--default_sdk_harness_log_level=CRITICAL"
+    found = options("--runner=FlinkRunner", more).view_as(WorkerOptions)
+    assert found.default_sdk_harness_log_level == "ERROR", "Java has no word for more"
 
 
 def test_dataflow_has_what_the_job_needs() -> None:

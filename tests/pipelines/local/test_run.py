@@ -29,6 +29,8 @@ from transforms.secret import LiteralSecret
 from transforms.write.contract import Destination
 from transforms.write.dead_letters.directory import read_dead_letters
 
+pytestmark = pytest.mark.usefixtures("streams_end_at_once")
+
 
 @pytest.fixture
 def feed() -> Iterator[PracticeFeed]:

@@ -33,6 +33,8 @@ from transforms.feed.journal.space import DirectoryLock
 from transforms.feed.request import FeedSettings
 from transforms.secret import LiteralSecret
 
+pytestmark = pytest.mark.usefixtures("streams_end_at_once")
+
 
 @pytest.fixture
 def feed() -> Iterator[PracticeFeed]:

@@ -23,7 +23,7 @@ from pipelines.practice.feed_stream import Finish
 from pipelines.practice.feed_websocket import SOCKET
 from tests.transforms.feed.memory_intake import HurriedClock, MemoryIntake
 from transforms.clock import SystemClock
-from transforms.feed import request, websocket
+from transforms.feed import websocket
 from transforms.feed.connection import FeedConnection
 from transforms.feed.coverage import Coverage
 from transforms.feed.request import SSE, WEBSOCKET, FeedSettings
@@ -73,10 +73,9 @@ sse_only = pytest.mark.parametrize("feed", [SSE], indirect=True)
 
 
 @pytest.fixture(autouse=True)
-def _hurried(monkeypatch: pytest.MonkeyPatch) -> None:
+def _hurried(streams_end_at_once: None, monkeypatch: pytest.MonkeyPatch) -> None:
     """So that no test waits: for a stream to be old enough (test_connection_ending.py has that rule), or to
     be subscribed (test_websocket.py)."""
-    monkeypatch.setattr(request, "MIN_STREAM_SECONDS", 0.0)
     monkeypatch.setattr(websocket, "SUBSCRIBED_AFTER", 0.05)
 
 

@@ -41,11 +41,6 @@ def _held(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(request, "MIN_STREAM_SECONDS", HELD)
 
 
-@pytest.fixture
-def _at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(request, "MIN_STREAM_SECONDS", 0.0)
-
-
 @pytest.mark.usefixtures("_held")
 @pytest.mark.parametrize("withheld", [True, False])
 def test_a_stream_that_was_just_opened_is_not_closed_yet(feed: PracticeFeed, withheld: bool) -> None:
@@ -144,7 +139,7 @@ def test_an_attempt_that_is_ended_before_its_request_sends_none() -> None:
         wire.trace("http11.send_request_headers.started", {"request": asking})
 
 
-@pytest.mark.usefixtures("_at_once")
+@pytest.mark.usefixtures("streams_end_at_once")
 def test_what_had_arrived_before_the_stop_is_taken(feed: PracticeFeed) -> None:
     """As after a stall: the events wait in the socket while reading is held up."""
 
@@ -167,7 +162,7 @@ def test_what_had_arrived_before_the_stop_is_taken(feed: PracticeFeed) -> None:
     assert [event.raw for event in intake.events] == EVENTS
 
 
-@pytest.mark.usefixtures("_at_once")
+@pytest.mark.usefixtures("streams_end_at_once")
 def test_a_204_ends_its_own_connection_and_the_input_when_all_were_told(
     feed: PracticeFeed, tmp_path: Path
 ) -> None:
@@ -191,7 +186,7 @@ def test_a_204_ends_its_own_connection_and_the_input_when_all_were_told(
     journal.close()
 
 
-@pytest.mark.usefixtures("_at_once")
+@pytest.mark.usefixtures("streams_end_at_once")
 def test_a_204_to_the_only_connection_ends_the_input(feed: PracticeFeed, tmp_path: Path) -> None:
     journal, over = open_journal(tmp_path), threading.Event()
     feed.end_input()

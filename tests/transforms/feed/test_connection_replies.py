@@ -12,18 +12,14 @@ import pytest
 from tests.transforms.feed.memory_intake import HurriedClock
 from tests.transforms.feed.raw_server import RawServer, event_stream
 from tests.transforms.feed.test_connection import Key, reading, until
-from transforms.feed import account, request
+from transforms.feed import account
 from transforms.feed.account import try_key
 from transforms.feed.reconnect import decide
 from transforms.feed.request import FeedSettings, stream_headers
 
+pytestmark = pytest.mark.usefixtures("streams_end_at_once")
 EVENT = b'data: {"id":"evt_01TEST1","type":"grant.created","createdAt":"2026-11-26T03:00:00Z","data":{}}\n\n'
 HEADER = "last-event-id: "
-
-
-@pytest.fixture(autouse=True)
-def _streams_may_be_closed_young(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(request, "MIN_STREAM_SECONDS", 0.0)
 
 
 def sent_id(head: bytes) -> bytes | None:

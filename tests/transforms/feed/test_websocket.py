@@ -46,8 +46,7 @@ EVENT, OTHER = (
 
 
 @pytest.fixture
-def _hurried(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(request, "MIN_STREAM_SECONDS", 0.0)
+def _hurried(streams_end_at_once: None, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(websocket, "SUBSCRIBED_AFTER", 0.05)
 
 
