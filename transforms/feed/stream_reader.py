@@ -74,7 +74,7 @@ class StreamReader:
         self._on_taken = on_taken
         self._on_paused, self._on_long_pause = on_paused, on_long_pause
         self._before_append = before_append
-        self._stream: Stream | None = None  # none before it is live, and while the intake is full
+        self._stream: Stream | None = None  # none before it is live, while the intake is full, at a stop
         self.has_been_live = False
         self._paused: JournalFull | None = None
         self._trouble = Reminder()
@@ -94,8 +94,8 @@ class StreamReader:
     def went_live(self) -> None:
         """All that is published from now on comes by it.
 
-        Not while it is being stopped: the others may be closed already, so it shows what nobody heard since;
-        and whoever starts next records that in any case.
+        When `stop` is set it is not counted among the open streams: the others may be closed already, and the
+        hole between them would be a gap of its own. Whoever starts next records the whole of it.
         """
         self.has_been_live = True
         if not self._stop.is_set():
