@@ -1,13 +1,17 @@
-"""One pool of C's memory for all threads of a process."""
+"""One pool of C's memory for all threads of a process, and garbage looked for seldom."""
 
 from __future__ import annotations
 
+import gc
 import os
 import platform
 import subprocess
 import sys
+from collections.abc import Iterator
 
 import pytest
+
+from transforms.allocator import THRESHOLDS, collect_seldom
 
 pytestmark = pytest.mark.slow  # each test starts an interpreter
 
@@ -67,3 +71,35 @@ def test_what_the_user_said_of_arenas_holds() -> None:
 @glibc
 def test_a_job_shares_one_arena_from_its_first_import_of_beam_on() -> None:
     assert arenas("import pipelines.beam") == 1
+
+
+@pytest.fixture
+def thresholds() -> Iterator[None]:
+    before = gc.get_threshold()
+    yield
+    gc.set_threshold(*before)
+
+
+@pytest.mark.parametrize(("before", "after"), [((700, 10, 10), THRESHOLDS), ((500, 5, 5), (500, 5, 5))])
+@pytest.mark.usefixtures("thresholds")
+def test_garbage_is_looked_for_seldom_unless_somebody_has_said_how_often(
+    before: tuple[int, int, int], after: tuple[int, int, int]
+) -> None:
+    gc.set_threshold(*before)
+    collect_seldom()
+    assert gc.get_threshold() == after
+
+
+BEGIN = """
+import gc, os
+looks = []
+gc.callbacks.append(lambda phase, info: looks.append(info["generation"]))
+import pipelines.beam
+assert looks.count(2) == 0, looks
+assert gc.isenabled() and gc.get_freeze_count() > 100_000
+assert len(os.listdir("/proc/self/task")) == 1, "somebody has started threads"
+"""
+
+
+def test_what_beam_makes_at_its_import_is_no_garbage() -> None:
+    subprocess.run([sys.executable, "-c", BEGIN], check=True)

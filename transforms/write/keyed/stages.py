@@ -12,7 +12,7 @@ from apache_beam.pvalue import TaggedOutput
 from apache_beam.transforms.timeutil import TimeDomain
 from apache_beam.transforms.userstate import BagStateSpec, ReadModifyWriteStateSpec, TimerSpec, on_timer
 
-from transforms.allocator import share_one_arena
+from transforms.allocator import collect_seldom, share_one_arena
 from transforms.answer_first import answer_first
 from transforms.clock import Clock, SystemClock
 from transforms.dead_letter import DeadLetter
@@ -59,6 +59,7 @@ class DeliverOnTimers(beam.DoFn):
 
     def setup(self) -> None:
         share_one_arena()
+        collect_seldom()
         refuse_splits()
         tell_progress_seldom()
         make_when_used()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import errno
 import functools
 import os
@@ -57,6 +58,32 @@ class TimedSocket(socket.socket):
             return super().recv(bufsize, flags)
         except BlockingIOError:
             raise TimeoutError("timed out") from None
+
+
+class _Polled(ctypes.Structure):
+    _fields_ = (("fd", ctypes.c_int), ("events", ctypes.c_short), ("revents", ctypes.c_short))
+
+
+# The system's own calls, with Python's lock held: to let it go for some microseconds wakes another thread,
+# which finds it taken again. With five destinations at 100 events a batch that was half of all switches of
+# threads (92,000 for 10,000 batches), and a tenth of the CPU.
+_system = ctypes.PyDLL(None)
+_system.poll.argtypes = ctypes.POINTER(_Polled), ctypes.c_ulong, ctypes.c_int
+_system.send.argtypes = ctypes.c_int, ctypes.c_char_p, ctypes.c_size_t, ctypes.c_int
+_system.send.restype = ctypes.c_ssize_t
+SMALL = 128 * 1024  # bytes of a request that are copied within 20 µs
+
+
+def has_news(connection: socket.socket) -> bool:
+    """Whether the other side has sent something, or closed."""
+    return bool(_system.poll(_Polled(connection.fileno(), select.POLLIN, 0), 1, 0))
+
+
+def send_at_once(connection: socket.socket, text: bytes) -> int:
+    """How much of `text` the system takes now, without waiting; 0 also for an error, which the next call
+    meets again."""
+    sent: int = _system.send(connection.fileno(), text, len(text), socket.MSG_DONTWAIT)
+    return max(0, sent)
 
 
 def dial(host: str, port: int, seconds: float, hold: Callable[[socket.socket], None]) -> socket.socket:
@@ -261,10 +288,8 @@ class HttpConnection:
         connection = self._socket
         if connection is None:
             return None
-        waiting = select.poll()
-        waiting.register(connection, select.POLLIN)
         unread = connection.pending() if isinstance(connection, ssl.SSLSocket) else 0
-        if time.monotonic() - self._used_at < IDLE_SECONDS and not unread and not waiting.poll(0):
+        if time.monotonic() - self._used_at < IDLE_SECONDS and not unread and not has_news(connection):
             return self._incoming
         self._drop()
         return None
@@ -330,6 +355,9 @@ def send(connection: socket.socket, head: bytes, body: bytes = b"") -> None:
     try:
         if isinstance(connection, ssl.SSLSocket):
             left = memoryview(head + body)
+        elif len(body) < SMALL:
+            text = head + body
+            left = memoryview(text)[send_at_once(connection, text) :]
         else:  # without a copy of the body
             sent = connection.sendmsg((head, body)) - len(head)
             left = memoryview(body)[sent:] if sent >= 0 else memoryview(head + body)[sent + len(head) :]
