@@ -20,8 +20,7 @@ from pipelines.local.lane import Lane
 from pipelines.local.listener import ListenFailed
 from pipelines.local.run import CannotStart
 from pipelines.preflight import announce
-from pipelines.stages import in_a_lane, on_a_cluster
-from pipelines.stream import build
+from pipelines.stream import build, in_a_lane, on_a_cluster
 from tests.integration.rehearsal import decoded
 from transforms.clock import SystemClock
 from transforms.feed.journal import Journal, JournalUnavailable

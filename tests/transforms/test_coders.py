@@ -12,8 +12,7 @@ from apache_beam.coders import Coder, registry
 from apache_beam.portability import python_urns
 
 from pipelines.local.lane import Lane
-from pipelines.stages import in_a_lane
-from pipelines.stream import build
+from pipelines.stream import build, in_a_lane
 from transforms.clock import SystemClock
 from transforms.coders import ChunkCoder, DeadLetterCoder, ReceiptCoder
 from transforms.dead_letter import DeadLetter

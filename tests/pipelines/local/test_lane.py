@@ -20,8 +20,7 @@ from apache_beam.testing.util import assert_that, equal_to
 
 from pipelines.beam import in_process_runner
 from pipelines.local.lane import KEEPS_FAILING, Lane, WriteInLane
-from pipelines.stages import in_a_lane
-from pipelines.stream import build
+from pipelines.stream import build, in_a_lane
 from tests.pipelines.practice.remembering import Other, Remembering, Taken
 from transforms.clock import SystemClock
 from transforms.event import Batch, Chunk, Event

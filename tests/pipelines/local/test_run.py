@@ -19,8 +19,7 @@ from pipelines.local.run import CannotStart, run
 from pipelines.practice.events import generate
 from pipelines.practice.feed import PracticeFeed
 from pipelines.preflight import Preflight
-from pipelines.stages import in_a_lane
-from pipelines.stream import build
+from pipelines.stream import build, in_a_lane
 from tests.pipelines.local.test_lane import eventually
 from tests.pipelines.practice.remembering import Other, Remembering, Taken
 from transforms.feed.journal import Journal

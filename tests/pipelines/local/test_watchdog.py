@@ -19,8 +19,7 @@ from pipelines.local.watchdog import HANGS_AFTER, Health, Watchdog, notify
 from pipelines.practice.events import generate
 from pipelines.practice.feed import PracticeFeed
 from pipelines.practice.feed_stream import Finish
-from pipelines.stages import in_a_lane
-from pipelines.stream import build
+from pipelines.stream import build, in_a_lane
 from tests.pipelines.local.test_lane import eventually
 from tests.pipelines.practice.remembering import Remembering, Taken
 from tests.transforms.feed.journal.support import event, open_journal
