@@ -187,7 +187,7 @@ def submitted(result: Any, cloud: GoogleCloudOptions) -> int:
 
 def _watch(result: Any, settings: Settings, stop: threading.Event) -> int:
     """Wait for the job's end, or for `stop`, and then for the drain."""
-    gc.freeze()  # what is imported stays, as on one machine: see local/run.py
+    gc.freeze()  # what is there by now stays, as on one machine: see local/run.py
     watcher = _Watcher(result, stop)
     _report_until(stop, result, settings)
     if not watcher.ended.is_set():

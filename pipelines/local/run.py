@@ -246,8 +246,9 @@ def _deliver(this: Run, parts: Parts, display: Display, begin_to_read: Callable[
     display.look = parts.look
     this.health.reader = parts.reader
     this.health.deliver(parts.journal, parts.lanes)
-    # What is imported stays. To look at its 180,000 objects again in every full collection stops all
-    # threads for 0.2 s, and so comes too rarely for what Beam leaves behind (10 MB and more).
+    # What is there by now stays, as Beam does (pipelines/beam.py). To look at all of it again in every full
+    # collection stops all threads for 0.2 s, and so comes too rarely for what Beam leaves behind (10 MB and
+    # more).
     gc.freeze()
     for lane in parts.lanes:
         lane.start()

@@ -80,9 +80,17 @@ def thresholds() -> Iterator[None]:
     gc.set_threshold(*before)
 
 
-@pytest.mark.parametrize(("before", "after"), [((700, 10, 10), THRESHOLDS), ((500, 5, 5), (500, 5, 5))])
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ((700, 10, 10), THRESHOLDS),
+        ((2000, 10, 10), THRESHOLDS),
+        ((0, 10, 10), (0, 10, 10)),
+        ((50_000, 5, 5), (50_000, 5, 5)),
+    ],
+)
 @pytest.mark.usefixtures("thresholds")
-def test_garbage_is_looked_for_seldom_unless_somebody_has_said_how_often(
+def test_garbage_is_looked_for_seldom_unless_somebody_wants_it_more_seldom(
     before: tuple[int, int, int], after: tuple[int, int, int]
 ) -> None:
     gc.set_threshold(*before)
@@ -96,6 +104,8 @@ looks = []
 gc.callbacks.append(lambda phase, info: looks.append(info["generation"]))
 import pipelines.beam
 assert looks.count(2) == 0, looks
+from transforms.allocator import THRESHOLDS
+assert gc.get_threshold() == THRESHOLDS
 assert gc.isenabled() and gc.get_freeze_count() > 100_000
 assert len(os.listdir("/proc/self/task")) == 1, "somebody has started threads"
 """

@@ -67,7 +67,7 @@ class _Polled(ctypes.Structure):
 # The system's own calls, with Python's lock held: to let it go for some microseconds wakes another thread,
 # which finds it taken again. With five destinations at 100 events a batch that was half of all switches of
 # threads (92,000 for 10,000 batches), and a tenth of the CPU.
-_system = ctypes.PyDLL(None)
+_system = ctypes.PyDLL(None, use_errno=True)
 _system.poll.argtypes = ctypes.POINTER(_Polled), ctypes.c_ulong, ctypes.c_int
 _system.send.argtypes = ctypes.c_int, ctypes.c_char_p, ctypes.c_size_t, ctypes.c_int
 _system.send.restype = ctypes.c_ssize_t
@@ -80,10 +80,14 @@ def has_news(connection: socket.socket) -> bool:
 
 
 def send_at_once(connection: socket.socket, text: bytes) -> int:
-    """How much of `text` the system takes now, without waiting; 0 also for an error, which the next call
-    meets again."""
+    """How much of `text` the system takes now, without waiting. Raises OSError."""
     sent: int = _system.send(connection.fileno(), text, len(text), socket.MSG_DONTWAIT)
-    return max(0, sent)
+    if sent >= 0:
+        return sent
+    error = ctypes.get_errno()
+    if error in (errno.EAGAIN, errno.EWOULDBLOCK, errno.EINTR):
+        return 0
+    raise OSError(error, os.strerror(error))
 
 
 def dial(host: str, port: int, seconds: float, hold: Callable[[socket.socket], None]) -> socket.socket:
@@ -111,7 +115,10 @@ def dial(host: str, port: int, seconds: float, hold: Callable[[socket.socket], N
             failed = refused
         else:
             return connection
-    raise failed
+    try:
+        raise failed
+    finally:
+        del failed  # it knows this frame, and so the request of whoever called: garbage until somebody looks
 
 
 def interrupt(connection: socket.socket) -> None:

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import gc
 import random
 import select
 import socket
+import struct
+import sys
 import threading
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -14,7 +18,7 @@ import httpx
 import pytest
 
 from transforms.write.over_http import connection as http_connection
-from transforms.write.over_http.connection import HttpConnection, Reply, dial, has_news, send
+from transforms.write.over_http.connection import HttpConnection, Reply, dial, has_news, send, send_at_once
 
 PATIENCE = 10.0  # seconds after which a test that hangs fails
 
@@ -193,3 +197,29 @@ def test_a_request_over_a_closed_socket_is_an_error(
     ours.close()
     with pytest.raises(httpx.WriteError):
         send(ours, b"head", b"body")
+
+
+def test_an_error_that_waits_at_the_socket_is_told_as_what_it_is(
+    pair: tuple[socket.socket, socket.socket],
+) -> None:
+    ours, theirs = pair
+    theirs.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    theirs.close()  # with a reset
+    assert select.select([ours], [], [], 5.0)[0]
+    with pytest.raises(ConnectionResetError):
+        send_at_once(ours, b"a")
+
+
+def test_what_was_to_be_sent_goes_with_a_connect_that_fails() -> None:
+    """At once, and not when somebody looks for garbage: five destinations that are away would pile it up."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        address = f"http://127.0.0.1:{server.getsockname()[1]}"
+    connection, body = HttpConnection(address, {}), bytes(1000)
+    before = sys.getrefcount(body)
+    gc.disable()
+    try:
+        with contextlib.suppress(httpx.ConnectError):
+            connection.post(body)
+        assert sys.getrefcount(body) == before
+    finally:
+        gc.enable()
