@@ -21,7 +21,8 @@ from tests.integration.job import ROOT
 
 PACE = 0.7  # seconds between events: more than a bundle lasts that gathers nothing
 PROGRAM = """
-import os, sys
+import os, signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a suite in the background ignores it
 import transforms
 settings = transforms.FeedSettings
 transforms.FeedSettings = lambda url, **more: settings(os.environ["PRACTICE_FEED"], **more)
