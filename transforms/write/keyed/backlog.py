@@ -12,11 +12,12 @@ from dataclasses import dataclass
 from transforms.write.keyed.state import BacklogBlock, BeamState, KeyState, PackedBatch, pack, unpack
 
 # State can only be read cell by cell and each cell must be declared. A block is read whole to take a part of
-# it: so the first ones are small (4 MB packed are 50,000 events), and the others as large as one bundle may
-# hold. All of them have 2 GB; beyond that the last one grows, which makes it slower to read and nothing else.
-CELLS = 72
-SMALL_BLOCKS = 8
-SMALL_BLOCK_BYTES = 4_000_000
+# it: so the first ones are small (1 MB packed is 12,500 events, about what a round attempts), and the others
+# as large as one bundle may hold. All of them have 2 GB; beyond that the last one grows, which makes it
+# slower to read and nothing else.
+CELLS = 88
+SMALL_BLOCKS = 24
+SMALL_BLOCK_BYTES = 1_000_000
 BLOCK_BYTES = 32_000_000
 SPARE = 1  # a cell for what comes to lie before all others
 # Of one element of a bag, packed: services refuse one above 80 MB for ever.

@@ -33,8 +33,10 @@ from transforms.write.keyed.state import (
 )
 from transforms.write.metrics import DeliveryCounters
 
-# Batches that are unpacked at a time, in packed bytes.
-HELPING = 1_000_000
+# Batches that are unpacked at a time, in packed bytes: some 2,000 events, of which a round may attempt one.
+HELPING = 150_000
+# A block that is no larger, and all at hand, is written anew with what was cut from its batches.
+JOINED_BYTES = 1_000_000
 # What a bundle gives out, in bytes, before it leaves the rest to the next one. With one more batch, and what
 # it writes back, that stays well below what services let a bundle commit.
 BUNDLE_BYTES = 16_000_000
@@ -312,7 +314,7 @@ class Round:
         leaving = [source.leaving(lambda each: self._stays(each, left, tried)) for source in self._sources]
         moved = _moved(left, at_hand, leaving)
         first = self._sources[0] if self._sources else None
-        if moved and first and first.block and first.is_exhausted and first.block.packed <= HELPING:
+        if moved and first and first.block and first.is_exhausted and first.block.packed <= JOINED_BYTES:
             leaving[0] = [each.number for each in first.at_hand]  # what was put there before joins it
             moved = _moved(left, at_hand, leaving)
         packed_batches = [packed for entry in moved if (packed := self._packed(entry, at_hand)) is not None]

@@ -34,7 +34,7 @@ MOVED_BYTES = 16_000_000
 TIDY_BYTES = 1_000_000
 # What a process knows of the inboxes of a destination's keys, packed, and what each of them and each part
 # takes beside.
-KNOWN_BYTES = 8_000_000
+KNOWN_BYTES = 4_000_000
 OVERHEAD = 200
 
 

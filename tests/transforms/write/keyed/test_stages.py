@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
@@ -18,7 +19,7 @@ from transforms.event import Chunk, Event
 from transforms.window import window_end
 from transforms.write.asked import ALL_TYPES, Asked
 from transforms.write.keyed.packing import unpack_events
-from transforms.write.keyed.shard import ELEMENT_BYTES, PART_EVENTS, Shard
+from transforms.write.keyed.shard import ELEMENT_BYTES, PART_EVENTS, TURN_EVENTS, Shard
 from transforms.write.keyed.state import PackedEvents, unpack
 from transforms.write.metrics import DeliveryCounters
 
@@ -63,10 +64,35 @@ def test_single_events_of_a_bundle_travel_together_within_their_window() -> None
 
 def test_a_chunk_stays_whole_and_keeps_its_time() -> None:
     chunk = Chunk(events(0, PART_EVENTS), 0, 5.0)
-    ((key, received, found),) = elements(sharded([(chunk, 10.0)]))
+    ((_, received, found),) = elements(sharded([(chunk, 10.0)]))
     assert (received.taken_at, received.window_end) == (5.0, window_end(window(10.0)))
     assert found == list(chunk.events)
-    assert elements(sharded([(chunk, 10.0)]))[0][0] == key  # again, on any worker
+
+
+def test_a_bundle_has_one_key_and_the_next_bundle_the_next_one() -> None:
+    """So that each key has time for its timer while elements come without a pause."""
+    shard = Shard(Fake(Service(), LARGE), "audit", 3, ManualClock())
+    shard.setup()
+    keys = []
+    for bundle in range(7):
+        shard.start_bundle()
+        chunks = [Chunk(events(n * PART_EVENTS, PART_EVENTS)) for n in range(3)]
+        made = [one for chunk in chunks for one in shard.process(chunk, 10.0, window(10.0))]
+        made += [one.value for one in shard.finish_bundle()]
+        (key,) = {key for key, _, _ in elements(made)}
+        keys.append(int(key))
+        if bundle % 2:  # with nothing in it, nothing changes
+            shard.start_bundle()
+            assert not list(shard.finish_bundle())
+    assert [(each - keys[0]) % 3 for each in keys] == [0, 1, 2, 0, 1, 2, 0]
+
+
+def test_a_bundle_of_any_size_has_work_for_all_keys() -> None:
+    chunks = [Chunk(events(n * PART_EVENTS, PART_EVENTS)) for n in range(4 * TURN_EVENTS // PART_EVENTS)]
+    found: Counter[str] = Counter()
+    for key, received, _ in elements(sharded([(chunk, 10.0) for chunk in chunks], shards=4)):
+        found[key] += received.count
+    assert found == dict.fromkeys(("000", "001", "002", "003"), TURN_EVENTS)
 
 
 def test_no_element_is_larger_than_what_a_cluster_takes() -> None:
