@@ -102,7 +102,8 @@ class FeedRangeProvider(RestrictionProvider):  # type: ignore[misc]
 # parts is made once for all (write/keyed/packing.py).
 CHUNK_EVENTS = 1000
 # A bundle's output goes on when it ends, and the ring is freed when the next one begins: so they are short.
-BUNDLE_EVENTS = 20_000
+# With 20,000 a burst takes 30 MB more, of what is on its way to the runner and back, and as long.
+BUNDLE_EVENTS = 8_000
 BUNDLE_SECONDS = 0.5
 # How long the runner is asked to wait when there is nothing: little while events come, more when none do.
 FIRST_DELAY = 0.05

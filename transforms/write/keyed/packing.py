@@ -17,10 +17,10 @@ LEVEL = 1  # as for requests: 1.6 ms for 1 MB of events
 RAW_DEFLATE = -15  # no header and no checksum: what keeps state has its own
 # What Python adds to an event as it is encoded: its raw bytes, id, type and time.
 EVENT_BYTES = 250
-# What is remembered: packed, while a bundle of the feed passes all destinations; opened, some 25,000 events,
-# more than such a bundle has, until the last of them has attempted them.
-PACKED_BYTES = 8_000_000
-OPENED_BYTES = 16_000_000
+# What is remembered: packed, until the last destination has made an element of it; opened, some 13,000
+# events, more than a bundle of the feed has, until the last of them has attempted them.
+PACKED_BYTES = 4_000_000
+OPENED_BYTES = 8_000_000
 V = TypeVar("V")
 _decode = msgspec.msgpack.Decoder(list[Event]).decode
 

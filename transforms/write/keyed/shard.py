@@ -35,11 +35,12 @@ GATHER_BYTES = 1_000_000
 # Parts of a chunk are packed once for all destinations, as long as these cut it at the same places.
 PART_EVENTS = 500
 WORTH_SHARING = 50  # events; fewer are packed together with others
-# Events of one bundle that go to one key before the next one has its turn: more than a bundle of the feed has.
-# Prism 2.77 lets the timers of keys wait that have elements, and asks without a pause whether it may fire them (its internal/engine:
-# `handleProcessingTimeTimer`). With elements for all keys in each bundle that was 6 of 9 s of its CPU for
-# 400,000 events, and no batch was attempted meanwhile; a key whose turn it is not has time for its timer.
-TURN_EVENTS = 50_000
+# Events of one bundle that go to one key before the next one has its turn: twice as many as a bundle of the
+# feed has. Prism 2.77 lets the timers of keys wait that have elements, and asks without a pause whether it
+# may fire them (its internal/engine: `handleProcessingTimeTimer`). With elements for all keys in each bundle
+# that was 6 of 9 s of its CPU for 400,000 events, and no batch was attempted meanwhile; a key whose turn it
+# is not has time for its timer.
+TURN_EVENTS = 20_000
 # Partitions of one chunk from which on it is left to the delivery to sort them.
 MOST_PARTITIONS = 16
 # A batch that waits is one value of state, and its dead letters are one commit: whatever max_bytes says.
