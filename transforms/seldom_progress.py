@@ -1,4 +1,4 @@
-"""A bundle says how it gets on once a second at most.
+"""A bundle says how it gets on once a second at most, and first when it has lasted for one.
 
 Prism asks every 0.1 s, and an answer is all metrics of all steps that run together: of a bundle that waits
 for the feed, or for a destination, nearly all the work that it does. A runner that is told nothing goes on as
@@ -32,22 +32,23 @@ def tell_progress_seldom() -> bool:
 
 
 def seldom(tell: Any, now: Callable[[], float] = time.monotonic) -> Any:
-    """`tell`, but once in EVERY seconds for each bundle; in between the answer says nothing."""
+    """`tell`, but once in EVERY seconds for each bundle, since it was first asked; else the answer says
+    nothing."""
     told: OrderedDict[str, float] = OrderedDict()
     lock = threading.Lock()
 
     @functools.wraps(tell)
     def asked(worker: Any, request: Any, instruction_id: str) -> Any:
         with lock:
-            before = told.get(request.instruction_id)
-            if before is not None and now() - before < EVERY:
+            before = told.setdefault(request.instruction_id, now())
+            while len(told) > _REMEMBERED:
+                told.popitem(last=False)
+            if now() - before < EVERY:
                 return beam_fn_api_pb2.InstructionResponse(
                     instruction_id=instruction_id,
                     process_bundle_progress=beam_fn_api_pb2.ProcessBundleProgressResponse(),
                 )
             told[request.instruction_id] = now()
-            while len(told) > _REMEMBERED:
-                told.popitem(last=False)
         return tell(worker, request, instruction_id)
 
     return asked

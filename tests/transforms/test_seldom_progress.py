@@ -10,7 +10,7 @@ from apache_beam.runners.worker.sdk_worker import SdkWorker
 from transforms.seldom_progress import EVERY, seldom, tell_progress_seldom
 
 
-def test_each_bundle_is_answered_once_a_second_and_says_nothing_in_between() -> None:
+def test_each_bundle_is_answered_once_a_second_and_says_nothing_before_and_in_between() -> None:
     time, said = 100.0, []
 
     def tell(worker: Any, request: Any, instruction_id: str) -> str:
@@ -22,14 +22,21 @@ def test_each_bundle_is_answered_once_a_second_and_says_nothing_in_between() -> 
     def ask(bundle: str, question: str) -> Any:
         return asked(None, beam_fn_api_pb2.ProcessBundleProgressRequest(instruction_id=bundle), question)
 
-    assert [ask("one", "1"), ask("other", "2")] == ["1", "2"]
-    silent = ask("one", "3")
-    assert silent.instruction_id == "3"
+    silent = ask("one", "1")
+    assert silent.instruction_id == "1"
     assert silent.WhichOneof("response") == "process_bundle_progress"
     assert not silent.process_bundle_progress.monitoring_data
-    time += EVERY
-    assert ask("one", "4") == "4"
-    assert [at for _, _, at in said] == [100.0, 100.0, 100.0 + EVERY]
+    time += EVERY / 2
+    assert ask("other", "2").instruction_id == "2", "each since it was first asked itself"
+    time += EVERY / 2
+    assert ask("one", "3") == "3"
+    assert ask("one", "4") != "4"
+    assert ask("other", "5") != "5"
+    time += EVERY / 2
+    assert ask("other", "6") == "6"
+    time += EVERY / 2
+    assert ask("one", "7") == "7"
+    assert said == [("one", "3", 101.0), ("other", "6", 101.5), ("one", "7", 102.0)]
 
 
 def test_it_is_asked_for_once_however_many_stages_do() -> None:
