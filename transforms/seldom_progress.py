@@ -20,7 +20,8 @@ from apache_beam.portability.api import beam_fn_api_pb2
 from transforms.beam_internals import wrap
 
 EVERY = 1.0  # seconds
-_REMEMBERED = 100  # bundles
+# Bundles: more than run at once. One that is forgotten while it runs begins anew, and would never tell.
+_REMEMBERED = 1_000
 
 
 def tell_progress_seldom() -> bool:
@@ -40,15 +41,16 @@ def seldom(tell: Any, now: Callable[[], float] = time.monotonic) -> Any:
     @functools.wraps(tell)
     def asked(worker: Any, request: Any, instruction_id: str) -> Any:
         with lock:
-            before = told.setdefault(request.instruction_id, now())
+            at = now()
+            before = told.setdefault(request.instruction_id, at)
             while len(told) > _REMEMBERED:
                 told.popitem(last=False)
-            if now() - before < EVERY:
+            if at - before < EVERY:
                 return beam_fn_api_pb2.InstructionResponse(
                     instruction_id=instruction_id,
                     process_bundle_progress=beam_fn_api_pb2.ProcessBundleProgressResponse(),
                 )
-            told[request.instruction_id] = now()
+            told[request.instruction_id] = at
         return tell(worker, request, instruction_id)
 
     return asked

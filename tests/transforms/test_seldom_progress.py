@@ -39,6 +39,15 @@ def test_each_bundle_is_answered_once_a_second_and_says_nothing_before_and_in_be
     assert said == [("one", "3", 101.0), ("other", "6", 101.5), ("one", "7", 102.0)]
 
 
+def test_all_bundles_of_a_worker_are_told_of_however_many_run_at_once() -> None:
+    time = 100.0
+    asked = seldom(lambda worker, request, instruction_id: instruction_id, lambda: time)
+    bundles = [beam_fn_api_pb2.ProcessBundleProgressRequest(instruction_id=str(n)) for n in range(500)]
+    assert not [one for one in bundles if asked(None, one, "first") == "first"]
+    time += EVERY
+    assert [asked(None, one, "next") for one in bundles] == ["next"] * len(bundles)
+
+
 def test_it_is_asked_for_once_however_many_stages_do() -> None:
     assert tell_progress_seldom()
     once = SdkWorker.process_bundle_progress

@@ -33,7 +33,8 @@ from transforms.write.keyed.state import (
 )
 from transforms.write.metrics import DeliveryCounters
 
-# Batches that are unpacked at a time, in packed bytes: some 2,000 events, of which a round may attempt one.
+# Batches that are unpacked at a time, in packed bytes: some 2,000 events. What a round does not come to is
+# unpacked in vain.
 HELPING = 150_000
 # A block that is no larger, and all at hand, is written anew with what was cut from its batches.
 JOINED_BYTES = 1_000_000
