@@ -15,8 +15,8 @@ from dataclasses import dataclass
 from transforms.clock import Clock
 
 log = logging.getLogger("grantex.write")
-# Bytes of one key in the job's state, where events are about a quarter of what they were. Up to 32 MB a
-# backlog is kept in blocks of 4 MB (keyed/backlog.py); beyond that in blocks of 32 MB, slower to read.
+# Bytes of one key in the job's state, where events are about a quarter of what they were. Up to 24 MB a
+# backlog is kept in blocks of 1 MB (keyed/backlog.py); beyond that in blocks of 32 MB, slower to read.
 MUCH = 32_000_000
 # A key's blocks have room for so much (keyed/backlog.py). The feed is read no further then, and what its
 # connection cannot keep is a gap, on record: state that grows for ever ends the job, with all that it has.

@@ -14,7 +14,7 @@ from transforms.write.contract import Destination, Outcome
 from transforms.write.delivery.refusals import DeadLetterLimit
 from transforms.write.delivery.told import Told
 from transforms.write.delivery.writer_threads import WriterThreads
-from transforms.write.keyed.inbox import Inboxes
+from transforms.write.keyed.known import KnownKeys
 
 # The part of a wait that is kept for one last try, whatever back-off says: a destination that came back
 # meanwhile takes everything then.
@@ -162,7 +162,7 @@ class Attempts:
         self.limit = DeadLetterLimit(dead_letter_limit)
         self.told = Told(name)
         self.drain = Drain(drain, clock)
-        self.inboxes = Inboxes()
+        self.known_keys = KnownKeys()
         self._shown: dict[str, tuple[Mapping[str, bool], float]] = {}  # what of each key, and when
         self._lock = threading.Lock()
         self._known: OrderedDict[Token, Attempt] = OrderedDict()

@@ -29,7 +29,7 @@ CELL = tuple(CellSpec(f"cell_{number}", BytesCoder()) for number in range(CELLS)
 
 def with_cells(method: Callable[..., Any]) -> Callable[..., Any]:
     """`method` as Beam is to see it: in place of `**cells` a parameter for each, as it knows state by those
-    alone."""
+    alone. Elements are given to `process` by place: there it is `*cells`."""
     *given, _ = inspect.signature(method).parameters.values()
     kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
     cells = [inspect.Parameter(spec.name, kind, default=beam.DoFn.StateParam(spec)) for spec in CELL]

@@ -13,9 +13,9 @@ from transforms.batch import OpenBatches
 from transforms.clock import Clock
 from transforms.held import FORGET_SECONDS, HELD, ROOM
 from transforms.write.contract import Destination
-from transforms.write.keyed import backlog
 from transforms.write.keyed import inbox as inboxes
 from transforms.write.keyed.attempts import Attempts
+from transforms.write.keyed.backlog import Backlog
 from transforms.write.keyed.firing import Budget, Result, Round
 from transforms.write.keyed.inbox import Inbox
 from transforms.write.keyed.packing import unpack_events
@@ -73,15 +73,15 @@ class KeyedDelivery:
         key_state = known or KeyState()
         received, now = unpack(PackedEvents, packed), self._clock.now()
         received = received if received.taken_at else msgspec.structs.replace(received, taken_at=now)
-        inbox = self._attempts.inboxes.open(key, beam_state.inbox, key_state)
+        inbox, backlog = self._attempts.known_keys.open(key, beam_state, key_state)
         count, closed = received.count, None
         if received.count:
-            closed = inboxes.take_block(inbox, key_state, self._policy, received, now)
+            closed = inboxes.take_block(inbox, key_state, self._policy, received, now, backlog)
         if closed is None:
             count, closed = self._take_apart(inbox, key_state, received)
         self._counters.received(count)
         self._schedule(key_state, set_timer, sealed=closed)
-        self._write(key, beam_state, key_state, inbox)
+        self._write(key, beam_state, key_state, inbox, backlog)
         return known is None
 
     def _take_apart(self, inbox: Inbox, key_state: KeyState, received: PackedEvents) -> tuple[int, bool]:
@@ -113,20 +113,20 @@ class KeyedDelivery:
         sealed = list(key_state.sealed)
         batches = self._resumed(key_state)
         closed = batches.close_due(self._clock.now())
-        inbox = self._attempts.inboxes.open(key, beam_state.inbox, key_state)
+        inbox, backlog = self._attempts.known_keys.open(key, beam_state, key_state)
         inboxes.take_in(inbox, key_state, batches, closed)
         if not self._still_running(key, key_state) and (key_state.attempt_at or 0.0) <= self._clock.now():
-            round_ = self._round(key, beam_state, key_state, inbox, sealed, budget=budget or Budget())
+            round_ = self._round(key, backlog, key_state, inbox, sealed, budget=budget or Budget())
             yield from round_.run(self._clock.monotonic() + ROUND_SECONDS, self._patience)
             round_.keep()
             self._still_running(key, key_state)
         if leaving := inboxes.crowding(key_state):
-            backlog.put_last(beam_state, key_state, inbox.batches(leaving))
+            backlog.put_last(inbox.batches(leaving))
             inbox.drop({each.number for each in leaving})
         inbox.tidy()
         self._schedule(key_state, set_timer, sealed=bool(closed))
         self._show(key, key_state)
-        self._write(key, beam_state, key_state, inbox)
+        self._write(key, beam_state, key_state, inbox, backlog)
 
     def end(
         self,
@@ -145,9 +145,9 @@ class KeyedDelivery:
             return
         budget = budget or Budget()
         batches = self._resumed(key_state)
-        inbox = self._attempts.inboxes.open(key, beam_state.inbox, key_state)
+        inbox, backlog = self._attempts.known_keys.open(key, beam_state, key_state)
         inboxes.take_in(inbox, key_state, batches, batches.flush())
-        round_ = self._round(key, beam_state, key_state, inbox, key_state.sealed, budget=budget, last=True)
+        round_ = self._round(key, backlog, key_state, inbox, key_state.sealed, budget=budget, last=True)
         if self._attempts.drain.begin(key, goes_on=key_state.ending):
             self._attempts.forget_failed(key)
         key_state.ending = True
@@ -161,12 +161,14 @@ class KeyedDelivery:
             )
         if round_.empty():
             self._show(key, KeyState())
-            backlog.clear(beam_state, key_state)
+            backlog.clear()
+            beam_state.inbox.clear()
+            beam_state.key_state.clear()
             return
         round_.keep()
         inbox.tidy()
         self._show(key, key_state)
-        self._write(key, beam_state, key_state, inbox)
+        self._write(key, beam_state, key_state, inbox, backlog)
         set_end()
 
     def _drain(self, round_: Round, budget: Budget) -> Iterator[Result]:
@@ -204,8 +206,10 @@ class KeyedDelivery:
         if self._attempts.shows(key, shown, now) or key_state.wake_at is None:
             self._counters.standing(key, pending, size, **shown)
 
-    def _write(self, key: str, beam_state: BeamState, key_state: KeyState, inbox: Inbox) -> None:
-        self._attempts.inboxes.keep(key, inbox, key_state)
+    def _write(
+        self, key: str, beam_state: BeamState, key_state: KeyState, inbox: Inbox, backlog: Backlog
+    ) -> None:
+        self._attempts.known_keys.keep(key, inbox, backlog, key_state)
         beam_state.write(key_state)
 
     def _open(self, beam_state: BeamState) -> KeyState | None:

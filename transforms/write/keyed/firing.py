@@ -14,14 +14,12 @@ from transforms.dead_letter import DeadLetter
 from transforms.event import Batch, Receipt
 from transforms.write.delivery.outbox import MAX_UNSETTLED_BYTES, Outbox
 from transforms.write.delivery.settling import Entry, dead_letters, receipt
-from transforms.write.keyed import backlog
 from transforms.write.keyed.attempts import Attempt, Attempts
-from transforms.write.keyed.backlog import Opened
+from transforms.write.keyed.backlog import Backlog, Opened
 from transforms.write.keyed.inbox import Inbox
 from transforms.write.keyed.state import (
     AttemptId,
     BacklogBlock,
-    BeamState,
     KeyState,
     PackedBatch,
     SealedBatchHeader,
@@ -91,7 +89,10 @@ class _Source:
 
     @property
     def is_exhausted(self) -> bool:
-        return self.taken == len(self.opened.batches)
+        """All that lies there is at hand."""
+        opened = self.opened
+        known = self.block is None or opened.count >= self.block.count
+        return known and self.taken == len(opened.batches)
 
     def leaving(self, stays: Callable[[PackedBatch], bool]) -> list[int]:
         """The numbers of those at hand that cannot stay: in a block, with all that lie before them."""
@@ -116,7 +117,7 @@ class Round:
     def __init__(
         self,
         key: str,
-        beam_state: BeamState,
+        backlog: Backlog,
         key_state: KeyState,
         inbox: Inbox,
         sealed: Sequence[SealedBatchHeader],
@@ -129,7 +130,7 @@ class Round:
         budget: Budget,
         last: bool = False,
     ) -> None:
-        self._key, self._beam_state, self._key_state = key, beam_state, key_state
+        self._key, self._backlog, self._key_state = key, backlog, key_state
         self._inbox, self._sealed = inbox, sealed
         self._attempts, self._budget = attempts, budget
         self._name, self._clock, self._counters = name, clock, counters
@@ -255,6 +256,8 @@ class Round:
                 return False
             self._sources.append(source)
         source = self._sources[-1]
+        if source.block is not None:  # only its beginning may have been known
+            source.opened = self._backlog.load(source.block, source.taken)
         size = 0
         for packed_batch in source.opened.batches[source.taken :]:
             size += packed_batch.size
@@ -270,7 +273,7 @@ class Round:
 
     def _open_next(self) -> _Source | None:
         if unopened := self._unopened():
-            return _Source(unopened[0], backlog.load(self._beam_state, unopened[0]))
+            return _Source(unopened[0], self._backlog.load(unopened[0]))
         sealed, self._sealed = self._sealed, ()
         return _Source(None, Opened(self._inbox.batches(sealed), [])) if sealed else None
 
@@ -323,10 +326,8 @@ class Round:
             if source.block is None:
                 self._inbox.drop(numbers)
             else:
-                backlog.take_from(
-                    self._beam_state, self._key_state, source.block, source.opened, len(numbers)
-                )
-        backlog.put_first(self._beam_state, self._key_state, packed_batches)
+                self._backlog.take_from(source.block, source.opened, len(numbers))
+        self._backlog.put_first(packed_batches)
         gone = {number for numbers in leaving for number in numbers}
         self._key_state.tried = [*elsewhere, *(each for each in tried.values() if each.number not in gone)]
 

@@ -6,12 +6,12 @@ What was taken from it is passed over, and it is cleared once nothing in it is a
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Collection, Sequence
 
 from transforms.batch import MAX_OPEN, MAX_OPEN_BYTES, BatchPolicy, OpenBatch, OpenBatches
 from transforms.event import Batch, Event
-from transforms.write.keyed.packing import Remembered, pack_events
+from transforms.write.keyed.backlog import Backlog
+from transforms.write.keyed.packing import pack_events
 from transforms.write.keyed.state import (
     Bag,
     InboxEvents,
@@ -32,10 +32,6 @@ INBOX_BATCHES = 100
 MOVED_BYTES = 16_000_000
 # Bytes in the inbox that nobody asks for any more, from which on it may be worth writing the others anew.
 TIDY_BYTES = 1_000_000
-# What a process knows of the inboxes of a destination's keys, packed, and what each of them and each part
-# takes beside.
-KNOWN_BYTES = 4_000_000
-OVERHEAD = 200
 
 
 def resume(batches: OpenBatches, key_state: KeyState) -> None:
@@ -96,12 +92,18 @@ def take_in(
 
 
 def take_block(
-    inbox: Inbox, key_state: KeyState, policy: BatchPolicy, block: PackedEvents, now: float
+    inbox: Inbox,
+    key_state: KeyState,
+    policy: BatchPolicy,
+    block: PackedEvents,
+    now: float,
+    older: Backlog,
 ) -> bool | None:
     """Let a block join its batch unopened; says whether that has closed a batch.
 
     None, and nothing is done, when it does not fit: then it is to be opened. Before a block that is a full
-    batch by itself, one that is open goes as it is.
+    batch by itself, one that is open goes as it is; where batches are waiting that are `older` than those in
+    the inbox, it goes behind them at once.
     """
     key, whole = (block.window_end, block.partition), policy.full(block.count, block.size)
     known = next((each for each in key_state.open if (each.window_end, each.partition) == key), None)
@@ -113,6 +115,10 @@ def take_block(
         known = None
     _seal(key_state, over)
     key_state.latest_window = max(key_state.latest_window, block.window_end)
+    if whole and _move(inbox, key_state, older):
+        batch = next_number(key_state), block.partition, block.window_end, block.taken_at, block.count
+        older.put_last([PackedBatch(*batch, block.bodies)])
+        return True
     if known is None:
         number, times = next_number(key_state), (now, closes_at(block.window_end, now), block.taken_at)
         known = OpenBatchHeader(number, block.partition, block.window_end, *times, 0, 0, 0)
@@ -151,6 +157,17 @@ def _seal(key_state: KeyState, closing: Sequence[OpenBatchHeader]) -> None:
         key_state.sealed.append(SealedBatchHeader(each.number, each.taken_at, each.count, each.packed))
 
 
+def _move(inbox: Inbox, key_state: KeyState, older: Backlog) -> bool:
+    """Let what is sealed in the inbox go behind a backlog; False when there is none, or that is too much."""
+    sealed = key_state.sealed
+    if not key_state.blocks or sum(each.packed for each in sealed) > MOVED_BYTES:
+        return False
+    if sealed:
+        older.put_last(inbox.batches(sealed))
+        inbox.drop({each.number for each in sealed})
+    return True
+
+
 def _add_block(inbox: Inbox, number: int, block: PackedEvents) -> int:
     count, packed = block.count, 0
     for body in block.bodies:
@@ -162,7 +179,7 @@ def _add_block(inbox: Inbox, number: int, block: PackedEvents) -> int:
 
 class Inbox:
     """The inbox of one key within one bundle, which reads it once at most, and not at all when this process
-    knows it (see Inboxes)."""
+    knows it (see KnownKeys)."""
 
     def __init__(self, bag: Bag, key_state: KeyState, known: list[InboxEvents] | None = None) -> None:
         self._bag, self._key_state = bag, key_state
@@ -213,32 +230,6 @@ class Inbox:
         if self.known is None:
             self.known = [unpack(InboxEvents, packed) for packed in self._bag.read()]
         return self.known
-
-
-class Inboxes:
-    """What lies in the inboxes of this process's keys, so that it need not be read. Safe for threads.
-
-    It is known by the version of the key's state, which is written with what its bundle did to the inbox, and
-    never again: a bundle that failed, or another process in between, leaves another version.
-    """
-
-    def __init__(self) -> None:
-        self._known: Remembered[tuple[bytes, list[InboxEvents], int]] = Remembered(KNOWN_BYTES)
-
-    def open(self, key: str, bag: Bag, key_state: KeyState) -> Inbox:
-        """A key's inbox, as a bundle finds it."""
-        version, parts, count = self._known.get(key) or (b"", [], 0)
-        if not version or version != key_state.version:
-            return Inbox(bag, key_state)
-        # What a bundle that failed has added is not there.
-        return Inbox(bag, key_state, parts if len(parts) == count else parts[:count])
-
-    def keep(self, key: str, inbox: Inbox, key_state: KeyState) -> None:
-        """The bundle leaves the key's state so; gives it its version."""
-        key_state.version = os.urandom(8)
-        if inbox.known is not None:
-            size = OVERHEAD + sum([len(part.body) + OVERHEAD for part in inbox.known])
-            self._known.put(key, (key_state.version, inbox.known, len(inbox.known)), size)
 
 
 def crowding(key_state: KeyState) -> list[SealedBatchHeader]:

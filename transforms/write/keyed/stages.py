@@ -78,6 +78,7 @@ class DeliverOnTimers(beam.DoFn):
         if release(self._shared):
             self._attempts.close(CLOSE_SECONDS)
 
+    @with_cells
     def process(
         self,
         element: tuple[str, bytes],
@@ -86,8 +87,9 @@ class DeliverOnTimers(beam.DoFn):
         inbox: Any = beam.DoFn.StateParam(INBOX),
         due: Any = beam.DoFn.TimerParam(DUE),
         end: Any = beam.DoFn.TimerParam(END),
+        *cells: Any,
     ) -> None:
-        if self._delivery.receive(*element, BeamState(key_state, inbox), due.set):
+        if self._delivery.receive(*element, BeamState(key_state, inbox, cells), due.set):
             end.set(window.max_timestamp())
 
     @on_timer(DUE)  # type: ignore[untyped-decorator]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
@@ -207,3 +208,26 @@ class Cluster:
 
     def _set(self, at: float) -> None:
         self.timer = at
+
+
+def names(first: int, stop: int) -> tuple[str, ...]:
+    """The ids of `service.events`."""
+    return tuple(f"evt_{n:05d}" for n in range(first, stop))
+
+
+def delivered(cluster: Cluster) -> list[str]:
+    """The ids of what has arrived, sorted."""
+    return sorted(event_id for receipt in cluster.receipts for event_id in receipt.event_ids)
+
+
+def let_time_pass(cluster: Cluster) -> None:
+    """Nobody waits for a time to come."""
+    cluster.clock.wait = lambda event, timeout: let_pass(cluster, event, timeout)  # type: ignore[method-assign]
+
+
+def let_pass(cluster: Cluster, event: threading.Event, timeout: float | None) -> bool:
+    """Whoever waits for a time lets it pass; whoever waits for a writer waits for it."""
+    if timeout is None or event.wait(0 if cluster.attempts._threads._slots == [] else 0.05):
+        return event.wait(PATIENCE)
+    cluster.clock.advance(timeout)
+    return event.is_set()

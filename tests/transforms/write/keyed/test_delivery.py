@@ -10,15 +10,13 @@ import httpx
 import pytest
 
 from tests.transforms.write.drivers import OnTimers
-from tests.transforms.write.keyed.cluster import KEY
+from tests.transforms.write.keyed.cluster import KEY, delivered, let_pass, let_time_pass, names
 from tests.transforms.write.service import PATIENCE, events
-from transforms.batch import BatchPolicy
 from transforms.event import Batch
 from transforms.held import FORGET_SECONDS, Held
 from transforms.write.contract import Outcome
-from transforms.write.keyed import backlog, delivery, inbox
+from transforms.write.keyed import delivery
 from transforms.write.keyed.attempts import LAST_TRY, DrainTime
-from transforms.write.keyed.backlog import BLOCK_BYTES, CELLS, SMALL_BLOCK_BYTES, SMALL_BLOCKS, SPARE
 from transforms.write.keyed.delivery import POLL_LAST
 from transforms.write.keyed.firing import Budget
 
@@ -30,16 +28,8 @@ def cluster() -> Iterator[OnTimers]:
     assert cluster.close()
 
 
-def names(first: int, stop: int) -> tuple[str, ...]:
-    return tuple(f"evt_{n:05d}" for n in range(first, stop))
-
-
 def refuse(batch: Batch) -> Outcome:
     return Outcome(later=range(len(batch.events)), cause="503")
-
-
-def delivered(cluster: OnTimers) -> list[str]:
-    return sorted(event_id for receipt in cluster.receipts for event_id in receipt.event_ids)
 
 
 def test_a_batch_is_sealed_by_one_bundle_and_attempted_by_a_later_one(cluster: OnTimers) -> None:
@@ -358,7 +348,7 @@ def test_a_service_that_asks_for_time_while_it_rejects_is_not_asked_in_a_loop(
     def wait(event: threading.Event, timeout: float | None) -> bool:
         if threading.current_thread() is threading.main_thread() and timeout is not None:
             waits.append(timeout)
-        return _pass(cluster, event, timeout)
+        return let_pass(cluster, event, timeout)
 
     def script(batch: Batch) -> Outcome:
         return Outcome(rejected=dict.fromkeys(range(len(batch.events)), "bad: all"), retry_after=3.0)
@@ -389,165 +379,6 @@ def hang_until(cluster: OnTimers, answer: threading.Event) -> None:
 def _at_once(cluster: OnTimers, event: threading.Event, timeout: float | None) -> bool:
     cluster.clock.advance(timeout or 0.0)
     return event.is_set()
-
-
-def let_time_pass(cluster: OnTimers) -> None:
-    """Nobody waits for a time to come."""
-    cluster.clock.wait = lambda event, timeout: _pass(cluster, event, timeout)  # type: ignore[method-assign]
-
-
-def _pass(cluster: OnTimers, event: threading.Event, timeout: float | None) -> bool:
-    """Whoever waits for a time lets it pass; whoever waits for a writer waits for it."""
-    if timeout is None or event.wait(0 if cluster.attempts._threads._slots == [] else 0.05):
-        return event.wait(PATIENCE)
-    cluster.clock.advance(timeout)
-    return event.is_set()
-
-
-THOUSAND = BatchPolicy(max_events=1000, max_bytes=1_000_000, max_age=5.0)
-
-
-def outage(minutes: int) -> OnTimers:
-    """A cluster with 10,000 events a minute of an outage behind it."""
-    cluster = OnTimers(THOUSAND)
-    cluster.service.refuse = httpx.ConnectError("refused")
-    for number in range(minutes * 20):
-        cluster.add(events(number * 500, 500, size=300))
-        cluster.wait(3.0)
-    return cluster
-
-
-@pytest.mark.slow
-def test_a_backlog_costs_the_elements_on_top_of_it_nothing() -> None:
-    costs = []
-    for minutes in (2, 20):
-        cluster = outage(minutes)
-        assert cluster.pending() == minutes * 10_000
-        packed = cluster.store["book"]
-        before = cluster.bytes_read
-        cluster.arrive(events(900_000, 500, size=300))
-        costs.append((cluster.bytes_read - before, len(packed)))
-        assert cluster.close()
-    assert [read for read, _ in costs] == [0, 0]
-    assert costs[1][1] < 4000  # what is known of 200,000 events
-
-
-SMALL_BLOCKS_HAVE = {"SMALL_BLOCK_BYTES": 4000, "BLOCK_BYTES": 32_000, "ELEMENT_BYTES": 16_000}
-SMALL_INBOX_HAS = {"INBOX_BYTES": 2000, "TIDY_BYTES": 1000, "MOVED_BYTES": 16_000}
-
-
-@pytest.fixture
-def small(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Everything a thousandth of its size."""
-    for room, sizes in ((backlog, SMALL_BLOCKS_HAVE), (inbox, SMALL_INBOX_HAS)):
-        for name, value in sizes.items():
-            monkeypatch.setattr(room, name, value)
-    monkeypatch.setattr("transforms.write.keyed.firing.HELPING", 1000)
-
-
-@pytest.mark.usefixtures("small")
-def test_a_backlog_is_kept_in_blocks_that_are_not_written_again_and_arrives_in_order() -> None:
-    cluster = outage(20)
-    key_state = cluster.key_state()
-    assert key_state.pending() == 200_000
-    assert SMALL_BLOCKS < len(key_state.blocks) < CELLS - SPARE
-    largest = max(block.packed for block in key_state.blocks)
-    assert 32_000 < largest < 32_000 + 6000  # and the batch that fills it
-    written, read = cluster.bytes_written, cluster.bytes_read
-    kept = sum(block.packed for block in key_state.blocks)
-    # each batch comes into the inbox and goes from there into a block, once; what came while one was joined
-    assert written < 2.2 * kept
-    cluster.service.refuse = None
-    cluster.wait(30.0)
-    assert cluster.service.ids() == [names(n, n + 1000) for n in range(0, 200_000, 1000)]
-    assert cluster.pending() == 0
-    # the real blocks are a thousand times larger, and a round takes as much more
-    assert cluster.bytes_read - read < 20 * kept
-    assert cluster.bytes_written - written < 0.1 * kept
-    assert cluster.close()
-
-
-@pytest.mark.usefixtures("small")
-def test_a_probe_that_fails_writes_no_event_again() -> None:
-    cluster = outage(5)
-    written, made = cluster.bytes_written, cluster.fired
-    for _ in range(20):
-        cluster.wait(60.0)
-    assert cluster.fired - made >= 20
-    assert cluster.bytes_written == written
-    cluster.new_process()  # what the state alone knows of it
-    cluster.service.refuse = None
-    cluster.wait(60.0)
-    assert cluster.service.writes[0].ids == names(0, 1000)
-    assert cluster.service.writes[0].attempts > 20
-    assert cluster.pending() == 0
-    assert cluster.close()
-
-
-@pytest.mark.usefixtures("small")
-def test_what_is_left_of_a_batch_goes_before_all_others_and_nothing_else_is_written() -> None:
-    cluster = outage(5)
-    written, last = cluster.bytes_written, {"evt_00999", "evt_01999"}
-
-    def script(batch: Batch) -> Outcome | None:
-        found = [n for n, event in enumerate(batch.events) if event.id in last]
-        return Outcome(later=found, cause="not now") if found else None
-
-    cluster.service.refuse, cluster.service.script = None, script
-    cluster.wait(60.0)
-    key_state = cluster.key_state()
-    assert key_state.pending() == 2
-    assert [block.count for block in key_state.blocks] == [2]
-    assert cluster.bytes_written - written < 2000
-    last.clear()
-    cluster.wait(60.0)
-    assert cluster.pending() == 0
-    assert sorted(delivered(cluster)) == list(names(0, 50_000))
-    assert cluster.close()
-
-
-@pytest.mark.usefixtures("small")
-def test_a_block_that_is_taken_from_while_it_is_added_to_does_not_grow_for_ever() -> None:
-    cluster = outage(5)
-    cluster.service.refuse = None
-    cluster.service.script = lambda batch: cluster.clock.advance(0.3)  # two of them fill a round
-    for number in range(100, 400):
-        cluster.arrive(events(number * 500, 500, size=300))
-        cluster.fire()
-    most = max(sum(map(len, cluster.store.get(str(cell), ()))) for cell in range(CELLS))
-    assert most < 40_000
-    assert cluster.close()
-
-
-def test_blocks_have_room_for_two_gigabytes() -> None:
-    large = CELLS - SPARE - SMALL_BLOCKS - 1
-    assert SMALL_BLOCKS * SMALL_BLOCK_BYTES + large * BLOCK_BYTES >= 2_000_000_000
-    assert BLOCK_BYTES == 32_000_000
-
-
-@pytest.mark.usefixtures("small")
-@pytest.mark.parametrize("lives", [True, False])
-def test_the_end_gives_out_some_bytes_a_bundle_whatever_waits(
-    lives: bool,
-) -> None:
-    cluster = outage(5)
-    ends = 0
-
-    def end() -> None:
-        nonlocal ends
-        ends += 1
-
-    let_time_pass(cluster)
-    cluster.service.refuse = None if lives else httpx.ConnectError("refused")
-    cluster.largest_commit = 0
-    while cluster.store:
-        with cluster.bundle() as (delivery, beam_state):
-            cluster.take(delivery.end(KEY, beam_state, end, Budget(200_000)))
-    found = delivered(cluster) if lives else [letter.event_id for letter in cluster.letters]
-    assert sorted(found) == list(names(0, 50_000))
-    assert ends > 1
-    assert cluster.largest_commit < 2 * 200_000 + 40_000  # a batch is begun, and cut when it is too large
-    assert cluster.close()
 
 
 def test_an_end_that_another_process_goes_on_with_is_given_its_time_there(cluster: OnTimers) -> None:

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.transforms.write.drivers import OnTimers
-from tests.transforms.write.keyed.cluster import KEY
+from tests.transforms.write.keyed.cluster import KEY, delivered
 from tests.transforms.write.service import events
 from transforms.batch import BatchPolicy
 from transforms.write.keyed import delivery
@@ -35,10 +35,6 @@ def opened(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
     monkeypatch.setattr(delivery.KeyedDelivery, "_take_apart", noted)
     return found
-
-
-def delivered(cluster: OnTimers) -> list[str]:
-    return sorted(event_id for receipt in cluster.receipts for event_id in receipt.event_ids)
 
 
 def test_blocks_join_a_batch_unopened_until_one_does_not_fit(
@@ -148,7 +144,7 @@ def test_what_is_delivered_is_not_held_in_memory_until_the_bag_is_cleared(cluste
     key_state = cluster.key_state()
     assert key_state.done_with, "the bag has been cleared"
     with cluster.bundle() as (_, beam_state):
-        inbox = cluster.attempts.inboxes.open(KEY, beam_state.inbox, key_state)
+        inbox, _ = cluster.attempts.known_keys.open(KEY, beam_state, key_state)
     assert [part.count for part in inbox.known or ()] == [3]
 
 
