@@ -20,6 +20,8 @@ from transforms.write.keyed.packing import pack_events, unpack_events
 
 # The first byte of everything. Fields may be appended to a struct (readers default them), never changed.
 VERSION = b"\x01"
+# Of what has events in it: bodies were deflated in the form before, and are compressed with Zstandard now.
+EVENTS_VERSION = b"\x02"
 T = TypeVar("T", bound=msgspec.Struct)
 
 
@@ -94,22 +96,23 @@ class PackedBatch(msgspec.Struct, array_like=True):
             size += len(body)
 
 
-_decoders: dict[Any, Any] = {
-    kind: msgspec.msgpack.Decoder(kind) for kind in (PackedEvents, InboxEvents, PackedBatch)
-}
+WITH_EVENTS = PackedEvents, InboxEvents, PackedBatch
+_decoders: dict[Any, Any] = {kind: msgspec.msgpack.Decoder(kind) for kind in WITH_EVENTS}
 
 
 def pack(struct: msgspec.Struct) -> bytes:
     """PackedEvents, InboxEvents, a PackedBatch (or any other struct) with the version in front."""
-    return VERSION + msgspec.msgpack.encode(struct)
+    version = EVENTS_VERSION if isinstance(struct, WITH_EVENTS) else VERSION
+    return version + msgspec.msgpack.encode(struct)
 
 
 def unpack(kind: type[T], packed: bytes) -> T:
     """What `pack` was given. Raises NewerState when this release cannot read it."""
-    if packed[:1] != VERSION:
+    newest = EVENTS_VERSION if kind in WITH_EVENTS else VERSION
+    if not VERSION <= packed[:1] <= newest:
         raise NewerState(
             f"this job's state was written in form {packed[:1].hex()}, by a newer grantex-beam than this, "
-            f"which reads form {VERSION.hex()}: nothing is lost, run the newer release"
+            f"which reads form {newest.hex()}: nothing is lost, run the newer release"
         )
     found: T = _decoders[kind].decode(memoryview(packed)[1:])
     return found

@@ -16,6 +16,7 @@ from transforms.write.contract import Outcome
 from transforms.write.keyed import backlog, inbox
 from transforms.write.keyed.backlog import BLOCK_BYTES, CELLS, SMALL_BLOCK_BYTES, SMALL_BLOCKS, SPARE
 from transforms.write.keyed.firing import Budget
+from transforms.write.keyed.packing import pack_events
 
 THOUSAND = BatchPolicy(max_events=1000, max_bytes=1_000_000, max_age=5.0)
 
@@ -84,6 +85,7 @@ def test_a_backlog_is_kept_in_blocks_that_are_not_written_again_and_arrives_in_o
 def of_seven(small: None, monkeypatch: pytest.MonkeyPatch) -> None:
     """All blocks are large, and of seven batches."""
     monkeypatch.setattr(backlog, "SMALL_BLOCKS", 0)
+    monkeypatch.setattr(backlog, "BLOCK_BYTES", 6.5 * len(pack_events(events(0, 1000, size=300))))
 
 
 def packed_bytes(cluster: OnTimers) -> int:

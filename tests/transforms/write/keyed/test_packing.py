@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import base64
+import zlib
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 
 from tests.transforms.write.service import events
+from transforms.event import Event
 from transforms.write.keyed import packing
 from transforms.write.keyed.packing import Remembered, pack_events, pack_part, unpack_events
 
@@ -51,3 +56,24 @@ def test_the_oldest_goes_first_when_there_is_too_much() -> None:
     assert [known.get(name) for name in "bcd"] == ["B", None, "D"]
     known.put("b", "larger than all", 11)
     assert [known.get(name) for name in "bcd"] == [None, None, None]
+
+
+def test_what_an_earlier_release_deflated_is_opened() -> None:
+    deflated = base64.b64decode("mzhlaWpZSbzhwpItRgZGZroGxroGhiGGRlYGBlYGBlFH+KqVMlOUrJRSy0riDZVqAQ==")
+    new = [Event("evt_1", "t", "2026-03-01T12:00:00Z", b'{"id":"evt_1"}')]
+    body = pack_events(new)
+    assert body.startswith(packing.MAGIC)
+    assert unpack_events([deflated, body, deflated]) == new * 3
+
+
+def test_nothing_that_was_deflated_looks_as_what_is_packed_now() -> None:
+    """The first byte would begin a stored block, whose length is followed by its complement (RFC 1951)."""
+    for rest in range(65_536):
+        with pytest.raises(zlib.error):
+            zlib.decompress(packing.MAGIC + rest.to_bytes(2, "little"), -15)
+
+
+def test_threads_pack_and_open_side_by_side() -> None:
+    lists = [events(n * 100, 100, size=300) for n in range(40)]
+    with ThreadPoolExecutor(8) as threads:
+        assert list(threads.map(lambda each: unpack_events([pack_events(each)]), lists)) == lists

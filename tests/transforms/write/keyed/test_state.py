@@ -76,10 +76,23 @@ def test_what_was_written_before_is_read(kind: Any) -> None:
         assert (found.due, found.memo) == (99.5, b"memo")
 
 
-def test_a_newer_release_is_named() -> None:
-    packed = b"\x02" + pack(PackedEvents(1.0, 1.0, b""))[1:]
-    with pytest.raises(NewerState, match="by a newer grantex-beam"):
-        unpack(PackedEvents, packed)
+@pytest.mark.parametrize(("struct", "newest"), [(PackedEvents(1.0, 1.0, b""), "02"), (KeyState(), "01")])
+def test_a_newer_release_is_named(struct: PackedEvents | KeyState, newest: str) -> None:
+    packed = pack(struct)
+    newer = bytes([packed[0] + 1]) + packed[1:]
+    with pytest.raises(NewerState, match=f"by a newer grantex-beam than this, which reads form {newest}:"):
+        unpack(type(struct), newer)
+
+
+def test_what_has_events_in_it_is_too_new_for_a_release_that_cannot_open_them() -> None:
+    """It reads form 01 alone. What is known of a key with nothing in it is still for both."""
+    assert {pack(struct)[:1] for struct in (PackedEvents(1.0, 1.0, b""), PackedBatch(*BATCH, []))} == {
+        b"\x02"
+    }
+    assert pack(KeyState())[:1] == b"\x01"
+
+
+BATCH = 7, "dt=1", 300.0, 1.5, 3
 
 
 def test_a_batch_keeps_its_identity_and_what_is_known_of_it() -> None:
