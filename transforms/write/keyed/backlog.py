@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 from transforms.write.keyed.state import BacklogBlock, Bag, KeyState, PackedBatch, pack, unpack
 
@@ -34,7 +35,7 @@ class Opened:
     batches: list[PackedBatch]
     ends: list[int]
 
-    @property
+    @cached_property
     def count(self) -> int:
         """Events in them."""
         return sum(each.count for each in self.batches)

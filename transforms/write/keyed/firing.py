@@ -31,9 +31,6 @@ from transforms.write.keyed.state import (
 )
 from transforms.write.metrics import DeliveryCounters
 
-# Batches that are unpacked at a time, in packed bytes: some 2,000 events. What a round does not come to is
-# unpacked in vain.
-HELPING = 150_000
 # A block that is no larger, and all at hand, is written anew with what was cut from its batches.
 JOINED_BYTES = 1_000_000
 # What a bundle gives out, in bytes, before it leaves the rest to the next one. With one more batch, and what
@@ -249,7 +246,8 @@ class Round:
         return begun or bool(self._unopened())
 
     def _load(self) -> bool:
-        """Take more batches to hand, oldest first; False when there are none."""
+        """Take one more batch to hand, the oldest; False when there is none. What a round does not come to
+        would be unpacked in vain."""
         if not self._sources or self._sources[-1].is_exhausted:
             source = self._open_next()
             if source is None:
@@ -258,13 +256,9 @@ class Round:
         source = self._sources[-1]
         if source.block is not None:  # only its beginning may have been known
             source.opened = self._backlog.load(source.block, source.taken)
-        size = 0
-        for packed_batch in source.opened.batches[source.taken :]:
-            size += packed_batch.size
+        if not source.is_exhausted:
+            self._put(source.opened.batches[source.taken])
             source.taken += 1
-            self._put(packed_batch)
-            if size >= HELPING:
-                break
         return True
 
     def _unopened(self) -> list[BacklogBlock]:

@@ -56,7 +56,6 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
     for room, sizes in ((backlog, SMALL_BLOCKS_HAVE), (inbox, SMALL_INBOX_HAS)):
         for name, value in sizes.items():
             monkeypatch.setattr(room, name, value)
-    monkeypatch.setattr("transforms.write.keyed.firing.HELPING", 1000)
 
 
 @pytest.mark.usefixtures("small")

@@ -339,10 +339,7 @@ def test_a_request_that_lasts_is_waited_for_as_long_as_others_get_through(cluste
     assert cluster.letters == []
 
 
-def test_a_service_that_asks_for_time_while_it_rejects_is_not_asked_in_a_loop(
-    cluster: OnTimers, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("transforms.write.keyed.firing.HELPING", 1)
+def test_a_service_that_asks_for_time_while_it_rejects_is_not_asked_in_a_loop(cluster: OnTimers) -> None:
     waits: list[float | None] = []
 
     def wait(event: threading.Event, timeout: float | None) -> bool:
