@@ -181,7 +181,7 @@ class KeyedDelivery:
                 yield result
             if outbox.in_flight:
                 continue  # it lasts, and others may have been given more time meanwhile
-            due, now = outbox.due(), clock.now()
+            due, now = round_.due(), clock.now()
             due = outbox.not_before if due is None else due
             if due <= now:
                 continue

@@ -148,7 +148,14 @@ class Round:
     def empty(self) -> bool:
         """Nothing is left of what was sealed."""
         at_hand = any(len(entry.batch.events) > self._gone(entry.batch) for entry in self._outbox.left())
-        return not (at_hand or self._sealed or self._is_more())
+        return not (at_hand or self._is_more())
+
+    def due(self) -> float | None:
+        """When something may be attempted (epoch): what is not at hand yet may be at once. None: nothing is
+        left, or it is being attempted."""
+        outbox = self._outbox
+        may_load = not outbox.in_flight and not outbox.circuit.is_open and outbox.size < MAX_UNSETTLED_BYTES
+        return outbox.not_before if may_load and self._is_more() else outbox.due()
 
     def run(self, until: float, patience: float) -> Iterator[Result]:
         """Attempt what is due, until nothing is, one lasts longer than `patience`, it is `until` (monotonic
@@ -169,7 +176,7 @@ class Round:
     def keep(self) -> None:
         """Write back what has changed, and note in the key's state when to go on."""
         key_state, outbox, circuit = self._key_state, self._outbox, self._outbox.circuit
-        due = outbox.due()
+        due = self.due()
         self._write_back()
         key_state.not_before = outbox.not_before
         key_state.failures, key_state.open_since = circuit.failures, circuit.since
@@ -189,25 +196,25 @@ class Round:
     def give_up(self, cause: str) -> Iterator[DeadLetter]:
         """All that is left as dead letters, also what is not at hand; ends when the bundle has given out
         enough."""
-        now = self._clock.now()
-        while True:
-            for entry in self._outbox.left():
-                if self._budget.spent:
-                    return
-                batch, why = entry.batch, cause
-                first = self._gone(batch)
-                if batch is self._running and not first:
-                    why += "; it was being sent and may have arrived"
-                    self._counters.unanswered(batch)
-                for number, event in enumerate(batch.events[first:], first + 1):
-                    if self._budget.overdrawn:
-                        return
-                    letter = DeadLetter("write", self._name, why, event.raw, event.id, batch.attempts, now)
-                    self._budget.spend(letter)
-                    self._given_up[batch.seal] = number
-                    yield letter
-            if self._budget.spent or not self._load():
+        for entry in self._outbox.left():
+            yield from self._give_up(entry.batch, cause)
+        while not self._budget.spent and (batch := self._load()) is not None:
+            yield from self._give_up(batch, cause)
+
+    def _give_up(self, batch: Batch, cause: str) -> Iterator[DeadLetter]:
+        first, now = self._gone(batch), self._clock.now()
+        if self._budget.spent:
+            return
+        if batch is self._running and not first:
+            cause += "; it was being sent and may have arrived"
+            self._counters.unanswered(batch)
+        for number, event in enumerate(batch.events[first:], first + 1):
+            if self._budget.overdrawn:
                 return
+            letter = DeadLetter("write", self._name, cause, event.raw, event.id, batch.attempts, now)
+            self._budget.spend(letter)
+            self._given_up[batch.seal] = number
+            yield letter
 
     def _gone(self, batch: Batch) -> int:
         return self._given_up.get(batch.seal, 0)
@@ -224,10 +231,10 @@ class Round:
     def _next(self) -> Batch | None:
         """The next batch to attempt; more is read only when nothing at hand may be attempted, or all of that
         was refused and another is needed to tell why."""
-        while self._outbox.circuit.is_open and self._may_load() and self._load():
+        while self._outbox.circuit.is_open and self._may_load() and self._load() is not None:
             pass
         batch = self._outbox.take_batch(self._clock.now())
-        while batch is None and self._may_load() and self._load():
+        while batch is None and self._may_load() and self._load() is not None:
             batch = self._outbox.take_batch(self._clock.now())
         return batch
 
@@ -241,25 +248,25 @@ class Round:
         return outbox.size < MAX_UNSETTLED_BYTES
 
     def _is_more(self) -> bool:
-        """Not all that lies in blocks is at hand."""
+        """Not all that may be attempted is at hand."""
         begun = bool(self._sources) and not self._sources[-1].is_exhausted
-        return begun or bool(self._unopened())
+        return begun or bool(self._sealed or self._unopened())
 
-    def _load(self) -> bool:
-        """Take one more batch to hand, the oldest; False when there is none. What a round does not come to
+    def _load(self) -> Batch | None:
+        """Take one more batch to hand, the oldest; None when there is none. What a round does not come to
         would be unpacked in vain."""
-        if not self._sources or self._sources[-1].is_exhausted:
-            source = self._open_next()
-            if source is None:
-                return False
-            self._sources.append(source)
+        while not self._sources or self._sources[-1].is_exhausted:
+            opened = self._open_next()
+            if opened is None:
+                return None
+            self._sources.append(opened)
         source = self._sources[-1]
         if source.block is not None:  # only its beginning may have been known
             source.opened = self._backlog.load(source.block, source.taken)
-        if not source.is_exhausted:
-            self._put(source.opened.batches[source.taken])
-            source.taken += 1
-        return True
+            if source.is_exhausted:  # it holds less than was said of it
+                return self._load()
+        source.taken += 1
+        return self._put(source.opened.batches[source.taken - 1])
 
     def _unopened(self) -> list[BacklogBlock]:
         """The blocks of which nothing is at hand, oldest first."""
@@ -271,7 +278,7 @@ class Round:
         sealed, self._sealed = self._sealed, ()
         return _Source(None, Opened(self._inbox.batches(sealed), [])) if sealed else None
 
-    def _put(self, packed_batch: PackedBatch) -> None:
+    def _put(self, packed_batch: PackedBatch) -> Batch:
         batch = unpack_batch(packed_batch)
         failures, due = packed_batch.failures, packed_batch.due
         tried = self._tried.get(packed_batch.number)
@@ -280,6 +287,7 @@ class Round:
             failures, due = tried.failures, tried.due
         self._originals[packed_batch.number] = batch
         self._outbox.put(batch, failures, -math.inf if self._last else soon(due, self._clock.now()))
+        return batch
 
     def _settle(self, batch: Batch, attempt: Attempt, attempt_id: AttemptId) -> Iterator[Result]:
         try:

@@ -165,6 +165,7 @@ def _move(inbox: Inbox, key_state: KeyState, older: Backlog) -> bool:
     if sealed:
         older.put_last(inbox.batches(sealed))
         inbox.drop({each.number for each in sealed})
+        inbox.tidy()
     return True
 
 

@@ -13,6 +13,8 @@ from tests.transforms.write.service import events
 from transforms.batch import BatchPolicy
 from transforms.event import Batch
 from transforms.write.contract import Outcome
+from transforms.write.delivery.outbox import Outbox
+from transforms.write.delivery.settling import Entry
 from transforms.write.keyed import backlog, inbox
 from transforms.write.keyed.backlog import BLOCK_BYTES, CELLS, SMALL_BLOCK_BYTES, SMALL_BLOCKS, SPARE
 from transforms.write.keyed.firing import Budget
@@ -137,6 +139,74 @@ def test_a_block_is_read_once_as_far_as_it_is_known(
     cluster.wait(30.0)
     assert cluster.service.ids() == [names(n, n + 1000) for n in range(0, 200_000, 1000)]
     assert (cluster.bytes_read - before) / held == pytest.approx(times, rel=0.1)
+    assert cluster.close()
+
+
+def never_the_first(batch: Batch) -> Outcome | None:
+    found = [n for n, event in enumerate(batch.events) if event.id == "evt_00000"]
+    return Outcome(later=found, cause="not now") if found else None
+
+
+@pytest.mark.usefixtures("small")
+def test_a_batch_that_waits_for_its_time_holds_up_none_of_those_that_are_not_at_hand_yet() -> None:
+    cluster = outage(4, at_once=1000)
+    cluster.service.refuse = None
+
+    def script(batch: Batch) -> Outcome | None:
+        cluster.clock.advance(0.3)
+        return never_the_first(batch)
+
+    cluster.service.script = script
+    cluster.clock.advance(60.0)
+    started = cluster.clock.monotonic()
+    cluster.settle()  # no later timer than for now
+    assert delivered(cluster) == list(names(1, 40_000))
+    assert cluster.clock.monotonic() - started == pytest.approx(0.3 * len(cluster.service.writes), rel=0.2)
+    assert cluster.close()
+
+
+@pytest.mark.usefixtures("small")
+def test_nor_at_the_end_where_what_nobody_tried_would_be_given_up() -> None:
+    cluster = outage(4, at_once=1000)
+    cluster.service.refuse, cluster.service.script = None, never_the_first
+    let_time_pass(cluster)
+    cluster.end()
+    assert delivered(cluster) == list(names(1, 40_000))
+    assert [letter.event_id for letter in cluster.letters] == ["evt_00000"]
+    assert cluster.close()
+
+
+def test_what_is_given_up_is_looked_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many batches it is in: with all of them looked at for each, 12,000 took half a minute."""
+    looked: list[int] = []
+    left = Outbox.left
+
+    def counting(outbox: Outbox) -> list[Entry]:
+        found = left(outbox)
+        looked.append(len(found))
+        return found
+
+    monkeypatch.setattr(Outbox, "left", counting)
+    cluster = OnTimers(BatchPolicy(max_events=1, max_bytes=1_000_000, max_age=5.0))
+    cluster.service.refuse = httpx.ConnectError("refused")
+    for first in range(0, 500, 100):
+        cluster.add(events(first, 100))
+        cluster.wait(3.0)
+    let_time_pass(cluster)
+    looked.clear()
+    cluster.end()
+    assert [letter.event_id for letter in cluster.letters] == list(names(0, 500))
+    assert sum(looked) < 3 * 500
+    assert cluster.close()
+
+
+@pytest.mark.usefixtures("small")
+def test_what_went_from_the_inbox_into_a_block_does_not_stay_there_too() -> None:
+    cluster = outage(1)
+    for number in range(100):
+        cluster.arrive(events(10_000 + 1500 * number, 500, size=300))
+        cluster.arrive(events(10_500 + 1500 * number, 1000, size=300))
+        assert sum(map(len, cluster.store.get("inbox", ()))) < 2500  # a batch that takes events yet
     assert cluster.close()
 
 
