@@ -112,6 +112,7 @@ class Attempt:
         self.ended = 0.0  # monotonic seconds, once `done` is set
         self.batch: Batch | None = batch  # until it has ended
         self.events = len(batch.events)
+        self.of = what_is_left(batch)
         self.memo = batch.memo
         self.place = ""
         self._outcome: Outcome | None = None
@@ -141,6 +142,11 @@ class Attempt:
             self.memo, self.place, self.batch = self.batch.memo, self.batch.place, None
         self._outcome, self.seconds, self._error = outcome, seconds, error
         self.done.set()
+
+
+def what_is_left(batch: Batch) -> int:
+    """Tells apart what is left of one batch after its first attempt; of that its id says what it is."""
+    return hash(tuple([event.id for event in batch.events])) if batch.attempts > 1 else 0
 
 
 class Attempts:
@@ -200,7 +206,8 @@ class Attempts:
         """The attempt of this name; it is made now unless it was before."""
         with self._lock:
             attempt = self._known.get(token)
-            if attempt is not None:
+            # An attempt before it that was forgotten may have left other events this time.
+            if attempt is not None and attempt.of == what_is_left(batch):
                 return attempt
             attempt = self._known[token] = Attempt(batch, self._clock.monotonic())
             self._queue.append(attempt)

@@ -41,6 +41,22 @@ def test_an_ended_attempt_that_nobody_has_looked_at_is_not_made_again() -> None:
     assert attempts.close(5.0)
 
 
+def test_what_another_attempt_left_of_a_batch_is_an_attempt_of_its_own() -> None:
+    """The first attempt was forgotten, made again, and left other events of the same batch this time."""
+    attempts = Attempts(Counting(), "counting", ManualClock())
+    whole, less = batch(3), batch(3)
+    less.events = less.events[1:]
+    whole.attempts = less.attempts = 2
+    made = attempts.start(("000", "second"), whole)
+    assert made.done.wait(5)
+    assert attempts.start(("000", "second"), whole) is made
+    again = attempts.start(("000", "second"), less)
+    assert again is not made
+    assert again.done.wait(5)
+    assert attempts.find(("000", "second")) is again
+    assert attempts.close(5.0)
+
+
 def test_two_first_rings_at_once_start_one_set_of_writers() -> None:
     counting = Counting()
     attempts = Attempts(counting, "counting", ManualClock())

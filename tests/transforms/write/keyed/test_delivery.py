@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import threading
 from collections.abc import Iterator
@@ -401,3 +402,23 @@ def test_keys_of_one_bundle_share_what_it_may_give_out(cluster: OnTimers) -> Non
         cluster.take(delivery.end(KEY, beam_state, budget=spent))
     assert cluster.letters == []
     assert cluster.pending() == 30
+
+
+def test_an_end_that_is_repeated_may_leave_less_of_a_batch_than_the_first_time(cluster: OnTimers) -> None:
+    """What came to nothing is tried anew, and the attempt that followed it had been of all."""
+    answers = [[0, 1, 2, 3], [3], [0, 1, 2], []]
+
+    def script(batch: Batch) -> Outcome:
+        return Outcome(later=answers.pop(0), cause="503")
+
+    cluster.arrive(events(0, 4))
+    cluster.service.script = script
+    let_time_pass(cluster)
+    with contextlib.suppress(ZeroDivisionError), cluster.bundle() as (delivery, beam_state):
+        for result in delivery.end(KEY, beam_state):
+            cluster.take(iter([result]))
+            raise ZeroDivisionError
+    assert len(answers) == 2, "two attempts were made"
+    cluster.end()
+    assert delivered(cluster) == list(names(0, 4))
+    assert answers == []
