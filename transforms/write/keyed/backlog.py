@@ -13,7 +13,7 @@ from functools import cached_property
 from transforms.write.keyed.state import BacklogBlock, Bag, KeyState, PackedBatch, pack, unpack
 
 # State can only be read cell by cell and each cell must be declared. A block is read whole to take a part of
-# it: so the first ones are small (1 MB packed is 12,500 events, about what a round attempts), and the others
+# it: so the first ones are small (1 MB packed is some 20,000 events; a round attempts less), and the others
 # as large as one bundle may hold. All of them have 2 GB; beyond that the last one grows, which makes it
 # slower to read and nothing else.
 CELLS = 88

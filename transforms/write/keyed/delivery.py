@@ -120,9 +120,7 @@ class KeyedDelivery:
             yield from round_.run(self._clock.monotonic() + ROUND_SECONDS, self._patience)
             round_.keep()
             self._still_running(key, key_state)
-        if leaving := inboxes.crowding(key_state):
-            backlog.put_last(inbox.batches(leaving))
-            inbox.drop({each.number for each in leaving})
+        inbox.move(inboxes.crowding(key_state), backlog)
         inbox.tidy()
         self._schedule(key_state, set_timer, sealed=bool(closed))
         self._show(key, key_state)

@@ -162,10 +162,8 @@ def _move(inbox: Inbox, key_state: KeyState, older: Backlog) -> bool:
     sealed = key_state.sealed
     if not key_state.blocks or sum(each.packed for each in sealed) > MOVED_BYTES:
         return False
-    if sealed:
-        older.put_last(inbox.batches(sealed))
-        inbox.drop({each.number for each in sealed})
-        inbox.tidy()
+    inbox.move(sealed, older)
+    inbox.tidy()
     return True
 
 
@@ -210,6 +208,11 @@ class Inbox:
         key_state.sealed = [each for each in key_state.sealed if each.number not in numbers]
         if dropped and self.known is not None:  # a new list: should the bundle fail, the one before counts
             self.known = [part for part in self.known if part.number not in numbers]
+
+    def move(self, sealed: Sequence[SealedBatchHeader], backlog: Backlog) -> None:
+        """These batches lie behind a backlog from now on."""
+        backlog.put_last(self.batches(sealed))
+        self.drop({each.number for each in sealed})
 
     def tidy(self) -> None:
         """Clear it when nothing is asked for, or most is not, before the bundle ends."""

@@ -46,7 +46,7 @@ class KnownKeys:
     def open(self, key: str, beam_state: BeamState, key_state: KeyState) -> tuple[Inbox, Backlog]:
         """A key's inbox and backlog, as a bundle finds them."""
         known = self._known.get(key)
-        if known is None or not known.version or known.version != key_state.version:
+        if known is None or known.version != key_state.version:
             return Inbox(beam_state.inbox, key_state), Backlog(beam_state.cells, key_state)
         parts = known.parts
         if parts is not None and len(parts) != known.count:

@@ -285,8 +285,7 @@ def test_what_is_left_of_a_batch_goes_before_all_others_and_nothing_else_is_writ
 @pytest.mark.usefixtures("small")
 def test_a_block_that_is_taken_from_while_it_is_added_to_does_not_grow_for_ever() -> None:
     cluster = outage(5)
-    cluster.service.refuse = None
-    cluster.service.script = lambda batch: cluster.clock.advance(0.3)  # two of them fill a round
+    rounds(cluster)
     for number in range(100, 400):
         cluster.arrive(events(number * 500, 500, size=300))
         cluster.fire()
