@@ -42,6 +42,7 @@ finally:
 from apache_beam.options.pipeline_options import PipelineOptions  # noqa: E402
 from apache_beam.runners.portability.fn_api_runner import FnApiRunner, fn_runner  # noqa: E402
 from apache_beam.transforms import core  # noqa: E402
+from apache_beam.utils import interactive_utils  # noqa: E402
 
 from transforms.beam_internals import wrap  # noqa: E402
 
@@ -53,13 +54,21 @@ def in_process_runner() -> FnApiRunner:
     """
     hold_memory_flat()
     inspect_once()
+    search_once()
     return FnApiRunner()
 
 
 class LaneOptions(PipelineOptions):  # type: ignore[misc]
-    """Beam asks a hundred times for a view of its options while one pipeline is built and started, and makes
-    an argument parser each time: as much as all the rest of a lane's start. Here the first view of a kind
-    stays; all of them share their values anyway."""
+    """One for all lanes of a process.
+
+    Beam copies the options of each pipeline, and asks a hundred times for a view of them while it is built
+    and started, for each of which it makes an argument parser (that looks on disk for translations of its
+    words): as much as all the rest of a lane's start. Here a copy is the same object, and the first view of a
+    kind stays; all of them share their values anyway, and nothing changes them once the first lane runs.
+    """
+
+    def __deepcopy__(self, memo: Any) -> LaneOptions:
+        return self
 
     def view_as(self, cls: Any) -> Any:
         """The view of that class, as Beam's own method gives it."""
@@ -104,6 +113,12 @@ def inspect_once() -> bool:
     and again: 1,300 times a lane, half of what a lane's start costs.
     """
     return wrap(core, "get_function_args_defaults", _once_for_methods)
+
+
+def search_once() -> bool:
+    """Have Beam search once for the package that says whether this is IPython, which a job does not have, and
+    not for each transform of each lane; False in a version where that is not known."""
+    return wrap(interactive_utils, "is_in_ipython", functools.cache)
 
 
 def _once_for_methods(arguments_of: ArgumentsOf) -> ArgumentsOf:

@@ -109,13 +109,18 @@ class LaneSource:
         return None if bundle_seconds >= BUNDLE_SECONDS else self.first_turn(position)
 
     def _gather(self, position: int) -> None:
-        """Let events and outcomes gather: a turn at most every 20 ms, or 100 in a flood, unless there is much
-        to read now. While there is no room the writers have enough for longer than 20 ms."""
+        """Let events and outcomes gather: a turn at most every 20 ms, or 100 in a flood that goes on, unless
+        there is much to read now. While there is no room the writers have enough for longer than 20 ms."""
         read, self._read_from = position - self._read_from, position
         until = self._last_turn + (FLOOD_SECONDS if read >= FLOOD else GATHER_SECONDS)
+        end = 0  # of the journal, a look ago
         while (rest := until - self._clock.monotonic()) > 0 and self._drain_until is None:
-            if self._journal.end - max(position, self._passed) >= GATHER_EVENTS and self._current.room():
+            waiting = self._journal.end - max(position, self._passed)
+            if waiting >= GATHER_EVENTS and self._current.room():
                 return
+            if waiting and end == self._journal.end and not self._current.unsent():
+                return  # the flood is over, and the writers have nothing to do
+            end = self._journal.end
             self._clock.wait(threading.Event(), min(rest, GATHER_SECONDS))
 
     @property
@@ -288,7 +293,7 @@ class Lane:
         graph: Graph,
         *,
         clock: Clock,
-        beam_args: Sequence[str] = (),
+        options: LaneOptions | None = None,
         dead_letter_limit: int | None = None,
         on_broken: Callable[[], None] = lambda: None,
         uniform: Callable[[float, float], float] = random.uniform,
@@ -307,7 +312,7 @@ class Lane:
         self._rests = False  # until its next try
         self._started = clock.monotonic()
         self._uniform = uniform
-        self._beam_args = list(beam_args)
+        self._options = LaneOptions([]) if options is None else options
         self._limit = DeadLetterLimit(dead_letter_limit)  # restarts do not reset it
         self._source = LaneSource(self.name, journal, clock)
         self._delivery = self._new_delivery()
@@ -406,7 +411,7 @@ class Lane:
         try:
             delivery.recover()
             with _building:
-                pipeline = beam.Pipeline(in_process_runner(), LaneOptions(self._beam_args))
+                pipeline = beam.Pipeline(in_process_runner(), self._options)
                 self._graph(pipeline, self)
             leave_no_directory(pipeline)
             self.failure = ""

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pipelines import exit_codes
+from pipelines.beam import LaneOptions
 from pipelines.local import snapshot
 from pipelines.local.ages import Ages
 from pipelines.local.display import Display
@@ -216,13 +217,14 @@ def _webhooks(this: Run, journal: Journal) -> WhenFree[WebhookReceiver]:
 def _lanes(this: Run, journal: Journal) -> list[Lane]:
     """Raises CannotStart."""
     _forget(this.settings, journal)
+    options = LaneOptions(this.settings.beam_args)
     lanes = [
         Lane(
             destination,
             journal,
             this.graph,
             clock=this.clock,
-            beam_args=this.settings.beam_args,
+            options=options,
             dead_letter_limit=this.settings.dead_letter_limit,
             on_broken=this.stop.set,
         )

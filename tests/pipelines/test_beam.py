@@ -106,6 +106,13 @@ def test_the_views_of_a_lane_s_options_are_made_once_and_share_their_values() ->
     assert options.get_all_options(drop_default=True)["streaming"] is True
 
 
+def test_a_lane_s_pipeline_takes_the_options_as_they_are() -> None:
+    options = LaneOptions(["--streaming", "--job_name=lanes"])
+    pipelines = [beam.Pipeline(ours.in_process_runner(), options) for _ in range(2)]
+    assert all(pipeline.options is options for pipeline in pipelines)
+    assert options.view_as(GoogleCloudOptions).job_name == "lanes"
+
+
 class _OfTwoMethods(beam.DoFn):
     def process(self, element: int, window: Any = beam.DoFn.WindowParam, *more: int) -> None: ...
 

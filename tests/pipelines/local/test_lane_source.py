@@ -62,6 +62,10 @@ class StubDelivery:
     has_results: bool = False
     is_idle: bool = True
     filters: bool = False
+    left: int = 1
+
+    def unsent(self) -> int:
+        return self.left
 
     def room(self) -> int:
         return self.free
@@ -166,6 +170,28 @@ def test_in_a_flood_a_turn_carries_thousands() -> None:
     assert bench.wait(lane.FLOOD) == (Turn(100), lane.FLOOD_SECONDS)
     bench.journal.end += 1
     assert bench.wait(lane.FLOOD + 1) == (Turn(100), lane.GATHER_SECONDS), "the flood is over"
+
+
+def test_a_flood_that_has_ended_waits_for_no_more_than_it_has_writers_for() -> None:
+    bench = Bench()
+    bench.journal.end = lane.FLOOD
+    bench.wait()
+    bench.journal.end += 1
+    bench.delivery.left = 0
+
+    def grown() -> None:
+        bench.journal.end += 1
+
+    bench.clock.meanwhile = [grown]
+    assert bench.wait(lane.FLOOD) == (Turn(100), 2 * lane.GATHER_SECONDS), "nothing has come for a look"
+
+
+def test_a_flood_that_has_been_read_gathers_outcomes() -> None:
+    bench = Bench()
+    bench.journal.end = lane.FLOOD
+    bench.wait()
+    bench.delivery.left, bench.delivery.has_results = 0, True
+    assert bench.wait(lane.FLOOD) == (Turn(), lane.FLOOD_SECONDS)
 
 
 def test_a_flood_that_grows_is_read_before_its_time() -> None:

@@ -227,6 +227,10 @@ class Delivery:
             busy = len(self._outbox) or self._settled or self._unrecorded or self._unsplit or self._filtered
         return not (busy or self._closed or self._open.events)
 
+    def unsent(self) -> int:
+        """Batches that wait for a writer, are under way, or wait to be tried again."""
+        return len(self._outbox) + len(self._closed)
+
     def pending(self) -> int:
         """Events added and not yet delivered or dead-lettered."""
         with self._lock:

@@ -63,6 +63,23 @@ def test_none_means_all_delivered() -> None:
     assert box.due() is None
 
 
+@pytest.mark.parametrize("before", [[], [later()], [later()] * 5, [Outcome(later=[1], cause="429")]])
+def test_none_is_an_outcome_that_names_nothing(before: list[Outcome]) -> None:
+    def told(outcome: Outcome | None) -> object:
+        box = outbox(limit=10)
+        box.put(batch())
+        box.put(batch(10))
+        for number, each in enumerate(before, 1):
+            attempt(box, each, 100.0 * number)
+        settled = attempt(box, outcome, 1000.0)
+        circuit = (box.circuit.is_open, box.circuit.failures, box.circuit.why)
+        counts = (box.counts.attempts, box.counts.retries, box.counts.unknown, box.counts.delivered)
+        left = (box.events, box.size, len(box), box.due(), box.last_error)
+        return list(settled.delivered), settled.again, settled.error, circuit, counts, left
+
+    assert told(None) == told(Outcome())
+
+
 def test_what_is_later_is_tried_again_as_the_same_batch_without_the_rest() -> None:
     box = outbox()
     first = batch()

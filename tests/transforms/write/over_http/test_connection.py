@@ -19,6 +19,7 @@ import pytest
 
 from transforms.write.over_http import connection as http_connection
 from transforms.write.over_http.connection import HttpConnection, Reply, dial, has_news, send, send_at_once
+from transforms.write.over_http.reply import PART
 
 PATIENCE = 10.0  # seconds after which a test that hangs fails
 
@@ -208,6 +209,45 @@ def test_an_error_that_waits_at_the_socket_is_told_as_what_it_is(
     assert select.select([ours], [], [], 5.0)[0]
     with pytest.raises(ConnectionResetError):
         send_at_once(ours, b"a")
+
+
+def test_a_reset_is_told_as_what_it_is_to_who_reads(pair: tuple[socket.socket, socket.socket]) -> None:
+    ours, theirs = pair
+    theirs.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    theirs.close()
+    assert select.select([ours], [], [], 5.0)[0]
+    with pytest.raises(ConnectionResetError):
+        ours.recv(PART)
+
+
+@pytest.mark.parametrize("size", [1, http_connection.SHORT, http_connection.SHORT + 1, 300_000])
+def test_what_has_come_and_what_comes_later_are_read_in_order(
+    pair: tuple[socket.socket, socket.socket], pool: ThreadPoolExecutor, size: int
+) -> None:
+    ours, theirs = pair
+    body = random.Random(size).randbytes(size)
+
+    def answer() -> None:
+        theirs.sendall(body)
+        theirs.shutdown(socket.SHUT_WR)
+
+    sending = pool.submit(answer)
+    assert b"".join(iter(lambda: ours.recv(PART), b"")) == body
+    assert sending.result(5) is None
+
+
+def test_nothing_that_comes_times_out(pair: tuple[socket.socket, socket.socket]) -> None:
+    ours, _ = pair
+    ours.settimeout(0.05)
+    with pytest.raises(TimeoutError):
+        ours.recv(PART)
+
+
+def test_who_looks_ahead_takes_nothing_away(pair: tuple[socket.socket, socket.socket]) -> None:
+    ours, theirs = pair
+    theirs.sendall(b"answer")
+    assert ours.recv(PART, socket.MSG_PEEK) == b"answer"
+    assert ours.recv(PART) == b"answer"
 
 
 def test_what_was_to_be_sent_goes_with_a_connect_that_fails() -> None:
