@@ -15,6 +15,11 @@ from transforms.feed.journal.database import Database, JournalDamaged
 from transforms.shared_events import raw_size
 
 
+@pytest.fixture(autouse=True)
+def chunks_of_500(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(chunks_module, "CHUNK_EVENTS", 500)
+
+
 @pytest.mark.parametrize("cached", [10**9, 2000, 0])
 def test_any_position_and_size_gives_the_next_events_in_order(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cached: int
