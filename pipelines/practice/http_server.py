@@ -19,7 +19,7 @@ from types import MappingProxyType, TracebackType
 from typing import NamedTuple, TypeVar
 
 from pipelines.practice.faults import Fault, FaultCommands
-from transforms.write.over_http.connection import interrupt
+from transforms.write.over_http.sockets import interrupt
 
 MAX_HEAD = 64 * 1024
 READ = 256 * 1024

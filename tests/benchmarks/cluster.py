@@ -291,6 +291,8 @@ def main() -> None:
             show(name, run)
             ratio = (run.job_cpu + run.runner_cpu) / machine.job_cpu
             print(f"  {'':11} wall x{run.wall / machine.wall:.2f}   CPU x{ratio:.2f}", flush=True)
+    if not arguments.singles:
+        return
     print(f"\nOne event to its request on Prism, max_age {MAX_AGE} s, one destination")
     delays = latency(on_prism, arguments.singles, MAX_AGE)
     middle, high = percentile(delays, 0.5), percentile(delays, 0.99)

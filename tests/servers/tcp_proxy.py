@@ -15,7 +15,7 @@ from types import TracebackType
 from typing import Protocol
 
 from pipelines.practice.faults import Fault, FaultCommands
-from transforms.write.over_http.connection import interrupt
+from transforms.write.over_http.sockets import interrupt
 
 READ = 256 * 1024
 NO_REQUEST = b""

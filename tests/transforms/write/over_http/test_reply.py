@@ -12,8 +12,9 @@ import pytest
 
 from transforms.write.over_http import connection as http_connection
 from transforms.write.over_http import reply as http_reply
-from transforms.write.over_http.connection import HttpConnection, send
+from transforms.write.over_http.connection import HttpConnection
 from transforms.write.over_http.reply import MAX_HEAD, MAX_LINES, MAX_REPLY, Incoming, Reply, receive
+from transforms.write.over_http.sockets import send
 
 OK = b"HTTP/1.1 200 OK\r\n"
 
