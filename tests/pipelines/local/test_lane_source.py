@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from types import SimpleNamespace
 from typing import Any, cast
 
-from pipelines.local import lane
-from pipelines.local.lane import LaneSource
+from pipelines.local import lane_source as lane
+from pipelines.local.lane_source import LaneSource
 from transforms.dead_letter import DeadLetter
 from transforms.feed.source import Turn
 
