@@ -64,7 +64,7 @@ class LaneOptions(PipelineOptions):  # type: ignore[misc]
     Beam copies the options of each pipeline, and asks a hundred times for a view of them while it is built
     and started, for each of which it makes an argument parser (that looks on disk for translations of its
     words): as much as all the rest of a lane's start. Here a copy is the same object, and the first view of a
-    kind stays; all of them share their values anyway, and nothing changes them once the first lane runs.
+    kind stays; all of them share their values anyway, and no pipeline changes what another one reads.
     """
 
     def __deepcopy__(self, memo: Any) -> LaneOptions:

@@ -93,7 +93,8 @@ class LaneSource:
 
     def _gather(self, position: int) -> None:
         """Let events and outcomes gather: a turn at most every 20 ms, or 100 in a flood that goes on, unless
-        there is much to read now. While there is no room the writers have enough for longer than 20 ms."""
+        there is much to read now. While there is no room the writers have enough for longer than 20 ms. A
+        flood pauses when nothing has come for a look; with writers that have nothing to do it is over."""
         read, self._read_from = position - self._read_from, position
         until = self._last_turn + (FLOOD_SECONDS if read >= FLOOD else GATHER_SECONDS)
         before = 0  # where the journal ended a look ago

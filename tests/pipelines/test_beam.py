@@ -17,6 +17,7 @@ from apache_beam.options.pipeline_options import GoogleCloudOptions, PipelineOpt
 from apache_beam.runners.portability.fn_api_runner import FnApiRunner, fn_runner
 from apache_beam.transforms import core
 from apache_beam.transforms.core import RestrictionProvider
+from apache_beam.utils import interactive_utils
 
 from pipelines import beam as ours
 from pipelines.beam import LaneOptions
@@ -111,6 +112,12 @@ def test_a_lane_s_pipeline_takes_the_options_as_they_are() -> None:
     pipelines = [beam.Pipeline(ours.in_process_runner(), options) for _ in range(2)]
     assert all(pipeline.options is options for pipeline in pipelines)
     assert options.view_as(GoogleCloudOptions).job_name == "lanes"
+
+
+def test_beam_searches_once_for_ipython() -> None:
+    ours.search_once()
+    assert interactive_utils.is_in_ipython() is interactive_utils.is_in_ipython() is False
+    assert interactive_utils.is_in_ipython.cache_info().misses == 1
 
 
 class _OfTwoMethods(beam.DoFn):

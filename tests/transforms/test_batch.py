@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 import random
 from collections.abc import Sequence
@@ -151,6 +152,13 @@ def test_the_identity_is_that_of_the_events_in_any_order() -> None:
     assert one.id == other.id == batch_id(["evt_0002", "evt_0000", "evt_0001"])
     assert one.id == "2a5347f3fe87dd429a1472bb751c2d0c"  # pinned: seals on disk hold it
     assert batch_id(["ab", "c"]) != batch_id(["a", "bc"])
+
+
+@pytest.mark.parametrize("count", [0, 1, 75, 76, 1000])
+def test_an_id_is_the_same_in_any_release_as_seals_on_disk_hold_it(count: int) -> None:
+    ids = [f"evt_01hv3c9{number:016d}" for number in range(count)]
+    lines = "".join(f"{one}\n" for one in ids).encode()
+    assert batch_id(reversed(ids)) == hashlib.blake2b(lines, digest_size=16).hexdigest()
 
 
 @pytest.mark.parametrize("wrong", [(0, 1, 1.0), (1, 0, 1.0), (1, 1, -1.0), (1, 1, math.nan)])

@@ -180,7 +180,7 @@ class ChunkStore:
         return 0 if kept <= 0 else self.bytes * max(0, self.end - max(position, self.trimmed)) // kept
 
     def trim(self, below: int) -> int:
-        """Delete chunks whose events all lie below the offset, 200 rows at most.
+        """Delete chunks whose events all lie below the offset, TRIM_ROWS at most.
 
         Returns how many raw bytes that freed: 0 when nothing is left to delete.
         """

@@ -229,7 +229,8 @@ class Delivery:
 
     def unsent(self) -> int:
         """Batches that wait for a writer, are under way, or wait to be tried again."""
-        return len(self._outbox) + len(self._closed)
+        with self._lock:
+            return len(self._outbox) + len(self._closed)
 
     def pending(self) -> int:
         """Events added and not yet delivered or dead-lettered."""

@@ -123,6 +123,16 @@ def test_what_has_come_and_what_comes_later_are_read_in_order(
     assert sending.result(5) is None
 
 
+@pytest.mark.parametrize("size", [1, 1500, SHORT, SHORT + 1, 20_000])
+def test_what_has_come_is_read_at_once(pair: tuple[socket.socket, socket.socket], size: int) -> None:
+    """A head that comes in two parts would be parsed each time, though it is the same as before."""
+    ours, theirs = pair
+    theirs.sendall(bytes(size))
+    while len(ours.recv(PART, socket.MSG_PEEK)) < size:
+        pass
+    assert ours.recv(PART) == bytes(size)
+
+
 def test_nothing_that_comes_times_out(pair: tuple[socket.socket, socket.socket]) -> None:
     ours, _ = pair
     ours.settimeout(0.05)
