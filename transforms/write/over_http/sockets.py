@@ -54,7 +54,7 @@ class TimedSocket(socket.socket):
             raise TimeoutError("timed out") from None
 
     def _come(self) -> bytes:
-        """What is there, SHORT bytes at most; nothing when nothing is, or nothing more comes. Raises OSError."""
+        """What is there, SHORT bytes at most; nothing when nothing is or will be. Raises OSError."""
         if self._short is None:
             self._short = ctypes.create_string_buffer(SHORT)
         count: int = _system.recv(self.fileno(), self._short, SHORT, socket.MSG_DONTWAIT)
