@@ -6,6 +6,7 @@ import gc
 import logging
 import os
 import shutil
+import signal
 import sys
 import threading
 from collections import OrderedDict
@@ -27,7 +28,11 @@ ROOM = 4 << 30  # bytes; all files of a run together are a tenth of that, as tho
 
 def pytest_configure(config: pytest.Config) -> None:
     """Where there is room, tests have their files in memory: to wait for a disk, each time a journal is
-    closed, is a third of their time, and nobody pulls the plug. `--basetemp` is another place."""
+    closed, is a third of their time, and nobody pulls the plug. `--basetemp` is another place.
+
+    A shell that puts a job behind makes it deaf to SIGINT, and so all that the tests start."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     if MEMORY.is_dir() and not os.statvfs(MEMORY).f_flag & os.ST_NOEXEC and free(MEMORY) > ROOM:
         os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(MEMORY))
 
