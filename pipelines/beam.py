@@ -103,6 +103,12 @@ def _eager(lazy: Any) -> Any:
     return consolidate
 
 
+def search_once() -> bool:
+    """Have Beam search once for the package that says whether this is IPython, which a job does not have, and
+    not for each transform of each lane; False in a version where that is not known."""
+    return wrap(interactive_utils, "is_in_ipython", functools.cache)
+
+
 ArgumentsOf = Callable[[Any], tuple[list[str], list[Any]]]
 
 
@@ -113,12 +119,6 @@ def inspect_once() -> bool:
     and again: 1,300 times a lane, half of what a lane's start costs.
     """
     return wrap(core, "get_function_args_defaults", _once_for_methods)
-
-
-def search_once() -> bool:
-    """Have Beam search once for the package that says whether this is IPython, which a job does not have, and
-    not for each transform of each lane; False in a version where that is not known."""
-    return wrap(interactive_utils, "is_in_ipython", functools.cache)
 
 
 def _once_for_methods(arguments_of: ArgumentsOf) -> ArgumentsOf:

@@ -267,5 +267,5 @@ class Lane:
 
 
 def _first_line(error: BaseException) -> str:
-    lines = filter(str.strip, str(error).splitlines())
-    return next(lines, traceback.format_exception_only(error)[-1].strip())
+    lines = [line for line in str(error).splitlines() if line.strip()]
+    return lines[0] if lines else traceback.format_exception_only(error)[-1].strip()

@@ -97,10 +97,10 @@ class LaneSource:
         flood pauses when nothing has come for a look; with writers that have nothing to do it is over."""
         read, self._read_from = position - self._read_from, position
         until = self._last_turn + (FLOOD_SECONDS if read >= FLOOD else GATHER_SECONDS)
-        before = 0  # where the journal ended a look ago
+        end = 0  # of the journal, a look ago
         while (rest := until - self._clock.monotonic()) > 0 and self._drain_until is None:
-            end, before = before, self._journal.end
-            waiting = before - max(position, self._passed)
+            before, end = end, self._journal.end
+            waiting = end - max(position, self._passed)
             if waiting >= GATHER_EVENTS and self._current.room():
                 return
             if waiting and end == before and not self._current.unsent():

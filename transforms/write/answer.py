@@ -6,9 +6,8 @@ another service says with the same status delivers nothing.
 
 from __future__ import annotations
 
-import functools
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any, TypeVar
 
 import msgspec
@@ -17,8 +16,6 @@ from transforms.secret import redact, shown
 
 # What is looked at of a body to say what it is.
 HEAD = 4096
-# Bytes of an answer that is read once: a service that has taken events says so in the same words each time.
-SHORT = 64
 _TITLE = re.compile(r"<(title|h1|h2)\b[^>]*>(.*?)</\1", re.I | re.S)
 _TAG = re.compile(r"<[^>]*>?")
 T = TypeVar("T")
@@ -52,7 +49,7 @@ def is_page(headers: Mapping[str, str], body: bytes) -> bool:
 def is_receipt(
     body: bytes,
     own: Callable[[dict[str, Any]], bool],
-    plain: tuple[bytes, ...] = (),
+    plain: Collection[bytes] = (),
     cut: re.Pattern[bytes] | None = None,
 ) -> bool:
     """Whether the body of a 2xx is what the service itself says when it has taken events.
@@ -61,16 +58,6 @@ def is_receipt(
     what the beginning of such an object looks like, because a body that ends early (the status has come,
     then the connection broke) still delivers.
     """
-    read = _read_once if len(body) <= SHORT else _is_receipt
-    return read(body, own, plain, cut)
-
-
-def _is_receipt(
-    body: bytes,
-    own: Callable[[dict[str, Any]], bool],
-    plain: tuple[bytes, ...],
-    cut: re.Pattern[bytes] | None,
-) -> bool:
     text = body.strip()
     if not text:
         return True
@@ -78,9 +65,6 @@ def _is_receipt(
     if members is not None:
         return decoded(lambda _: own(members), b"") is True
     return text.lower() in plain or (cut is not None and cut.fullmatch(text) is not None)
-
-
-_read_once = functools.lru_cache(maxsize=32)(_is_receipt)
 
 
 def described(headers: Mapping[str, str], body: bytes) -> str:

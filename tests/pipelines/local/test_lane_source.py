@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from types import SimpleNamespace
 from typing import Any, cast
 
-from pipelines.local import lane_source as lane
+from pipelines.local import lane_source
 from pipelines.local.lane_source import LaneSource
 from transforms.dead_letter import DeadLetter
 from transforms.feed.source import Turn
@@ -108,7 +108,7 @@ def test_events_that_wait_are_read_at_once_as_far_as_there_is_room() -> None:
 
 def test_with_nothing_to_do_a_bundle_ends_at_the_heartbeat_after_one_sleep() -> None:
     bench = Bench()
-    assert bench.wait() == (Turn(), lane.HEARTBEAT)
+    assert bench.wait() == (Turn(), lane_source.HEARTBEAT)
     assert len(bench.clock.waits) == 1
 
 
@@ -134,7 +134,7 @@ def test_without_room_events_wait_until_an_outcome_makes_some() -> None:
         bench.delivery.free = 3
         bench.source.wake()
 
-    assert bench.wait() == (Turn(), lane.HEARTBEAT)
+    assert bench.wait() == (Turn(), lane_source.HEARTBEAT)
     bench.clock.time += 1.0
     bench.clock.meanwhile = [outcome]
     assert bench.wait() == (Turn(3), 0.0)
@@ -157,24 +157,24 @@ def test_a_trickle_gathers_and_a_flood_does_not() -> None:
     bench.journal.end = 1
     bench.wait()
     bench.journal.end = 2
-    assert bench.wait(1) == (Turn(100), lane.GATHER_SECONDS)
-    bench.journal.end = 2 + lane.GATHER_EVENTS
+    assert bench.wait(1) == (Turn(100), lane_source.GATHER_SECONDS)
+    bench.journal.end = 2 + lane_source.GATHER_EVENTS
     assert bench.wait(2) == (Turn(100), 0.0)
 
 
 def test_in_a_flood_a_turn_carries_thousands() -> None:
     bench = Bench()
-    bench.journal.end = lane.FLOOD
+    bench.journal.end = lane_source.FLOOD
     bench.wait()
     bench.journal.end += 1
-    assert bench.wait(lane.FLOOD) == (Turn(100), lane.FLOOD_SECONDS)
+    assert bench.wait(lane_source.FLOOD) == (Turn(100), lane_source.FLOOD_SECONDS)
     bench.journal.end += 1
-    assert bench.wait(lane.FLOOD + 1) == (Turn(100), lane.GATHER_SECONDS), "the flood is over"
+    assert bench.wait(lane_source.FLOOD + 1) == (Turn(100), lane_source.GATHER_SECONDS), "the flood is over"
 
 
-def test_a_flood_that_has_ended_waits_for_no_more_than_it_has_writers_for() -> None:
+def test_a_flood_that_has_ended_is_read_once_the_writers_have_nothing_to_do() -> None:
     bench = Bench()
-    bench.journal.end = lane.FLOOD
+    bench.journal.end = lane_source.FLOOD
     bench.wait()
     bench.journal.end += 1
     bench.delivery.left = 0
@@ -183,52 +183,54 @@ def test_a_flood_that_has_ended_waits_for_no_more_than_it_has_writers_for() -> N
         bench.journal.end += 1
 
     bench.clock.meanwhile = [grown]
-    assert bench.wait(lane.FLOOD) == (Turn(100), 2 * lane.GATHER_SECONDS), "nothing has come for a look"
+    assert bench.wait(lane_source.FLOOD) == (Turn(100), 2 * lane_source.GATHER_SECONDS), (
+        "nothing has come for a look"
+    )
 
 
 def test_a_flood_that_has_been_read_gathers_outcomes() -> None:
     bench = Bench()
-    bench.journal.end = lane.FLOOD
+    bench.journal.end = lane_source.FLOOD
     bench.wait()
     bench.delivery.left, bench.delivery.has_results = 0, True
-    assert bench.wait(lane.FLOOD) == (Turn(), lane.FLOOD_SECONDS)
+    assert bench.wait(lane_source.FLOOD) == (Turn(), lane_source.FLOOD_SECONDS)
 
 
 def test_a_flood_that_grows_is_read_before_its_time() -> None:
     bench = Bench()
-    bench.journal.end = lane.FLOOD
+    bench.journal.end = lane_source.FLOOD
     bench.wait()
 
     def appended() -> None:
-        bench.journal.end += lane.GATHER_EVENTS
+        bench.journal.end += lane_source.GATHER_EVENTS
 
     bench.clock.meanwhile = [lambda: None, appended]
-    assert bench.wait(lane.FLOOD) == (Turn(100), 2 * lane.GATHER_SECONDS)
+    assert bench.wait(lane_source.FLOOD) == (Turn(100), 2 * lane_source.GATHER_SECONDS)
 
 
 def test_outcomes_gather_while_a_flood_finds_no_room() -> None:
     bench = Bench()
-    bench.journal.end = 2 * lane.GATHER_EVENTS
+    bench.journal.end = 2 * lane_source.GATHER_EVENTS
     bench.wait()
     bench.delivery.free, bench.delivery.has_results = 0, True
-    assert bench.wait() == (Turn(), lane.GATHER_SECONDS)
+    assert bench.wait() == (Turn(), lane_source.GATHER_SECONDS)
     bench.delivery.free = 50
     assert bench.wait() == (Turn(50), 0.0)
 
 
 def test_a_bundle_goes_on_for_its_time_waiting_for_events_in_it() -> None:
     bench = Bench()
-    bench.journal.end = lane.GATHER_EVENTS
+    bench.journal.end = lane_source.GATHER_EVENTS
     assert bench.source.next_turn(0, 0.0) == Turn(100)
     bench.journal.end = 1
     assert bench.source.next_turn(1, 0.5) == Turn(), "a heartbeat, as nothing waits"
-    assert bench.source.next_turn(0, lane.BUNDLE_SECONDS) is None, "it has run long enough"
+    assert bench.source.next_turn(0, lane_source.BUNDLE_SECONDS) is None, "it has run long enough"
 
 
 def test_the_feed_s_dead_letters_are_no_lane_s() -> None:
     bench = Bench()
     bench.journal.letters_left = [LETTER]
-    assert bench.wait() == (Turn(), lane.HEARTBEAT)
+    assert bench.wait() == (Turn(), lane_source.HEARTBEAT)
     assert list(bench.source.dead_letters()) == []
 
 
@@ -274,7 +276,7 @@ def test_catching_up_flushes_once_when_it_is_there_and_goes_on() -> None:
     bench.clock.time += 1.0
     assert bench.wait(5) == (Turn(100), 0.0), "what came meanwhile"
     bench.clock.time += 1.0
-    assert bench.wait(7) == (Turn(), lane.HEARTBEAT)
+    assert bench.wait(7) == (Turn(), lane_source.HEARTBEAT)
     bench.clock.time += 1.0
     bench.source.begin(cast(Any, bench.delivery))
     assert bench.wait(7) == (Turn(flush=True), 0.0), "a lane that was restarted does it again"
@@ -289,10 +291,10 @@ def test_a_new_pipeline_starts_at_the_cursor_and_a_resumed_one_where_it_was() ->
 
 def test_the_journal_is_trimmed_now_and_then() -> None:
     bench = Bench()
-    bench.journal.end = lane.GATHER_EVENTS
+    bench.journal.end = lane_source.GATHER_EVENTS
     for _ in range(50):
         bench.wait()
     assert bench.journal.trims == 1
-    bench.clock.time += lane.TRIM_EVERY
+    bench.clock.time += lane_source.TRIM_EVERY
     bench.wait()
     assert bench.journal.trims == 2

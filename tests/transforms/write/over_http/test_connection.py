@@ -39,12 +39,6 @@ def _patient(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def pool() -> Iterator[ThreadPoolExecutor]:
-    with ThreadPoolExecutor(1) as pool:
-        yield pool
-
-
-@pytest.fixture
 def silent() -> Iterator[socket.socket]:
     """A server whose system completes connections, and that never says anything."""
     with socket.create_server(("127.0.0.1", 0)) as listener:

@@ -18,12 +18,6 @@ from transforms.write.over_http.sockets import SHORT, SMALL, dial, has_news, sen
 
 
 @pytest.fixture
-def pool() -> Iterator[ThreadPoolExecutor]:
-    with ThreadPoolExecutor(1) as pool:
-        yield pool
-
-
-@pytest.fixture
 def pair() -> Iterator[tuple[socket.socket, socket.socket]]:
     """Ours, over which little goes at once, and the other side's."""
     with socket.create_server(("127.0.0.1", 0)) as server:
